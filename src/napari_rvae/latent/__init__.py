@@ -1,0 +1,23 @@
+"""What the latents say: encode, decode, manifold, clusters, cells; imported on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_API = {
+    "encode": "napari_rvae.latent.encode",
+    "decode": "napari_rvae.latent.encode",
+    "reconstruct": "napari_rvae.latent.encode",
+    "manifold": "napari_rvae.latent.manifold",
+    "cell_labels": "napari_rvae.latent.cells",
+    "find_clusters": "napari_rvae.latent.clusters",
+    "cluster_agreement": "napari_rvae.latent.clusters",
+}
+__all__ = list(_API)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _API:
+        return getattr(import_module(_API[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,86 @@
+"""Cells against a brute-force search and against lattices whose cells are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_rvae.errors import InputDataError
+from napari_rvae.latent import cell_labels
+
+
+def table(positions, ids=None, frames=None):
+    positions = np.asarray(positions, dtype=float).reshape(-1, 2)
+    atoms = pd.DataFrame({"atom_id": np.arange(len(positions)) if ids is None else ids})
+    if frames is not None:
+        atoms["frame"] = frames
+    return atoms.assign(y=positions[:, 0], x=positions[:, 1])
+
+
+def brute_force(atoms, shape, radius):
+    rows, columns = np.indices(shape)
+    squared = (rows[..., None] - atoms["y"].to_numpy()) ** 2 + (columns[..., None] - atoms["x"].to_numpy()) ** 2
+    nearest = squared.argmin(axis=-1)
+    labels = atoms["atom_id"].to_numpy()[nearest] + 1
+    return np.where(squared.min(axis=-1) <= radius**2, labels, 0)
+
+
+@pytest.mark.parametrize("radius", [0.4, 3.0, 7.5, 200.0])
+def test_agrees_with_a_search_over_all_atoms(radius):
+    rng = np.random.default_rng(3)
+    # Some atoms lie outside: their cells still reach into the image.
+    atoms = table(rng.uniform(-4, 64, (60, 2)), ids=rng.permutation(1000)[:60])
+    labels = cell_labels(atoms, (50, 61), radius=radius)
+    assert labels.dtype == np.int32
+    np.testing.assert_array_equal(labels, brute_force(atoms, (50, 61), radius))
+
+
+def test_default_radius_fills_a_square_lattice_and_leaves_a_vacancy_open():
+    y, x = (axis.ravel() for axis in np.mgrid[5:95:10, 5:95:10])
+    full = cell_labels(table(np.column_stack([y, x])), (90, 90))
+    assert (full > 0).all()
+    assert np.unique(full, return_counts=True)[1][40] == 100  # the middle atom's cell has the lattice's area
+
+    vacancy = (y == 45) & (x == 45)
+    open_ = cell_labels(table(np.column_stack([y, x])[~vacancy]), (90, 90))
+    assert open_[45, 45] == 0
+    assert (open_ == 0).mean() < 0.02
+
+
+def test_stacks_are_labelled_frame_by_frame():
+    atoms = table([[2, 2], [7, 7], [2, 7]], ids=[4, 5, 6], frames=[0, 0, 2])
+    labels = cell_labels(atoms, (3, 10, 10), radius=100)
+    assert set(np.unique(labels[0])) == {5, 6}
+    assert (labels[1] == 0).all()
+    assert (labels[2] == 7).all()
+
+
+def test_atoms_at_the_same_place_and_a_lone_atom_are_no_trouble():
+    assert set(np.unique(cell_labels(table([[5, 5], [5, 5]]), (10, 10)))) == {0, 1}
+    lone = cell_labels(table([[50, 50]]), (100, 100))
+    assert lone[50, 50] == 1
+    assert lone[50, 61] == 0
+    assert not cell_labels(table([]), (8, 8)).any()
+
+
+@pytest.mark.parametrize(
+    ("atoms", "shape", "words"),
+    [
+        (table([[1, 1]]).drop(columns="y"), (5, 5), "no column y"),
+        (table([[1, 1]]), (2, 5, 5), "no column frame"),
+        (table([[1, 1]]), (5,), "shape of an image"),
+        (table([[np.nan, 1]]), (5, 5), "no position"),
+        (table([[1, 1], [2, 2]], ids=[1, 1]), (5, 5), "different whole numbers"),
+        (table([[1, 1]], ids=[2**31]), (5, 5), "different whole numbers"),
+        (table([[1, 1], [2, 2]], frames=[0, 1]), (5, 5), "several frames"),
+    ],
+)
+def test_bad_tables_are_named(atoms, shape, words):
+    with pytest.raises(InputDataError, match=words):
+        cell_labels(atoms, shape)
+
+
+def test_a_radius_of_nothing_is_refused():
+    with pytest.raises(InputDataError, match="above 0"):
+        cell_labels(table([[1, 1]]), (5, 5), radius=0)
