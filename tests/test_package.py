@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "skimage", "sklearn", "numba", "pandas", "napari", "qtpy", "pyqtgraph"}
@@ -114,3 +116,12 @@ def test_every_name_of_the_api_can_be_imported():
         assert getattr(napari_rvae, name)
     with pytest.raises(AttributeError, match="no attribute 'typo'"):
         napari_rvae.typo  # noqa: B018
+
+
+def test_conda_recipe_needs_what_the_package_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text())
+    renamed = {"dask[array]": "dask-core", "torch": "pytorch"}
+    needed = {renamed.get(name, name): version for name, version in (d.split(">=") for d in project["dependencies"])}
+    needed["python"] = project["requires-python"].removeprefix(">=")
+    assert dict(line.split(" >=") for line in recipe["requirements"]["run"]) == needed
