@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from napari_rvae.widgets.selection import History, Selection, Step
 
 MODES = {

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_rvae.errors import InputDataError
+from napari_rvae.patches import nearest_neighbor_distance
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +54,7 @@ def cell_labels(atoms: pd.DataFrame, shape: Sequence[int], radius: float | None 
     """
     positions, frames, labels_of_atoms = _checked(atoms, shape)
     if radius is None:
-        radius = _default_radius(positions, frames, shape)
+        radius = _default_radius(atoms, shape)
     elif not radius > 0:
         raise InputDataError(f"The radius of the cells must be above 0, not {radius}.")
     labels = np.zeros(tuple(shape), dtype=np.int32)
@@ -86,19 +87,11 @@ def _checked(
     return positions, np.zeros(len(ids), np.int64), (ids + 1).astype(np.int32)
 
 
-def _default_radius(positions: NDArray[np.float64], frames: NDArray[np.int64], shape: Sequence[int]) -> float:
-    from scipy.spatial import KDTree
-
-    distances = [np.empty(0)]
-    for frame in np.unique(frames):
-        points = positions[frames == frame]
-        if len(points) > 1:
-            distances.append(np.asarray(KDTree(points).query(points, k=2)[0])[:, 1])
-    spacings = np.concatenate(distances)
-    spacings = spacings[spacings > 0]
-    if spacings.size == 0:
-        return max(1.0, _RADIUS_OF_LONE_ATOM * min(shape[-2:]))
-    return float(_RADIUS_IN_SPACINGS * np.median(spacings))
+def _default_radius(atoms: pd.DataFrame, shape: Sequence[int]) -> float:
+    spacing = nearest_neighbor_distance(atoms)
+    if spacing > 0:
+        return _RADIUS_IN_SPACINGS * spacing
+    return max(1.0, _RADIUS_OF_LONE_ATOM * min(shape[-2:]))
 
 
 @cache
