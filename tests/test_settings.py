@@ -29,7 +29,7 @@ def test_settings_are_frozen():
         (TrainSettings, {"epochs": 0}, r"^epochs: input should be greater than or equal to 1$"),
         (TrainSettings, {"epoch": 5}, r"^epoch: extra inputs are not permitted$"),
         (TrainSettings, {"device": "gpu"}, r"^device: "),
-        (TrainSettings, {"model": "svae"}, r"^model: .*'rvae'"),
+        (TrainSettings, {"model": "xvae"}, r"^model: .*'rvae'"),
         (TrainSettings, {"invariance": "rotation,shear"}, r"unknown invariance shear; choose from rotation,"),
         (FindSettings, {"spacing": -1.0, "sigma": 0.1}, r"^spacing: .*; sigma: "),
         (PatchSettings, {"size": 4}, r"^size: "),
