@@ -1,0 +1,13 @@
+"""Atoms of an image: found without a parameter, fitted below the pixel, given as a table.
+
+``prepare(image, settings)`` filters an image once and returns a `Detection`; its ``positions(threshold)`` answers in
+well under a millisecond, for live previews. ``find_atoms`` is the whole way from the image to the table, and
+``refine_atoms`` fits what was added or moved by hand.
+"""
+
+from __future__ import annotations
+
+from napari_rvae.atoms.find import Detection, prepare
+from napari_rvae.atoms.stacks import find_atoms, refine_atoms
+
+__all__ = ["Detection", "find_atoms", "prepare", "refine_atoms"]

@@ -1,0 +1,196 @@
+"""Images and stacks: the atoms table of each frame, one frame in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_rvae.atoms.find import Detection, detect, prepare
+from napari_rvae.atoms.scale import check_image, standard_frame
+from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.settings import FindSettings
+
+Progress = Callable[[float, str], None]
+COLUMNS = ["atom_id", "y", "x", "amplitude", "background", "sigma", "snr", "error", "sublattice", "flag"]
+
+
+def find_atoms(
+    image: Any,
+    settings: FindSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> pd.DataFrame:
+    """Find all atoms of an image or a stack, below the pixel and without a parameter.
+
+    Parameters
+    ----------
+    image : array_like
+        (y, x), or a stack (t, y, x) that is read frame by frame (NumPy, dask, h5py, zarr...).
+    settings : FindSettings, optional
+        What is already known; everything is estimated by default, for a stack from its first frame.
+    progress : callable, optional
+        Told the fraction done (0 to 1) and what is being done.
+    stop : callable, optional
+        Polled between steps.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per atom: ``atom_id``, ``frame`` (stacks), ``y``, ``x`` (pixels), ``amplitude``, ``background`` (the
+        image's units), ``sigma``, ``snr``, ``error`` (formal, pixels), ``sublattice`` (0 is the brightest), ``flag``
+        ("", "edge", "unsupported"). Empty, with all columns, when there is no atom: the caller says so.
+        ``attrs["napari_rvae"]`` holds ``spacing``, ``sigma``, ``contrast``, ``threshold`` as estimated.
+
+    Raises
+    ------
+    InputDataError
+        If the image cannot be used.
+    Stopped
+        If `stop` said so.
+    """
+    settings = settings or FindSettings()
+    image = image if hasattr(image, "shape") and hasattr(image, "dtype") else np.asarray(image)
+    if len(image.shape) != 3 or image.shape[-1] in (3, 4):
+        check_image(image)
+        return _frame_atoms(prepare(image, settings), settings, progress, stop)
+    tables: list[pd.DataFrame] = []
+    known = settings
+    for index in range(image.shape[0]):
+        if stop is not None and stop():
+            raise Stopped("Stopped while finding atoms.")
+        if progress is not None:
+            progress(index / image.shape[0], f"frame {index + 1} of {image.shape[0]}")
+        table = _frame_atoms(detect(standard_frame(image[index]), known), known, None, stop)
+        if known is settings and len(table):
+            found = table.attrs["napari_rvae"]
+            known = replace_settings(settings, sigma=found["sigma"], contrast=found["contrast"])
+        table.insert(1, "frame", np.int64(index))
+        tables.append(table)
+    if not tables:
+        raise InputDataError("The stack holds no frame.")
+    attrs = next((t.attrs for t in tables if len(t)), tables[0].attrs)
+    for table in tables:
+        table.attrs = {}
+    result = pd.concat(tables, ignore_index=True)
+    result["atom_id"] = np.arange(len(result), dtype=np.int64)
+    result.attrs.update(attrs)
+    return result
+
+
+def replace_settings(settings: FindSettings, **values: Any) -> FindSettings:
+    """Settings with what is still open filled in."""
+    return settings.model_copy(update={k: v for k, v in values.items() if getattr(settings, k) in (None, "auto")})
+
+
+def _frame_atoms(
+    detection: Detection, settings: FindSettings, progress: Progress | None, stop: Callable[[], bool] | None
+) -> pd.DataFrame:
+    from napari_rvae.atoms.refine import fit_atoms
+
+    if progress is not None:
+        progress(0.3, "fitting")
+    positions = detection.positions()
+    fits = fit_atoms(detection, positions, sweeps=4 if settings.refine else 1, stop=stop)
+    if not settings.refine:
+        fits.values[:, :2] = positions
+    return atoms_table(detection, fits.values, fits.variances, settings)
+
+
+def atoms_table(detection: Detection, values: NDArray[np.float64], variances: NDArray[np.float64], settings: FindSettings) -> pd.DataFrame:
+    """The atoms table from fitted columns, in the image's own units, in reading order."""
+    from scipy.spatial import cKDTree
+
+    from napari_rvae.atoms.sublattices import assign_sublattices
+
+    good = (values[:, 2] > 0) & (variances[:, 2] > 0)
+    values, variances = values[good], variances[good]
+    frame, height = detection.frame, np.array(detection.frame.pixels.shape)
+    order = np.lexsort((values[:, 1], np.round(values[:, 0] / max(1.0, 2 * detection.sigma))))
+    values, variances = values[order], variances[order]
+    snr = values[:, 2] / np.sqrt(variances[:, 2])
+    edge = np.any((values[:, :2] < 2 * detection.sigma) | (values[:, :2] > height - 1 - 2 * detection.sigma), axis=1)
+    spacing = float("nan")
+    if len(values) > 1:
+        spacing = float(np.median(cKDTree(values[:, :2]).query(values[:, :2], k=2)[0][:, 1]))
+    table = pd.DataFrame(
+        {
+            "atom_id": np.arange(len(values), dtype=np.int64),
+            "y": values[:, 0],
+            "x": values[:, 1],
+            "amplitude": frame.sign * values[:, 2] * frame.unit,
+            "background": frame.sign * values[:, 3] * frame.unit + frame.offset,
+            "sigma": values[:, 4],
+            "snr": snr,
+            "error": np.sqrt((variances[:, 0] + variances[:, 1]) / 2),
+            "sublattice": assign_sublattices(values[:, 2], np.sqrt(variances[:, 2]), settings.sublattices),
+            "flag": np.where(edge, "edge", ""),
+        },
+        columns=COLUMNS,
+    )
+    table["flag"] = table["flag"].astype(object)
+    table.attrs["napari_rvae"] = {
+        "spacing": settings.spacing or spacing,
+        "sigma": detection.sigma,
+        "contrast": detection.contrast,
+        "threshold": detection.threshold,
+    }
+    return table
+
+
+def refine_atoms(image: Any, atoms: pd.DataFrame, ids: Any = None, settings: FindSettings | None = None) -> pd.DataFrame:
+    """Fit the atoms that were added or moved by hand, with all others where they are.
+
+    Parameters
+    ----------
+    image : array_like
+        (y, x), or (t, y, x) when the table has a ``frame`` column.
+    atoms : pandas.DataFrame
+        Needs ``atom_id``, ``y``, ``x``; other columns of the atoms table are filled in.
+    ids : array_like of int, optional
+        The atoms to fit; all when None.
+    settings : FindSettings, optional
+        As for `find_atoms`; the table's own estimates are used where it has them.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A copy with the chosen rows renewed.
+
+    Raises
+    ------
+    InputDataError
+        If the image cannot be used or the table has no positions.
+    """
+    from napari_rvae.atoms.refine import fit_atoms
+
+    missing = {"atom_id", "y", "x"} - set(atoms.columns)
+    if missing:
+        raise InputDataError(f"The atoms table has no column {', '.join(sorted(missing))}; give a table made by find_atoms.")
+    known = atoms.attrs.get("napari_rvae", {})
+    settings = replace_settings(settings or FindSettings(), **{k: known[k] for k in ("sigma", "contrast") if k in known})
+    chosen = np.ones(len(atoms), bool) if ids is None else atoms["atom_id"].isin(np.asarray(ids)).to_numpy()
+    result = atoms.copy()
+    frames = atoms["frame"].to_numpy() if "frame" in atoms else np.zeros(len(atoms), np.int64)
+    for index in np.unique(frames[chosen]):
+        detection = prepare(image[int(index)] if "frame" in atoms else image, settings)
+        here = frames == index
+        fits = fit_atoms(detection, atoms.loc[here, ["y", "x"]].to_numpy(np.float64))
+        frame, keep = detection.frame, chosen[here]
+        fitted = {
+            "y": fits.values[:, 0],
+            "x": fits.values[:, 1],
+            "amplitude": frame.sign * fits.values[:, 2] * frame.unit,
+            "background": frame.sign * fits.values[:, 3] * frame.unit + frame.offset,
+            "sigma": fits.values[:, 4],
+            "snr": fits.values[:, 2] / np.sqrt(fits.variances[:, 2] + 1e-30),
+            "error": np.sqrt((fits.variances[:, 0] + fits.variances[:, 1]) / 2),
+        }
+        rows = result.index[here][keep]
+        for name, column in fitted.items():
+            result.loc[rows, name] = column[keep]
+    return result
