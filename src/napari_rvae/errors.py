@@ -1,0 +1,33 @@
+"""Errors a user can act on: each message says what is wrong and what to do."""
+
+
+class RVAEError(Exception):
+    """Base of all errors that are shown to a user without a traceback."""
+
+
+class InputDataError(RVAEError, ValueError):
+    """An image, a table or an array cannot be analysed as it is."""
+
+
+class SettingsError(RVAEError, ValueError):
+    """Settings contradict each other or the data."""
+
+
+class ModelFileError(RVAEError):
+    """A model file is missing, damaged, foreign or too new."""
+
+
+class DeviceError(RVAEError):
+    """The chosen device is not there or has not enough memory."""
+
+
+class MissingReaderError(RVAEError, ImportError):
+    """A file needs an optional reader that is not installed."""
+
+
+class Stopped(RVAEError):
+    """The user stopped the work; nothing was changed."""
+
+
+class OutputError(RVAEError):
+    """A result cannot be written where it was asked for."""

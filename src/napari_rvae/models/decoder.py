@@ -1,0 +1,106 @@
+"""Decoders: latents -> harmonics of the motif in its own frame."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from napari_rvae.polar import PolarSpace
+
+
+class SpectrumDecoder(nn.Module):
+    """Dense layers straight into polar Fourier space.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where the harmonics live.
+    channels : int
+        Channels of a patch.
+    inputs : int
+        Latents, classes and conditions together.
+    hidden : int
+        Width of the hidden layers.
+    skip : bool
+        Whether hidden layers add to their input (skip-rVAE).
+    """
+
+    def __init__(self, space: PolarSpace, channels: int, inputs: int, hidden: int, skip: bool) -> None:
+        super().__init__()
+        self.channels, self.skip = channels, skip
+        self.first = nn.Linear(inputs, hidden)
+        self.second = nn.Linear(hidden, hidden)
+        self.output = nn.Linear(hidden, channels * 2 * space.terms)
+        nn.init.normal_(self.output.weight, std=0.01)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Decode.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor
+            (n, inputs).
+
+        Returns
+        -------
+        torch.Tensor
+            (n, channels, 2 T).
+        """
+        first = nn.functional.silu(self.first(inputs))
+        second = nn.functional.silu(self.second(first))
+        return self.output(first + second if self.skip else second).unflatten(-1, (self.channels, -1))
+
+    def start_from(self, harmonics: Tensor) -> None:
+        """Decode this motif, (channels, 2 T), before anything is learned."""
+        with torch.no_grad():
+            self.output.bias.copy_(harmonics.flatten())
+
+
+class CoordinateDecoder(nn.Module):
+    """The published decoder: a small network asked for the intensity at every pixel's coordinates.
+
+    T. Bepler et al., arXiv:1909.11663. Slow; there for comparison.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where the harmonics live.
+    channels : int
+        Channels of a patch.
+    inputs : int
+        Latents, classes and conditions together.
+    hidden : int
+        Width of the hidden layers.
+    """
+
+    coordinates: Tensor
+
+    def __init__(self, space: PolarSpace, channels: int, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.space = [space]  # not a submodule of its own
+        axis = torch.linspace(-1, 1, space.size)
+        y, x = torch.meshgrid(axis, axis, indexing="ij")
+        self.register_buffer("coordinates", torch.stack([x, y], -1).reshape(-1, 2), persistent=False)
+        self.place = nn.Linear(2, hidden)
+        self.content = nn.Linear(inputs, hidden, bias=False)
+        self.layers = nn.Sequential(nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh(), nn.Linear(hidden, channels))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Decode.
+
+        Parameters
+        ----------
+        inputs : torch.Tensor
+            (n, inputs).
+
+        Returns
+        -------
+        torch.Tensor
+            (n, channels, 2 T).
+        """
+        pixels = self.layers(self.place(self.coordinates) + self.content(inputs)[..., None, :])
+        return pixels.transpose(-1, -2) @ self.space[0].analysis.T
+
+    def start_from(self, harmonics: Tensor) -> None:
+        """Nothing to prepare: this network has no bias per pixel."""

@@ -1,0 +1,130 @@
+"""Encoders: harmonics of patches -> mean and spread of the latents."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from napari_rvae.polar import PolarSpace
+
+_ORDERS = 16
+_CIRCLE = 36
+
+
+class InvariantEncoder(nn.Module):
+    """An encoder whose output does not change when a patch is turned.
+
+    Each angular order m of the patch is mapped by a learned matrix over rings; a Fourier series over m turns the result
+    into features on the circle of angles (a group convolution with filters as large as the patch: Cohen & Welling,
+    arXiv:1602.07576). Turning the patch shifts them along the circle; attention over the circle and its mean forget
+    where they started.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where the harmonics live.
+    channels : int
+        Channels of a patch.
+    outputs : int
+        Number of latents.
+    hidden : int
+        Width of the last hidden layer.
+    """
+
+    pick: Tensor
+    series: Tensor
+
+    def __init__(self, space: PolarSpace, channels: int, outputs: int, hidden: int) -> None:
+        super().__init__()
+        maps, width = max(8, hidden // 6), max(8, hidden // 3)
+        order, ring, rings, terms = space.order.tolist(), space.ring.tolist(), space.rings, space.terms
+        self.orders = min(_ORDERS, max(order)) + 1
+        rows = channels * rings * 2
+        pick = torch.full((self.orders, 2, rings), 2 * terms)  # harmonics a ring does not hold are read from a zero
+        for t, (m, k) in enumerate(zip(order, ring, strict=True)):
+            if m < self.orders:
+                pick[m, :, k] = torch.tensor([t, t + terms])
+        phase = torch.arange(self.orders)[:, None] * torch.arange(_CIRCLE) * (2 * math.pi / _CIRCLE)
+        # a complex filter applied to a complex harmonic, then the real part of the series
+        series = torch.stack([phase.cos(), -phase.sin()], 1)
+        self.register_buffer("pick", pick.reshape(self.orders, -1), persistent=False)
+        self.register_buffer("series", series.reshape(2 * self.orders, _CIRCLE), persistent=False)
+        self.real = nn.Parameter(torch.randn(self.orders, rows // 2, maps) / math.sqrt(rows * self.orders / 4))
+        self.imaginary = nn.Parameter(torch.randn(self.orders, rows // 2, maps) / math.sqrt(rows * self.orders / 4))
+        self.bias = nn.Parameter(torch.zeros(maps))
+        self.point = nn.Linear(maps, width)
+        self.attention = nn.Linear(width, 1)
+        self.content = nn.Sequential(nn.Linear(2 * width, hidden), nn.SiLU(), nn.Linear(hidden, 2 * outputs))
+        self.outputs = outputs
+
+    def forward(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T), of unit variance or so.
+
+        Returns
+        -------
+        mean, log_deviation : torch.Tensor
+            (n, outputs) each.
+        """
+        n, channels, _ = harmonics.shape
+        padded = nn.functional.pad(harmonics, (0, 1))
+        rows = padded[..., self.pick].permute(2, 0, 1, 3).reshape(self.orders, n, channels, 2, -1)
+        rows = rows.transpose(2, 3).reshape(self.orders, n, -1)
+        upper = torch.cat([self.real, -self.imaginary], 1)
+        lower = torch.cat([self.imaginary, self.real], 1)
+        lifted = torch.bmm(rows, torch.cat([upper, lower], 2)).reshape(self.orders, n, 2, -1)
+        features = lifted.permute(1, 3, 0, 2).reshape(n, -1, 2 * self.orders) @ self.series
+        features = nn.functional.silu(features.transpose(1, 2) + self.bias)
+        features = nn.functional.silu(self.point(features))
+        weight = self.attention(features).softmax(1)
+        pooled = torch.cat([(weight * features).sum(1), features.mean(1)], 1)
+        mean, log_deviation = self.content(pooled).chunk(2, 1)
+        return mean, log_deviation.clamp(-8, 2)
+
+
+class PlainEncoder(nn.Module):
+    """A fully connected encoder, for models in which the angle counts.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where the harmonics live.
+    channels : int
+        Channels of a patch.
+    outputs : int
+        Number of latents.
+    hidden : int
+        Width of the hidden layers.
+    """
+
+    def __init__(self, space: PolarSpace, channels: int, outputs: int, hidden: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(channels * 2 * space.terms, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, 2 * outputs),
+        )
+
+    def forward(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T), of unit variance or so.
+
+        Returns
+        -------
+        mean, log_deviation : torch.Tensor
+            (n, outputs) each.
+        """
+        mean, log_deviation = self.layers(harmonics.flatten(1)).chunk(2, 1)
+        return mean, log_deviation.clamp(-8, 2)

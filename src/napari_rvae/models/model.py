@@ -1,0 +1,279 @@
+"""The model: an encoder, a decoder, and the objective that both serve.
+
+For a patch x with harmonics X, resampled so that offset, strain and scale are out of it, the evidence lower bound is
+
+``log sum over classes c and angles theta of exp(-|X - turn(C(z, c), theta)|^2 / (2 s2)) p(c) p(theta)``
+``- sum over rings of N_i / 2 log(2 pi s2_i) - KL(q(z | x) | p(z))``,
+
+with one noise variance s2_i and N_i independent coefficients per ring. Angle and class are summed over exactly, so there
+is no approximate posterior of them that could get stuck (compare the single Gaussian of Bepler et al.,
+arXiv:1909.11663); z is sampled as in Kingma & Welling, arXiv:1312.6114.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from napari_rvae.models.decoder import CoordinateDecoder, SpectrumDecoder
+from napari_rvae.models.encoder import InvariantEncoder, PlainEncoder
+from napari_rvae.polar import GENERATORS, PolarSpace, Resampler
+from napari_rvae.settings import TrainSettings
+
+STRAIN_PRIOR, SCALE_PRIOR = 0.2, 0.2
+_ALWAYS = -1e4
+"""Logarithm of a probability that is none."""
+
+
+class Objective(NamedTuple):
+    """What a batch costs.
+
+    Attributes
+    ----------
+    data : torch.Tensor
+        (n,) logarithm of the summed likelihood, without the noise's own term.
+    divergence : torch.Tensor
+        (n,) KL divergence of z.
+    supervised : torch.Tensor
+        (n,) log q(class = label) of labelled patches, else 0.
+    posterior : torch.Tensor
+        (n, classes, J) of class and angle.
+    templates : torch.Tensor
+        (n, classes, channels, 2 T) decoded harmonics.
+    """
+
+    data: Tensor
+    divergence: Tensor
+    supervised: Tensor
+    posterior: Tensor
+    templates: Tensor
+
+
+class Model(nn.Module):
+    """A member of the VAE family, as its settings say.
+
+    Parameters
+    ----------
+    settings : TrainSettings
+        Which member.
+    size : int
+        Side of the patches in pixels of the model (their working size).
+    channels : int
+        Channels of a patch.
+    k_max : float
+        Highest spatial frequency that is modelled, cycles per patch pixel.
+    conditions : int
+        Length of the condition vector of conditional models.
+
+    Attributes
+    ----------
+    recipe : dict
+        Where the model comes from: version, data, device, epochs really done, patch size.
+    """
+
+    mean: Tensor
+    spread: Tensor
+    noise: Tensor
+    signal: Tensor
+    kind_mean: Tensor
+    kind_precision: Tensor
+    kind_angle: Tensor
+    kind_shift: Tensor
+    kind_symmetry: Tensor
+
+    def __init__(self, settings: TrainSettings, size: int, channels: int, k_max: float, conditions: int = 0) -> None:
+        super().__init__()
+        self.settings, self.size, self.channels, self.conditions = settings, size, channels, conditions
+        self.k_max = k_max
+        self.recipe: dict[str, Any] = {}
+        self.classes = (settings.classes or 1) if settings.family in ("joint", "semi") else 1
+        self.turns = "rotation" in settings.invariances
+        self.space = PolarSpace(size, k_max, angles=None if self.turns else 1)
+        self.resample = Resampler(size)
+        outputs, hidden = settings.latent, settings.hidden
+        encoder = InvariantEncoder if self.turns else PlainEncoder
+        self.encoder = encoder(self.space, channels, outputs, hidden)
+        inputs = settings.latent + (self.classes if self.classes > 1 else 0) + conditions
+        self.decoder: SpectrumDecoder | CoordinateDecoder
+        if settings.decoder == "coordinate":
+            self.decoder = CoordinateDecoder(self.space, channels, inputs, hidden)
+        else:
+            self.decoder = SpectrumDecoder(self.space, channels, inputs, hidden, settings.skip)
+        rings, latent = self.space.rings, settings.latent
+        for name, value in {
+            "mean": torch.zeros(channels),
+            "spread": torch.ones(channels),
+            "noise": torch.ones(channels, rings),
+            "signal": torch.ones(channels, rings),
+            "kind_mean": torch.zeros(1, latent),
+            "kind_precision": torch.eye(latent)[None],
+            "kind_angle": torch.zeros(1),
+            "kind_shift": torch.zeros(1, 2),
+            "kind_symmetry": torch.ones(1, dtype=torch.int64),
+        }.items():
+            self.register_buffer(name, value)
+
+    @property
+    def pose_prior(self) -> Tensor:
+        """Width of the prior of each of `GENERATORS` in patch pixels or without unit, (5,); 0 for those not free."""
+        step = self.recipe.get("step", (1.0, 1.0))
+        free = self.settings.invariances
+        offset = self.settings.offset_prior / step[1] if "translation" in free else 0.0
+        strain = STRAIN_PRIOR if "strain" in free else 0.0
+        scale = SCALE_PRIOR if "scale" in free else 0.0
+        values = dict(zip(GENERATORS, (offset, offset, strain, strain, scale), strict=True))
+        return torch.tensor(list(values.values()), device=self.noise.device)
+
+    @property
+    def weight(self) -> Tensor:
+        """One over the noise variance of every coefficient, (channels, 2 T)."""
+        return (1 / self.noise)[:, self.space.ring].repeat(1, 2)
+
+    @property
+    def noise_evidence(self) -> Tensor:
+        """The term ``- sum N_i / 2 log(2 pi s2_i)`` of one patch, a scalar."""
+        return -0.5 * (self.space.degrees_of_freedom * (2 * math.pi * self.noise).log()).sum()
+
+    def harmonics(self, x: Tensor, shape: Tensor | None = None) -> Tensor:
+        """Harmonics of raw patches, normalised, with a pose taken out.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            (n, channels, D, D).
+        shape : torch.Tensor, optional
+            (n, 5), see `napari_rvae.polar.Resampler`.
+
+        Returns
+        -------
+        torch.Tensor
+            (n, channels, 2 T).
+        """
+        x = (x - self.mean[:, None, None]) / self.spread[:, None, None]
+        if self.settings_normalise_each:
+            x = x / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        if shape is not None and bool((self.pose_prior > 0).any()):
+            x = self.resample(x, shape)
+        return self.space.analyse(x)
+
+    @property
+    def settings_normalise_each(self) -> bool:
+        """Whether each patch is divided by its own contrast."""
+        return bool(self.recipe.get("normalization") == "patch")
+
+    def encode(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log deviation of z, (n, latent) each, from (n, channels, 2 T)."""
+        scale = self.signal.rsqrt()[:, self.space.ring].repeat(1, 2)
+        mean, log_deviation = self.encoder(harmonics * scale)
+        return mean, log_deviation
+
+    def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        """Templates of all classes.
+
+        Parameters
+        ----------
+        z : torch.Tensor
+            (n, latent).
+        condition : torch.Tensor, optional
+            (n, conditions).
+
+        Returns
+        -------
+        torch.Tensor
+            (n, classes, channels, 2 T).
+        """
+        if condition is not None and self.conditions:
+            z = torch.cat([z, condition], 1)
+        if self.classes == 1:
+            return self.decoder(z)[:, None]
+        one = torch.eye(self.classes, device=z.device, dtype=z.dtype)
+        each = torch.cat(
+            [z[:, None].expand(-1, self.classes, -1), one.expand(len(z), -1, -1)],
+            -1,
+        )
+        return self.decoder(each.flatten(0, 1)).unflatten(0, (-1, self.classes))
+
+    def log_likelihood(self, harmonics: Tensor, templates: Tensor) -> Tensor:
+        """``-|X - turn(C, theta)|^2 / (2 s2)`` at all classes and angles, (n, classes, J)."""
+        weighted = harmonics * self.weight
+        energy = (harmonics * weighted).sum((1, 2))[:, None] + (templates.square() * self.weight).sum((2, 3))
+        return self.space.correlate(weighted[:, None], templates) - 0.5 * energy[:, :, None]
+
+    def objective(
+        self,
+        harmonics: Tensor,
+        log_prior: Tensor,
+        labels: Tensor | None = None,
+        condition: Tensor | None = None,
+        sample: bool = True,
+    ) -> Objective:
+        """The terms of the evidence lower bound of a batch.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T), pose taken out but for the angle.
+        log_prior : torch.Tensor
+            (J,) or (n, 1, J): log probability of the angles.
+        labels : torch.Tensor, optional
+            (n,) class of labelled patches, -1 for the others.
+        condition : torch.Tensor, optional
+            (n, conditions).
+        sample : bool
+            Whether z is drawn from its posterior, or its mean is used.
+
+        Returns
+        -------
+        Objective
+            Per patch.
+        """
+        mean, log_deviation = self.encode(harmonics)
+        variational = self.settings.model != "ae"
+        z = mean + log_deviation.exp() * torch.randn_like(mean) if sample and variational else mean
+        templates = self.decode(z, condition)
+        joint = self.log_likelihood(harmonics, templates) + log_prior - math.log(self.classes)
+        divergence = (0.5 * ((2 * log_deviation).exp() + mean**2 - 1) - log_deviation).sum(1)
+        supervised = torch.zeros_like(divergence)
+        if labels is not None:
+            known = labels >= 0
+            log_class = joint.logsumexp(2).log_softmax(1).gather(1, labels.clamp_min(0)[:, None])[:, 0]
+            supervised = torch.where(known, log_class, supervised)
+            other = torch.arange(self.classes, device=labels.device) != labels[:, None]
+            joint = joint + torch.where(known[:, None] & other, _ALWAYS, 0.0)[:, :, None]
+        data = joint.flatten(1).logsumexp(1)
+        posterior = (joint.detach() - data.detach()[:, None, None]).exp()
+        if not variational:
+            divergence = torch.zeros_like(divergence)
+        return Objective(data, divergence, supervised, posterior, templates)
+
+    @torch.no_grad()
+    def residual(self, harmonics: Tensor, templates: Tensor, posterior: Tensor) -> Tensor:
+        """Mean squared misfit per independent coefficient of each ring, (channels, rings).
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T).
+        templates : torch.Tensor
+            (n, classes, channels, 2 T).
+        posterior : torch.Tensor
+            (n, classes, J).
+
+        Returns
+        -------
+        torch.Tensor
+            (channels, rings).
+        """
+        # the mean over the posterior of the template turned: E[exp(-i m theta)] C
+        cosine, minus_sine = (posterior @ self.space.circle.T).chunk(2, -1)
+        real, imaginary = templates.unflatten(-1, (2, -1)).unbind(-2)
+        cosine, sine = cosine[:, :, None], -minus_sine[:, :, None]
+        turned = torch.cat([real * cosine + imaginary * sine, imaginary * cosine - real * sine], -1).sum(1)
+        energy = (posterior.sum(2)[:, :, None, None] * templates.square()).sum(1)
+        each = (harmonics.square() + energy - 2 * harmonics * turned).mean(0)
+        ring = self.space.ring.repeat(2)
+        total = torch.zeros_like(self.noise).index_add_(1, ring, each)
+        return total / self.space.degrees_of_freedom

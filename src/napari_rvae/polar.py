@@ -1,0 +1,410 @@
+"""Polar Fourier space, where turning a patch is a change of phase and all its angles are searched at once.
+
+A patch x (D x D pixels r = (x, y), polar coordinates r, psi) becomes its angular harmonics on rings of spatial frequency
+k_i = (i + 1/2) / D,
+
+``h[i, m] = sqrt(4 pi k_i / D) * sum_r taper(r) x(r) J_m(2 pi k_i r) exp(-i m psi)``     (sqrt(2 pi k_i / D) for m = 0),
+
+the polar Fourier transform with its Fourier series over the angle done in closed form (Jacobi-Anger expansion; Zhao &
+Singer, J. Opt. Soc. Am. A 30, 871 (2013), use the same basis). x is real, so m >= 0 suffices, and a ring of radius k
+holds no more than 2 pi k r_max harmonics, so the set is triangular: half the size of a rectangular one. With these
+weights the transform keeps scalar products within the band, and
+
+- turning a patch by theta (+x toward +y) multiplies h[i, m] by exp(-i m theta);
+- the scalar product of a patch X with a template C turned by theta is Re sum X conj(C) exp(i m theta): one matrix
+  product gives it for all angles;
+- small offsets, strains and changes of scale of a template are matrices (`PolarSpace.generators`).
+
+Harmonics are stored as real vectors ``[real parts, imaginary parts]`` of length 2 T, per channel.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+GENERATORS = ("dx", "dy", "strain_a", "strain_b", "scale")
+"""Small changes of pose in the order of `PolarSpace.generators`."""
+
+
+class PolarSpace(nn.Module):
+    """Maps between patches of D x D pixels and their harmonics.
+
+    Parameters
+    ----------
+    size : int
+        Side D of the patches in pixels.
+    k_max : float
+        Highest spatial frequency in cycles per pixel.
+    angles : int, optional
+        Number of angles on the circle that are compared; enough for the band when omitted. 1 leaves out rotation.
+
+    Attributes
+    ----------
+    analysis : torch.Tensor
+        (2 T, D * D): harmonics = analysis @ pixels; removes the mean under the taper.
+    synthesis : torch.Tensor
+        (D * D, 2 T): pixels (under the taper) from harmonics.
+    order : torch.Tensor
+        (T,): the m of every harmonic.
+    ring : torch.Tensor
+        (T,): the ring of every harmonic.
+    theta : torch.Tensor
+        (J,): the angles compared, radian, the first one 0.
+    circle : torch.Tensor
+        (2 T, J): turns the products of two patches' harmonics into their correlation at all angles.
+    degrees_of_freedom : torch.Tensor
+        (rings,): independent coefficients per ring, the trace of analysis @ analysis.T there.
+    """
+
+    analysis: Tensor
+    synthesis: Tensor
+    order: Tensor
+    ring: Tensor
+    theta: Tensor
+    circle: Tensor
+    degrees_of_freedom: Tensor
+
+    def __init__(self, size: int, k_max: float = 0.35, angles: int | None = None) -> None:
+        super().__init__()
+        self.size, self.k_max = size, k_max
+        self.rings = max(2, round(k_max * size))
+        order, ring = _triangle(size, self.rings)
+        if angles is None:
+            angles = 8 * math.ceil((2 * order.max() + 1) / 8)
+        self.angles = angles
+        theta = np.arange(angles) * 2 * np.pi / angles
+        phase = order[:, None] * theta
+        basis, taper = _basis(size, order, ring), radial_taper(size).ravel()
+        weighted = basis * taper
+        weighted -= np.outer(weighted.sum(1), taper / taper.sum())  # the mean under the taper is removed
+        freedom = np.bincount(np.tile(ring, 2), (weighted**2).sum(1))
+        buffers = {
+            "analysis": weighted,
+            "synthesis": basis.T,
+            "order": order,
+            "ring": ring,
+            "theta": theta,
+            "circle": np.concatenate([np.cos(phase), -np.sin(phase)]),
+            "degrees_of_freedom": freedom,
+        }
+        for name, values in buffers.items():
+            kept = torch.as_tensor(values if values.dtype.kind == "i" else values.astype(np.float32))
+            self.register_buffer(name, kept, persistent=False)
+        self._generators: Tensor | None = None
+
+    @property
+    def terms(self) -> int:
+        """Number T of complex harmonics of one channel."""
+        return len(self.order)
+
+    @property
+    def generators(self) -> Tensor:
+        """What a small change of pose does to a template's harmonics: (5, 2 T, 2 T), made on first use.
+
+        ``d harmonics / d p = generators[p] @ harmonics`` for p in `GENERATORS`: offsets in patch pixels, strain and
+        logarithmic scale without unit. The window stays where it is while the motif moves under it.
+        """
+        if self._generators is None or self._generators.device != self.analysis.device:
+            made = _generators(self.size, self.order.cpu().numpy(), self.ring.cpu().numpy(), self.analysis.cpu().numpy())
+            self._generators = torch.as_tensor(made, device=self.analysis.device)
+        return self._generators
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Harmonics of patches.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            (n, channels, D, D).
+
+        Returns
+        -------
+        torch.Tensor
+            (n, channels, 2 T).
+        """
+        return x.flatten(-2) @ self.analysis.T
+
+    def synthesise(self, harmonics: Tensor) -> Tensor:
+        """Patches (zero mean, under the taper, within the band) of harmonics.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T).
+
+        Returns
+        -------
+        torch.Tensor
+            (n, channels, D, D).
+        """
+        return (harmonics @ self.synthesis.T).unflatten(-1, (self.size, self.size))
+
+    def turn(self, harmonics: Tensor, theta: Tensor) -> Tensor:
+        """Turn patches by theta, from +x toward +y.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T).
+        theta : torch.Tensor
+            (n,), radian.
+
+        Returns
+        -------
+        torch.Tensor
+            (n, channels, 2 T).
+        """
+        phase = theta[:, None, None] * self.order
+        cosine, sine = phase.cos(), phase.sin()
+        real, imaginary = harmonics.unflatten(-1, (2, -1)).unbind(-2)
+        return torch.cat([real * cosine + imaginary * sine, imaginary * cosine - real * sine], -1)
+
+    def turning(self, harmonics: Tensor) -> Tensor:
+        """Derivative of `turn` with respect to theta at 0; same shapes."""
+        real, imaginary = harmonics.unflatten(-1, (2, -1)).unbind(-2)
+        return torch.cat([imaginary * self.order, -real * self.order], -1)
+
+    def correlate(self, patches: Tensor, templates: Tensor) -> Tensor:
+        """Scalar products of patches with templates turned by every angle.
+
+        Parameters
+        ----------
+        patches, templates : torch.Tensor
+            (..., channels, 2 T), broadcast against each other.
+
+        Returns
+        -------
+        torch.Tensor
+            (..., J): at angle theta[j] the template is turned by theta[j].
+        """
+        x, c = patches.unflatten(-1, (2, -1)), templates.unflatten(-1, (2, -1))
+        real = (x * c).sum(-2)
+        imaginary = x[..., 1, :] * c[..., 0, :] - x[..., 0, :] * c[..., 1, :]
+        return torch.cat([real, imaginary], -1).sum(-2) @ self.circle
+
+
+def radial_taper(size: int) -> NDArray[np.float64]:
+    """Weight of every pixel: 1 inside, falling smoothly to 0 at the inscribed circle.
+
+    Parameters
+    ----------
+    size : int
+        Side of the patch in pixels.
+
+    Returns
+    -------
+    numpy.ndarray
+        (size, size).
+    """
+    x, y = _pixels(size)
+    edge = size / 2
+    return np.cos(np.pi / 2 * np.clip((np.hypot(x, y) / edge - 0.75) / 0.25, 0, 1)).reshape(size, size) ** 2
+
+
+def _pixels(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    axis = np.arange(size) - (size - 1) / 2
+    y, x = np.meshgrid(axis, axis, indexing="ij")
+    return x.ravel(), y.ravel()
+
+
+def _triangle(size: int, rings: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Orders and rings of the harmonics that a patch of this size can hold."""
+    limit = [math.ceil(math.pi * (ring + 0.5)) + 1 for ring in range(rings)]  # 2 pi k r_max with r_max = D / 2
+    pairs = [(m, ring) for ring in range(rings) for m in range(limit[ring] + 1)]
+    order, ring = np.array(sorted(pairs)).T
+    return order, ring
+
+
+def _basis(size: int, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Rows of the untapered transform, (2 T, D * D)."""
+    scale = np.sqrt(np.where(order == 0, 2, 4) * np.pi * (ring + 0.5)) / size
+    wave = _wave(size, order, ring) * scale[:, None]
+    return np.concatenate([wave.real, wave.imag])
+
+
+def _wave(size: int, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArray[np.complex128]:
+    """Cylindrical waves J_m(2 pi k r) exp(-i m psi), (T, D * D)."""
+    from scipy.special import jv
+
+    x, y = _pixels(size)
+    radii, where = np.unique(np.hypot(x, y).round(9), return_inverse=True)  # few on a pixel grid
+    k = (ring[:, None] + 0.5) / size
+    bessel: NDArray[np.float64] = jv(order[:, None], 2 * np.pi * k * radii)
+    return bessel[:, where] * np.exp(-1j * order[:, None] * np.arctan2(y, x))
+
+
+def _generators(
+    size: int, order: NDArray[np.int64], ring: NDArray[np.int64], analysis: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Derivatives of harmonics with respect to the pose, from the slopes of the basis images."""
+    x, y = _pixels(size)
+    taper = radial_taper(size).ravel()
+    untaper = taper / (taper**2 + 0.05)  # the synthesised image is the motif times the taper
+    lower, upper = _wave(size, order - 1, ring), _wave(size, order + 1, ring)
+    slope = np.sqrt(np.where(order == 0, 2, 4) * np.pi * (ring + 0.5)) / size * np.pi * (ring + 0.5) / size
+    along_x, along_y = slope[:, None] * (lower - upper), -1j * slope[:, None] * (lower + upper)
+    slope_x = np.concatenate([along_x.real, along_x.imag]).astype(np.float32)
+    slope_y = np.concatenate([along_y.real, along_y.imag]).astype(np.float32)
+    # the motif moves along a displacement field v: d motif = -v . grad motif
+    fields = [(1 + 0 * x, 0 * x), (0 * x, 1 + 0 * x), (x, -y), (y, x), (x, y)]
+    weighted = analysis * untaper.astype(np.float32)
+    return np.stack([-weighted @ (slope_x * vx + slope_y * vy).T for vx, vy in fields]).astype(np.float32)
+
+
+class Resampler(nn.Module):
+    """Takes offset, strain and scale out of patches, so that only their angle is left.
+
+    A patch is ``x(r) = C(exp(-s - E) (R(-theta) (r - d)))``. With the strain in the image frame, E' = R(theta) E R(-theta),
+    ``y(u) = x(d + exp(s + E') u) = C(R(-theta) u)``: no angle is needed to take the rest of the pose out.
+
+    Parameters
+    ----------
+    size : int
+        Side D of the patches in pixels.
+    """
+
+    upsample: Tensor
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        from scipy.ndimage import map_coordinates
+
+        fine = (np.arange(2 * size) + 0.5) / 2 - 0.5  # twice the pixels, cubic spline: then bicubic is exact enough
+        matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
+        self.register_buffer("upsample", torch.as_tensor(matrix.astype(np.float32)), persistent=False)
+
+    def forward(self, x: Tensor, shape: Tensor) -> Tensor:
+        """Resample patches.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            (n, channels, D, D).
+        shape : torch.Tensor
+            (n, 5): dx, dy in patch pixels, strain a and b, logarithmic scale, in the image frame.
+
+        Returns
+        -------
+        torch.Tensor
+            (n, channels, D, D).
+        """
+        fine = self.upsample @ x @ self.upsample.T
+        matrix = torch.cat([strain_matrix(shape), shape[:, :2, None] * (2 / x.shape[-1])], -1)
+        grid = nn.functional.affine_grid(matrix, list(x.shape), align_corners=False)
+        return nn.functional.grid_sample(fine, grid, mode="bicubic", padding_mode="border", align_corners=False)
+
+
+def strain_matrix(shape: Tensor) -> Tensor:
+    """The matrix exp(s + E) of strain and scale.
+
+    Parameters
+    ----------
+    shape : torch.Tensor
+        (n, 5) as in `GENERATORS`.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, 2, 2), for column vectors (x, y).
+    """
+    a, b, scale = shape[:, 2], shape[:, 3], shape[:, 4].exp()
+    size = (a * a + b * b).clamp_min(1e-12).sqrt()
+    cosh, sinh = size.cosh() * scale, size.sinh() / size * scale
+    return torch.stack([torch.stack([cosh + sinh * a, sinh * b], -1), torch.stack([sinh * b, cosh - sinh * a], -1)], -2)
+
+
+def turned_shape(shape: Tensor, theta: Tensor) -> Tensor:
+    """Offset and strain seen in a frame, when the motif is turned by theta: vectors turn by theta, strains by 2 theta.
+
+    Parameters
+    ----------
+    shape : torch.Tensor
+        (n, 5) as in `GENERATORS`.
+    theta : torch.Tensor
+        (n,), radian.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, 5).
+    """
+    c1, s1, c2, s2 = theta.cos(), theta.sin(), (2 * theta).cos(), (2 * theta).sin()
+    x, y, a, b, scale = shape.unbind(-1)
+    return torch.stack([c1 * x - s1 * y, s1 * x + c1 * y, c2 * a - s2 * b, s2 * a + c2 * b, scale], -1)
+
+
+def gauss_newton(
+    space: PolarSpace,
+    patches: Tensor,
+    templates: Tensor,
+    theta: Tensor,
+    shape: Tensor,
+    weight: Tensor,
+    prior: Tensor,
+    turn: bool,
+    content: tuple[Tensor, Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Improve angle, offset, strain, scale and content together by one damped Gauss-Newton step.
+
+    Minimises ``|patch - turned template|^2 weight + (shape / prior)^2`` for each patch by itself.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where this happens.
+    patches, templates : torch.Tensor
+        (n, channels, 2 T); the patches resampled with `shape`, the templates not turned.
+    theta : torch.Tensor
+        (n,), radian.
+    shape : torch.Tensor
+        (n, 5), in the image frame.
+    weight : torch.Tensor
+        (channels, 2 T): one over the noise variance.
+    prior : torch.Tensor
+        (5,): width of the normal prior of each of `GENERATORS`; 0 keeps it fixed.
+    turn : bool
+        Whether the angle is free.
+    content : tuple of torch.Tensor, optional
+        z (n, k), its prior width (k,) and the templates' derivatives (n, k, channels, 2 T), if z is free too.
+
+    Returns
+    -------
+    theta, shape, z, covariance : torch.Tensor
+        The improved values, and the covariance of (the free ones of `GENERATORS`, angle if free, z if free) in the
+        template's frame.
+    """
+    free = prior > 0
+    which = free.nonzero()[:, 0]
+    centered = space.turn(patches, -theta)
+    own = turned_shape(shape, -theta)
+    columns = [torch.einsum("pij,ncj->npci", space.generators[which], templates)]
+    value, precision = [own[:, which]], [prior[which] ** -2]
+    if turn:
+        columns.append(space.turning(templates)[:, None])
+        value.append(torch.zeros_like(theta)[:, None])
+        precision.append(torch.zeros_like(prior[:1]))
+    if content is not None:
+        value.append(content[0])
+        precision.append(content[1] ** -2)
+        columns.append(content[2])
+    slope = torch.cat(columns, 1).flatten(2)
+    damping = torch.cat(precision)
+    weighted = slope * weight.flatten()
+    curvature = weighted @ slope.transpose(1, 2) + torch.diag(damping)
+    pull = (weighted @ (centered - templates).flatten(1)[:, :, None])[..., 0] - damping * torch.cat(value, 1)
+    trust = 1e-6 * curvature.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-12)
+    inverse = torch.linalg.inv(curvature + trust[:, None, None] * torch.eye(curvature.shape[-1], device=curvature.device))
+    step = (inverse @ pull[:, :, None])[..., 0]
+    change = torch.zeros_like(own)
+    limit = torch.tensor([0.7, 0.7, 0.08, 0.08, 0.08], device=shape.device)  # the model is linear only so far
+    p = len(which)
+    change[:, which] = step[:, :p].clamp(-limit[which], limit[which])
+    if turn:
+        theta = theta + step[:, p].clamp(-0.1, 0.1)
+    z = content[0] + step[:, p + turn :].clamp(-0.7, 0.7) if content is not None else None
+    return theta, turned_shape(own + change, theta), z, inverse

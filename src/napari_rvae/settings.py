@@ -1,0 +1,199 @@
+"""Parameters of every step: the one place for their defaults, ranges, units and help.
+
+Widgets and command-line options are generated from these models, and they are written into every model file and
+recipe. A field's ``json_schema_extra`` may hold ``unit`` (shown beside the value), ``option`` (its name on the command
+line where that differs) and ``advanced`` (folded away in the widgets).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from napari_rvae.errors import SettingsError
+
+ModelName = Literal["ae", "vae", "shiftvae", "rvae", "jvae", "jrvae", "cvae", "crvae", "ssvae", "ssrvae"]
+Invariance = Literal["rotation", "translation", "scale", "strain"]
+INVARIANCES: tuple[Invariance, ...] = get_args(Invariance)
+
+
+def _extra(unit: str = "", advanced: bool = False, option: str = "") -> dict[str, Any]:
+    given = {"unit": unit, "advanced": advanced, "option": option}
+    return {key: value for key, value in given.items() if value}
+
+
+class Settings(BaseModel):
+    """Frozen, validated at the border, unknown names refused.
+
+    Raises
+    ------
+    SettingsError
+        If a value is out of range or a name is unknown.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise SettingsError(_readable(error)) from error
+
+
+def _readable(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors())
+
+
+def parse_invariance(value: Any) -> Any:
+    """Turn ``"rotation,translation"`` (command line, files) into a tuple in canonical order.
+
+    Parameters
+    ----------
+    value : str, sequence of str or None
+        Names separated by commas; ``""`` or ``"none"`` mean no invariance.
+
+    Returns
+    -------
+    tuple of str or None
+        The names in the order of `INVARIANCES`; None stays None.
+    """
+    if value is None:
+        return None
+    names = [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value)
+    names = [name for name in names if name not in ("", "none")]
+    unknown = sorted(set(names) - set(INVARIANCES))
+    if unknown:
+        raise ValueError(f"unknown invariance {', '.join(unknown)}; choose from {', '.join(INVARIANCES)}")
+    return tuple(name for name in INVARIANCES if name in names)
+
+
+class FindSettings(Settings):
+    """How atoms are found. Every value left at None is estimated from the image."""
+
+    contrast: Literal["auto", "bright", "dark"] = Field("auto", description="Are atoms brighter or darker than what surrounds them?")
+    spacing: float | None = Field(
+        None, gt=1, description="Distance between neighbouring atoms; estimated when empty.", json_schema_extra=_extra("px")
+    )
+    sigma: float | None = Field(
+        None, gt=0.3, description="Width (standard deviation) of an atom; estimated when empty.", json_schema_extra=_extra("px")
+    )
+    threshold: float | None = Field(
+        None, gt=0, description="Weakest atom that counts, in standard deviations of the noise; chosen when empty."
+    )
+    refine: bool = Field(True, description="Fit every atom below the pixel, together with its neighbours.", json_schema_extra=_extra(advanced=True))
+    sublattices: int | None = Field(
+        None, ge=1, le=6, description="Number of sublattices; found when empty.", json_schema_extra=_extra(advanced=True)
+    )
+
+
+class PatchSettings(Settings):
+    """How a patch is cut around every atom."""
+
+    size: int | None = Field(
+        None,
+        ge=8,
+        le=512,
+        description="Side of the square patch; about three neighbour distances when empty.",
+        json_schema_extra=_extra("px", option="--patch"),
+    )
+    working_size: int | None = Field(
+        None,
+        ge=8,
+        le=128,
+        description="Side to which patches are resampled for the model; 32 to 64 when empty.",
+        json_schema_extra=_extra("px", advanced=True),
+    )
+    normalization: Literal["dataset", "patch"] = Field(
+        "dataset",
+        description="Divide by one number for all patches (heavy and light atoms stay different) or by each patch's own contrast.",
+        json_schema_extra=_extra(advanced=True),
+    )
+
+
+class AverageSettings(Settings):
+    """How class averages are made."""
+
+    invariance: tuple[Invariance, ...] = Field(
+        ("rotation", "translation"), description="Poses that make no difference: rotation, translation, scale, strain."
+    )
+    kinds: int | None = Field(None, ge=1, le=50, description="Number of kinds of motif; found when empty.")
+    exemplars: int = Field(
+        12, ge=2, le=64, description="Patches to start from, more than there are kinds.", json_schema_extra=_extra(advanced=True)
+    )
+    rounds: int = Field(4, ge=1, le=50, description="Rounds of expectation-maximisation.", json_schema_extra=_extra(advanced=True))
+    sample: int = Field(
+        3000, ge=10, description="Largest number of patches used; the others are assigned.", json_schema_extra=_extra(advanced=True)
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
+
+    _parse = field_validator("invariance", mode="before")(parse_invariance)
+
+
+class ClusterSettings(Settings):
+    """How atoms are sorted into clusters by features of the table."""
+
+    method: Literal["gmm", "kmeans", "hdbscan"] = Field(
+        "gmm", description="Gaussian mixture, k-means, or HDBSCAN (finds the number itself and leaves outliers out)."
+    )
+    count: int | None = Field(None, ge=1, le=50, description="Number of clusters; the best by BIC up to 10 when empty.")
+    smallest: int | None = Field(
+        None, ge=2, description="Fewest atoms in a cluster of HDBSCAN; a hundredth of all when empty.", json_schema_extra=_extra(advanced=True)
+    )
+    sample: int = Field(
+        20_000, ge=100, description="Largest number of atoms used to find clusters; the others are assigned.", json_schema_extra=_extra(advanced=True)
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
+
+
+class TrainSettings(Settings):
+    """Which model is trained, and how."""
+
+    model: ModelName = Field("rvae", description="Which member of the family; r means invariant to rotation and translation.")
+    latent: int = Field(2, ge=1, le=64, description="Number of latent dimensions.")
+    invariance: tuple[Invariance, ...] | None = Field(
+        None, description="Poses inferred apart from the latents: rotation, translation, scale, strain; the model's own when empty."
+    )
+    classes: int | None = Field(None, ge=1, le=50, description="Number of classes of joint and semi-supervised models.")
+    epochs: int = Field(60, ge=1, le=100_000, description="At most so many passes over the data; stops earlier when nothing improves.")
+    early_stopping: bool = Field(True, description="Stop when the held-out patches improve no more.")
+    batch_size: int = Field(100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_extra(advanced=True))
+    learning_rate: float = Field(2e-3, gt=0, le=1, description="Step size of the optimiser.", json_schema_extra=_extra(advanced=True))
+    hidden: int = Field(128, ge=4, le=4096, description="Width of the hidden layers.", json_schema_extra=_extra(advanced=True))
+    skip: bool = Field(False, description="Residual connections in the decoder.", json_schema_extra=_extra(advanced=True))
+    decoder: Literal["spectrum", "coordinate"] = Field(
+        "spectrum",
+        description="Decode whole spectra, or pixel by pixel as the published rVAE does (slow, for comparison).",
+        json_schema_extra=_extra(advanced=True),
+    )
+    beta: float = Field(1.0, ge=0, le=1000, description="Weight of the latents' Kullback-Leibler term.", json_schema_extra=_extra(advanced=True))
+    angle_prior: float | None = Field(
+        None, gt=0, le=180, description="Width of a normal prior on the angle; uniform when empty.", json_schema_extra=_extra("deg", advanced=True)
+    )
+    offset_prior: float = Field(
+        1.0, gt=0, le=100, description="Width of the normal prior on offsets.", json_schema_extra=_extra("px", advanced=True)
+    )
+    start: Literal["averages", "scratch"] = Field(
+        "averages", description="Start from class averages, or from nothing.", json_schema_extra=_extra(advanced=True)
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
+    device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps.")
+    threads: int | None = Field(None, ge=1, le=1024, description="Processor threads; what is idle when empty.", json_schema_extra=_extra(advanced=True))
+
+    _parse = field_validator("invariance", mode="before")(parse_invariance)
+
+    @property
+    def invariances(self) -> tuple[Invariance, ...]:
+        """The invariances in force: the given ones, or those that the model's name implies."""
+        if self.invariance is not None:
+            return self.invariance
+        if self.model == "shiftvae":
+            return ("translation",)
+        return ("rotation", "translation") if self.model.endswith("rvae") else ()
+
+    @property
+    def family(self) -> Literal["plain", "joint", "conditional", "semi"]:
+        """What the model does with classes: nothing, finds them, is given them, is given some."""
+        prefixes: dict[str, Literal["joint", "conditional", "semi"]] = {"j": "joint", "c": "conditional", "ss": "semi"}
+        prefix = self.model.removesuffix("vae").removesuffix("r")
+        return prefixes.get(prefix, "plain")
