@@ -1,0 +1,26 @@
+"""Images, patches, tables and recipes on disk."""
+
+from napari_rvae.io.files import check_outputs, replacing, written_together
+from napari_rvae.io.images import ImageData, load_image, load_patches, load_vector, looks_like_patches
+from napari_rvae.io.microscopes import get_reader
+from napari_rvae.io.recipes import FileRecord, Recipe
+from napari_rvae.io.tables import add_physical_positions, column_units, load_atoms, load_table, save_table
+
+__all__ = [
+    "FileRecord",
+    "ImageData",
+    "Recipe",
+    "add_physical_positions",
+    "check_outputs",
+    "column_units",
+    "get_reader",
+    "load_atoms",
+    "load_image",
+    "load_patches",
+    "load_table",
+    "load_vector",
+    "looks_like_patches",
+    "replacing",
+    "save_table",
+    "written_together",
+]

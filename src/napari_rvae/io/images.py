@@ -1,0 +1,212 @@
+"""Images and patches of any format, with their scale where the file knows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_rvae.errors import InputDataError
+from napari_rvae.io import formats
+from napari_rvae.io.files import reading, sha256
+from napari_rvae.io.microscopes import EM_SUFFIXES, read_em
+
+_COLOUR_TOLERANCE = 2  # grey levels by which the channels of a grey JPEG may differ
+_LARGEST_PATCH, _FEWEST_PATCHES = 128, 8
+
+READERS: dict[str, Callable[[Path, str], formats.Found]] = {
+    **dict.fromkeys((".tif", ".tiff"), formats.read_tiff),
+    **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), formats.read_picture),
+    ".npy": formats.read_npy,
+    ".npz": formats.read_npz,
+    **dict.fromkeys((".h5", ".hdf5", ".hdf"), formats.read_hdf5),
+    **dict.fromkeys(EM_SUFFIXES, read_em),
+}
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """An image, a stack or a set of patches, and where it came from.
+
+    Parameters
+    ----------
+    data : array
+        (y, x), (t, y, x) or, with a channel axis, (channel, y, x); patches (n, h, w) or (n, channels, h, w).
+    name : str
+        Name to show.
+    pixel_size : tuple of float or None
+        Size of a pixel along y and x; None where the file does not say.
+    unit : str or None
+        Unit of the pixel size: nm for every length.
+    path : Path
+        The file.
+    sha256 : str
+        Hash of the file.
+    part : str
+        Which data set in the file, where it holds several: ``file.h5::part``.
+    channel_axis : int or None
+        Axis of channels that belong to one image.
+    """
+
+    data: Any
+    name: str
+    pixel_size: tuple[float, float] | None
+    unit: str | None
+    path: Path
+    sha256: str
+    part: str = ""
+    channel_axis: int | None = None
+
+
+def load_image(path: str | os.PathLike[str]) -> ImageData:
+    """Read an image or a stack.
+
+    Parameters
+    ----------
+    path : str or path-like
+        TIFF, PNG, JPG, NPY, NPZ, HDF5 or a format of electron microscopes; anything else is left to the readers of
+        installed napari plugins. ``file.h5::name`` chooses one of several data sets.
+
+    Returns
+    -------
+    ImageData
+        Grey values, two or three axes.
+
+    Raises
+    ------
+    InputDataError
+        If the file is missing, damaged or holds no image that can be analysed.
+    MissingReaderError
+        If its format needs a reader that is not installed.
+    """
+    file, part, found = _read(path)
+    data = _as_grey(found, file.name)
+    if data.ndim not in (2, 3):
+        raise InputDataError(f"{file.name} has {_axes(data)}; an image has two axes, a stack three")
+    _check_numbers(data, file.name)
+    name = part.rpartition("/")[2] or file.stem
+    return ImageData(data, name, found.pixel_size, found.unit, file, sha256(file), part, found.channel_axis)
+
+
+def load_patches(path: str | os.PathLike[str]) -> ImageData:
+    """Read ready-made patches.
+
+    Parameters
+    ----------
+    path : str or path-like
+        NPY or NPZ with an array (n, h, w) or (n, channels, h, w).
+
+    Returns
+    -------
+    ImageData
+        The array as it is.
+
+    Raises
+    ------
+    InputDataError
+        If the file is missing, damaged or holds no patches.
+    """
+    file, part, found = _read(path)
+    if found.data.ndim not in (3, 4):
+        raise InputDataError(f"{file.name} has {_axes(found.data)}; patches are (n, h, w) or (n, channels, h, w)")
+    _check_numbers(found.data, file.name)
+    return ImageData(found.data, file.stem, found.pixel_size, found.unit, file, sha256(file), part)
+
+
+def load_vector(path: str | os.PathLike[str], length: int, what: str) -> NDArray[Any]:
+    """Read one value, or one row of values, per patch.
+
+    Parameters
+    ----------
+    path : str or path-like
+        NPY file.
+    length : int
+        Number of patches.
+    what : str
+        What the values are, for messages.
+
+    Returns
+    -------
+    ndarray
+        (n,) or (n, k).
+
+    Raises
+    ------
+    InputDataError
+        If the file is missing or damaged or does not fit the patches.
+    """
+    file, _, found = _read(path)
+    values = np.asarray(found.data)
+    if values.ndim not in (1, 2) or len(values) != length:
+        raise InputDataError(f"{file.name} has shape {values.shape}; {what} need one row for each of {length} patches")
+    if not np.isfinite(values).all():
+        raise InputDataError(f"{file.name} holds values that are no numbers; every patch needs its {what}")
+    return values
+
+
+def looks_like_patches(path: str | os.PathLike[str]) -> bool:
+    """Tell patches from an image or a stack by the shape of the array alone.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Any input of the command line.
+
+    Returns
+    -------
+    bool
+        True for NPY and NPZ files with three or four axes, at least 8 frames, and square frames of at most 128 pixels.
+
+    Raises
+    ------
+    InputDataError
+        If the file is missing or damaged.
+    """
+    if _split(path)[0].suffix.lower() not in (".npy", ".npz"):
+        return False
+    shape = _read(path)[2].data.shape
+    return len(shape) in (3, 4) and shape[-1] == shape[-2] <= _LARGEST_PATCH and shape[0] >= _FEWEST_PATCHES
+
+
+def _split(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Separate ``file::part``; a file whose own name holds ``::`` is a file."""
+    text = os.fspath(path)
+    file, _, part = text.partition("::")
+    return (Path(text), "") if not part or Path(text).exists() else (Path(file), part)
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[Path, str, formats.Found]:
+    file, part = _split(path)
+    with reading(file):
+        return file, part, READERS.get(file.suffix.lower(), formats.read_with_plugins)(file, part)
+
+
+def _as_grey(found: formats.Found, name: str) -> Any:
+    """Drop axes of length one; make one channel of equal colour channels, refuse different ones."""
+    data = found.data
+    if 0 in data.shape:
+        raise InputDataError(f"{name} holds an empty image {data.shape}")
+    if found.color or (data.ndim == 3 and data.shape[-1] in (3, 4) and min(data.shape[:2]) > _LARGEST_PATCH // 8):
+        colors = np.asarray(data[..., : 3 if data.shape[-1] > 2 else 1])
+        difference = max(np.ptp(block.astype(np.float64), axis=-1).max() for block in colors)
+        if difference > _COLOUR_TOLERANCE:
+            raise InputDataError(f"{name} is a colour picture; save the one channel with the atoms as a grey image")
+        data = colors[..., 0]
+    single = [axis for axis, length in enumerate(data.shape) if length == 1]
+    return data.squeeze(axis=tuple(single[: max(data.ndim - 2, 0)]))
+
+
+def _check_numbers(data: Any, name: str) -> None:
+    if data.dtype.kind == "c":
+        raise InputDataError(f"{name} holds complex numbers; save their magnitude, phase or real part")
+    if data.dtype.kind not in "buif":
+        raise InputDataError(f"{name} holds no numbers but {data.dtype}")
+
+
+def _axes(data: Any) -> str:
+    return f"{data.ndim} axes {tuple(map(int, data.shape))}"
