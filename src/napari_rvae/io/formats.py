@@ -12,17 +12,7 @@ from napari_rvae.errors import InputDataError, MissingReaderError
 from napari_rvae.io.files import check_memory
 
 _SMALLEST_IMAGE = 16  # narrower data sets in an HDF5 file are tables
-_LENGTHS_IN_NM = {
-    "m": 1e9,
-    "mm": 1e6,
-    "um": 1e3,
-    "nm": 1.0,
-    "pm": 1e-3,
-    "a": 0.1,
-    "å": 0.1,
-    "ang": 0.1,
-    "angstrom": 0.1,
-}
+_LENGTHS_IN_NM = {"m": 1e9, "mm": 1e6, "um": 1e3, "nm": 1.0, "pm": 1e-3, "a": 0.1, "å": 0.1, "angstrom": 0.1}
 _SPELLINGS = {"µm": "um", "μm": "um", "micron": "um", "microns": "um", "meter": "m", "nanometer": "nm", "ångström": "å"}
 
 
@@ -127,9 +117,26 @@ def _only_image(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
         return next(iter(shapes))
     if not shapes:
         raise InputDataError(f"{path.name} holds no image")
-    names = list(shapes)
-    shown = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "")
-    raise InputDataError(f"{path.name} holds {len(names)} images; choose one as {path.name}::{names[0]} ({shown})")
+    raise several(path, list(shapes))
+
+
+def several(path: Path, names: list[str]) -> InputDataError:
+    """Say how to choose one image of a file.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    names : list of str
+        What it holds.
+
+    Returns
+    -------
+    InputDataError
+        To be raised.
+    """
+    others = ", ".join(names[1:6]) + (", ..." if len(names) > 6 else "")
+    return InputDataError(f"{path.name} holds {len(names)} images; choose one: '{path.name}::{names[0]}' (or {others})")
 
 
 def read_tiff(path: Path, part: str) -> Found:
@@ -164,9 +171,8 @@ def _tiff_scale(file: Any) -> tuple[tuple[float, float], str]:
     tags = file.pages[0].tags
     if file.is_imagej and "XResolution" in tags:
         unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ").replace("\\u00C5", "Å")
-        x, y = (
-            tags[name].value if name in tags else tags["XResolution"].value for name in ("XResolution", "YResolution")
-        )
+        x = tags["XResolution"].value
+        y = tags["YResolution"].value if "YResolution" in tags else x
         if x[0] and y[0]:
             return (y[1] / y[0], x[1] / x[0]), unit
     return (1.0, 1.0), ""
@@ -179,9 +185,8 @@ def read_picture(path: Path, part: str) -> Found:
     _no_part(path, part)
     with Image.open(path) as picture:
         check_memory(8 * picture.width * picture.height, path.name)
-        if picture.mode in ("P", "CMYK", "YCbCr", "HSV", "LAB"):
-            picture = picture.convert("RGB")
-        data = np.asarray(picture)
+        indexed = picture.mode in ("P", "CMYK", "YCbCr", "HSV", "LAB")
+        data = np.asarray(picture.convert("RGB") if indexed else picture)
     return Found(data, color=data.ndim == 3)
 
 
@@ -190,15 +195,16 @@ def read_with_plugins(path: Path, part: str) -> Found:
     import npe2
 
     _no_part(path, part)
-    try:
-        layers = npe2.read([str(path)], stack=False)
-    except ValueError as error:
+    plugins = npe2.PluginManager.instance()
+    plugins.discover()
+    if not list(plugins.iter_compatible_readers([str(path)])):
         raise MissingReaderError(
             f"nothing here reads {path.suffix or 'files without an ending'} ({path.name}); "
             "install a napari plugin that does, or convert it to TIFF"
-        ) from error
+        )
+    layers = npe2.read([str(path)], stack=False)
     for layer in layers:
-        data, shown, kind = (*layer, {}, "image")[:3] if len(layer) < 3 else layer
+        data, shown, kind = (*layer, *({}, "image")[len(layer) - 1 :])
         if kind == "image":
             data = data[0] if isinstance(data, (list, tuple)) else data  # the finest level of a pyramid
             color = bool(shown.get("rgb", False))

@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_rvae.errors import InputDataError, MissingReaderError
 from napari_rvae.io.files import reading
-from napari_rvae.io.formats import Found, with_scale
+from napari_rvae.io.formats import Found, several, with_scale
 
 _MODULES = {
     ".dm3": "digitalmicrograph",
@@ -59,10 +59,7 @@ def read_em(path: Path, part: str) -> Found:
             raise InputDataError(f"{path.name} holds no image {part!r}, only {', '.join(titles)}")
         return _found(images[titles.index(part) if part in titles else int(part)])
     if len(images) > 1:
-        shown = ", ".join(titles[:6]) + (", ..." if len(titles) > 6 else "")
-        raise InputDataError(
-            f"{path.name} holds {len(images)} images; choose one as {path.name}::{titles[0]} ({shown})"
-        )
+        raise several(path, titles)
     return _found(images[0])
 
 

@@ -18,7 +18,6 @@ from napari_rvae.io.files import reading, replacing, sha256
 from napari_rvae.io.images import ImageData
 from napari_rvae.io.tables import as_atoms, load_atoms
 
-FORMAT = 1
 _LIBRARIES = ("numpy", "scipy", "pandas", "scikit-image", "torch", "numba")
 
 
@@ -117,7 +116,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format: Literal[1] = FORMAT
+    format: Literal[1] = 1
     command: Literal["run", "train", "average"]
     version: str = Field(default_factory=lambda: version("napari-rvae"))
     inputs: dict[str, FileRecord]
@@ -171,10 +170,10 @@ class Recipe(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "its text"
             if where == "format":
-                raise InputDataError(
-                    f"{file.name} is from another version; repeat it with the version that made it"
-                ) from error
-            raise InputDataError(f"{file.name} is no recipe of napari-rvae: {where}: {first['msg']}") from error
+                message = f"{file.name} is from another version; repeat it with the version that made it"
+            else:
+                message = f"{file.name} is no recipe of napari-rvae: {where}: {first['msg']}"
+            raise InputDataError(message) from error
 
     def atoms_table(self, beside: Path) -> pd.DataFrame | None:
         """Give the atoms that went in.

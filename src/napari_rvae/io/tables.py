@@ -141,8 +141,9 @@ def as_atoms(table: pd.DataFrame, name: str) -> pd.DataFrame:
         raise InputDataError(
             f"{name} has no column {' and '.join(missing)}; atoms need y (row) and x (column) in pixels"
         )
-    if table.columns.duplicated().any():
-        raise InputDataError(f"{name} has two columns named {table.columns[table.columns.duplicated()][0]}; rename one")
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise InputDataError(f"{name} has two columns named {twice[0]}; rename one")
     if table.empty:
         raise InputDataError(f"{name} holds no atoms")
     atoms = pd.DataFrame({"atom_id": _whole(table, "atom_id", name, pd.RangeIndex(len(table)))})
@@ -209,7 +210,7 @@ def add_physical_positions(
 
 
 def column_units(table: pd.DataFrame, unit: str | None = None) -> dict[str, str]:
-    """Unit of each column that has one.
+    """Tell the unit of each column that has one.
 
     Parameters
     ----------
