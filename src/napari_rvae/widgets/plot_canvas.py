@@ -1,0 +1,340 @@
+"""The scatter's canvas, drawn by pyqtgraph: symbols, density pictures, histograms beside the axes, colour bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyqtgraph as pg
+import pyqtgraph.exporters
+from numpy.typing import NDArray
+from qtpy.QtCore import QPointF, QRectF, Qt, QTimer
+from qtpy.QtGui import QBrush, QColor, QPainterPath, QPen, QPolygonF
+from qtpy.QtWidgets import QGraphicsPathItem
+
+from napari_rvae.widgets.scatter import ColorScale, Floats, Histogram, Picture, ScatterCanvas, Tool, View
+from napari_rvae.widgets.selection import Mode
+
+_MARGIN_PIXELS = 34
+_BAR_PIXELS = 9
+_REST_MILLISECONDS = 60
+_LASSO_STEP = 3.0  # pixels between corners of a lasso
+_DIMMED = 0.3
+_PRINT_WIDTH = 2400
+
+
+def mode_of(modifiers: Any) -> Mode:
+    """Say what the held keys mean: Shift adds, Ctrl subtracts, both intersect."""
+    shift = bool(modifiers & Qt.KeyboardModifier.ShiftModifier)
+    control = bool(modifiers & Qt.KeyboardModifier.ControlModifier)
+    modes: dict[tuple[bool, bool], Mode] = {
+        (False, False): "replace",
+        (True, False): "add",
+        (False, True): "subtract",
+        (True, True): "intersect",
+    }
+    return modes[shift, control]
+
+
+class _DrawingView(pg.ViewBox):
+    """A view in which dragging with the left button draws: a lasso, a rectangle, or a range of one axis.
+
+    Parameters
+    ----------
+    finished : callable
+        Called with the vertices (n, 2) in data coordinates and the mode.
+    clicked : callable
+        Called with x, y and the mode.
+    axis : int, optional
+        A range of this axis is drawn instead of a region.
+    """
+
+    def __init__(
+        self,
+        finished: Callable[[Floats, Mode], None],
+        clicked: Callable[[float, float, Mode], None] | None = None,
+        axis: int | None = None,
+    ) -> None:
+        super().__init__(enableMenu=False)
+        self.disableAutoRange()
+        self.tool: Tool = "rectangle"
+        self.outline = QGraphicsPathItem()
+        self.outline.setZValue(100)
+        self.addItem(self.outline, ignoreBounds=True)
+        self._finished, self._clicked, self._axis = finished, clicked, axis
+        self._corners: list[QPointF] = []
+
+    def mouseDragEvent(self, ev: Any, axis: int | None = None) -> None:
+        """Draw with the left button; the other buttons move and scale as everywhere in pyqtgraph."""
+        if ev.button() != Qt.MouseButton.LeftButton or self.tool == "pan":
+            super().mouseDragEvent(ev, axis)
+            return
+        ev.accept()
+        if ev.isStart():
+            self._corners = [ev.buttonDownPos()]
+        self._extend(ev.pos())
+        path = QPainterPath()
+        path.addPolygon(QPolygonF([self.mapToView(corner) for corner in self._corners]))
+        path.closeSubpath()
+        self.outline.setPath(path)
+        if ev.isFinish():
+            self.outline.setPath(QPainterPath())
+            vertices = np.array([(p.x(), p.y()) for p in map(self.mapToView, self._corners)])
+            self._finished(vertices, mode_of(ev.modifiers()))
+
+    def mouseClickEvent(self, ev: Any) -> None:
+        """Tell where a click was."""
+        if ev.button() == Qt.MouseButton.LeftButton and self._clicked is not None:
+            ev.accept()
+            place = self.mapToView(ev.pos())
+            self._clicked(place.x(), place.y(), mode_of(ev.modifiers()))
+
+    def _extend(self, position: QPointF) -> None:
+        first = self._corners[0]
+        if self.tool == "lasso":
+            if (position - self._corners[-1]).manhattanLength() >= _LASSO_STEP:
+                self._corners.append(position)
+            return
+        x0, x1, y0, y1 = first.x(), position.x(), first.y(), position.y()
+        if self._axis == 0:
+            y0, y1 = 0.0, self.height()
+        elif self._axis == 1:
+            x0, x1 = 0.0, self.width()
+        # The first corner stays where the drag began along the axis that counts.
+        self._corners = [QPointF(x0, y0), QPointF(x1, y0), QPointF(x1, y1), QPointF(x0, y1)]
+
+
+class _PlotWidget(pg.GraphicsLayoutWidget):
+    """A graphics layout that tells when the mouse leaves it."""
+
+    def __init__(self, left: Callable[[], None]) -> None:
+        super().__init__()
+        self._left = left
+
+    def leaveEvent(self, ev: Any) -> None:
+        super().leaveEvent(ev)
+        self._left()
+
+
+class PyQtGraphCanvas(ScatterCanvas):
+    """A scatter canvas as a Qt widget, `widget`."""
+
+    def __init__(self) -> None:
+        self.widget = _PlotWidget(self.left.emit)
+        self.widget.setMinimumHeight(220)
+        self._highlight = QColor("white")
+        self._brushes: dict[bytes, NDArray[np.object_]] = {}
+        self._rest = QTimer(self.widget)
+        self._rest.setSingleShot(True)
+        self._rest.setInterval(_REST_MILLISECONDS)
+        self._rest.timeout.connect(self.view_rested.emit)
+        self._build_layout()
+        self._build_items()
+        self.main.sigRangeChanged.connect(lambda: self._rest.start())
+        self.widget.scene().sigMouseMoved.connect(self._mouse_moved)
+
+    def _build_layout(self) -> None:
+        layout = self.widget.ci.layout
+        layout.setSpacing(2)
+        layout.setContentsMargins(2, 2, 4, 2)
+        self.main = _DrawingView(self.region_drawn.emit, self.clicked.emit)
+        self.main.tool = "lasso"
+        self.margins = tuple(_DrawingView(self._range_finished(axis), axis=axis) for axis in (0, 1))
+        self.margins[0].setXLink(self.main)
+        self.margins[1].setYLink(self.main)
+        self.axes = {side: pg.AxisItem(side) for side in ("left", "bottom")}
+        for axis in self.axes.values():
+            axis.linkToView(self.main)
+        self._bar_view = pg.ViewBox(enableMenu=False, enableMouse=False)
+        self._bar_axis = pg.AxisItem("bottom")
+        self._bar_axis.linkToView(self._bar_view)
+        self._legend = pg.LabelItem(justify="left")
+        for item, row, column in (
+            (self.margins[0], 0, 1),
+            (self.axes["left"], 1, 0),
+            (self.main, 1, 1),
+            (self.margins[1], 1, 2),
+            (self.axes["bottom"], 2, 1),
+            (self._bar_view, 3, 1),
+            (self._bar_axis, 4, 1),
+            (self._legend, 5, 1),
+        ):
+            self.widget.addItem(item, row, column)
+        layout.setRowFixedHeight(0, _MARGIN_PIXELS)
+        layout.setColumnFixedWidth(2, _MARGIN_PIXELS)
+        layout.setRowStretchFactor(1, 10)
+
+    def _build_items(self) -> None:
+        self._points, self._selected_points, self._cross = (
+            pg.ScatterPlotItem(pen=None, pxMode=True, size=size, symbol=symbol)
+            for size, symbol in ((6, "o"), (8, "o"), (15, "+"))
+        )
+        self._density, self._selected_density = (pg.ImageItem(axisOrder="row-major") for _ in range(2))
+        for height, item in enumerate(
+            (self._density, self._points, self._selected_density, self._selected_points, self._cross)
+        ):
+            item.setZValue(height)
+            self.main.addItem(item, ignoreBounds=True)
+        self._bars = [[QGraphicsPathItem() for _ in range(2)] for _ in range(2)]
+        for view, bars, enabled in zip(self.margins, self._bars, ({"y": False}, {"x": False}), strict=True):
+            view.setMouseEnabled(**enabled)
+            for bar in bars:
+                view.addItem(bar, ignoreBounds=True)
+        self.margins[0].setYRange(0, 1.05, padding=0)
+        self.margins[1].setXRange(0, 1.05, padding=0)
+        self._bar = pg.ImageItem(axisOrder="row-major")
+        self._bar_view.addItem(self._bar, ignoreBounds=True)
+        self._bar_view.disableAutoRange()
+
+    @property
+    def view(self) -> View:
+        """The visible part of the plane."""
+        (left, right), (bottom, top) = self.main.viewRange()
+        return View(left, right, bottom, top, max(1.0, self.main.width()), max(1.0, self.main.height()))
+
+    def set_view(self, left: float, right: float, bottom: float, top: float) -> None:
+        """Show this part of the plane."""
+        self.main.setRange(xRange=(left, right), yRange=(bottom, top), padding=0)
+
+    def show_points(self, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
+        """Draw a symbol per atom."""
+        self._density.clear()
+        self._set(self._points, x, y, index, lut)
+
+    def show_density(self, picture: Picture, view: View) -> None:
+        """Draw a picture of the density."""
+        self._points.clear()
+        self._show_picture(self._density, picture, view)
+
+    def show_selected_points(self, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
+        """Draw the selected atoms as ringed symbols."""
+        self._selected_density.clear()
+        self._set(self._selected_points, x, y, index, lut)
+
+    def show_selected_density(self, picture: NDArray[np.float64], view: View) -> None:
+        """Draw where the selected atoms are in the highlight colour."""
+        self._selected_points.clear()
+        rgba = np.empty((*picture.shape, 4), np.uint8)
+        rgba[..., :3] = self._highlight.getRgb()[:3]
+        rgba[..., 3] = 255 * picture
+        self._show_picture(self._selected_density, rgba, view)
+
+    def dim(self, dimmed: bool) -> None:
+        """Let the atoms that are not selected step back."""
+        for item in (self._points, self._density):
+            item.setOpacity(_DIMMED if dimmed else 1.0)
+
+    def show_margins(self, x: Histogram, y: Histogram) -> None:
+        """Draw the histograms beside the axes, each as high as there is room, so that shapes can be compared."""
+        for axis, histogram in enumerate((x, y)):
+            for bar, counts in zip(self._bars[axis], (histogram.counts, histogram.selected), strict=True):
+                along = np.repeat(histogram.edges, 2)
+                heights = np.concatenate([[0], np.repeat(counts / max(1, counts.max()), 2), [0]])
+                bar.setPath(pg.arrayToQPath(*((along, heights) if axis == 0 else (heights, along))))
+
+    def set_labels(self, x: str, y: str) -> None:
+        """Name the axes."""
+        self.axes["bottom"].setLabel(escape(x))
+        self.axes["left"].setLabel(escape(y))
+
+    def show_scale(self, scale: ColorScale | None) -> None:
+        """Draw a colour bar for amounts and angles, a legend for classes."""
+        bar = scale is not None and not scale.categorical
+        layout = self.widget.ci.layout
+        layout.setRowFixedHeight(3, _BAR_PIXELS if bar else 0)
+        for item in (self._bar_view, self._bar_axis):
+            item.setVisible(bar)
+        self._bar_axis.setHeight(None if bar else 0)
+        self._legend.setVisible(not bar)
+        self._legend.setText("" if scale is None or bar else self._legend_html(scale))
+        if scale is not None and bar:
+            low, high = scale.limits
+            self._bar.setImage(scale.lut[np.newaxis, :-1], levels=(0, 255))
+            self._bar.setRect(QRectF(low, 0, (high - low) or 1.0, 1))
+            self._bar_view.setRange(xRange=(low, high if high > low else low + 1), yRange=(0, 1), padding=0)
+            self._bar_axis.setLabel(escape(scale.label))
+
+    def mark(self, x: float | None, y: float | None) -> None:
+        """Draw a cross at a place, or none."""
+        self._cross.setData([] if x is None else [x], [] if y is None else [y])
+
+    def set_tool(self, tool: Tool) -> None:
+        """Choose what dragging with the left button does."""
+        self.main.tool = tool
+        self.main.setCursor(Qt.CursorShape.OpenHandCursor if tool == "pan" else Qt.CursorShape.CrossCursor)
+
+    def set_theme(self, background: str, foreground: str, highlight: str) -> None:
+        """Take over the colours of the window.
+
+        Parameters
+        ----------
+        background, foreground, highlight : str
+            Of the plot, of axes and text, of what is selected; anything QColor understands.
+        """
+        self._highlight = QColor(highlight)
+        self.widget.setBackground(background)
+        faint = QColor(foreground)
+        faint.setAlpha(110)
+        for axis in (*self.axes.values(), self._bar_axis):
+            axis.setPen(faint)
+            axis.setTextPen(foreground)
+        self._legend.setText(self._legend.text, color=foreground)
+        self._cross.setPen(pg.mkPen(foreground, width=1.5))
+        self._selected_points.setPen(pg.mkPen(self._highlight, width=1.5))
+        fill = QColor(self._highlight)
+        fill.setAlpha(40)
+        for view in (self.main, *self.margins):
+            view.setBorder(faint)
+            view.outline.setPen(pg.mkPen(self._highlight, width=1.5))
+            view.outline.setBrush(QBrush(fill))
+        strong = QColor(self._highlight)
+        strong.setAlpha(150)
+        for every, selected in self._bars:
+            every.setPen(QPen(Qt.PenStyle.NoPen))
+            every.setBrush(QBrush(faint))
+            selected.setPen(QPen(Qt.PenStyle.NoPen))
+            selected.setBrush(QBrush(strong))
+
+    def save(self, path: Path) -> None:
+        """Write the plot at print quality: .svg as vectors, everything else as pixels."""
+        scene = self.widget.scene()
+        if path.suffix.lower() == ".svg":
+            pg.exporters.SVGExporter(scene).export(str(path))
+            return
+        exporter = pg.exporters.ImageExporter(scene)
+        exporter.parameters()["width"] = _PRINT_WIDTH
+        exporter.export(str(path))
+
+    def _set(self, item: pg.ScatterPlotItem, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
+        drawn = np.isfinite(x) & np.isfinite(y)
+        # One brush object per colour: pyqtgraph then paints one symbol per colour and copies it.
+        brushes = np.array([QBrush(QColor(*map(int, color))) for color in lut], dtype=object)
+        item.setData(x[drawn], y[drawn], brush=brushes[index[drawn]])
+
+    def _show_picture(self, item: pg.ImageItem, picture: Picture, view: View) -> None:
+        item.setImage(picture, levels=(0, 255))
+        item.setRect(QRectF(view.left, view.bottom, view.right - view.left, view.top - view.bottom))
+
+    def _legend_html(self, scale: ColorScale) -> str:
+        entries = [
+            f'<span style="color:#{bytes(color[:3]).hex()}">&#9679;</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}'
+            for name, color in zip(scale.names, scale.lut, strict=False)
+        ]
+        return f"{escape(scale.label)}:&nbsp; " + " &nbsp;".join(entries)
+
+    def _range_finished(self, axis: int) -> Callable[[Floats, Mode], None]:
+        def finished(vertices: Floats, mode: Mode) -> None:
+            low, high = vertices[:, axis].min(), vertices[:, axis].max()
+            self.range_drawn.emit(axis, float(low), float(high), mode)
+
+        return finished
+
+    def _mouse_moved(self, position: QPointF) -> None:
+        if self.main.sceneBoundingRect().contains(position):
+            place = cast(QPointF, self.main.mapSceneToView(position))
+            self.hovered.emit(place.x(), place.y())
+        else:
+            self.left.emit()

@@ -1,0 +1,414 @@
+"""The scatter of two features: what is drawn and what a gesture selects, whatever draws it.
+
+`ScatterCanvas` is what a drawing library must offer; `Scatter` is the logic between it and the selection. Neither knows
+Qt or napari, so the logic is tested with a canvas that only remembers what it was told.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from psygnal import Signal
+
+from napari_rvae.widgets.selection import Mask, Mode, Selection
+
+Tool = Literal["lasso", "rectangle", "pan"]
+Floats = NDArray[np.float64]
+Picture = NDArray[np.uint8]
+
+MOST_POINTS = 50_000
+"""So many symbols are drawn one by one; more become a picture of their density."""
+MOST_SELECTED_POINTS = 20_000
+CLICK_RADIUS = 8.0
+"""How near a click must be to a point, in pixels of the canvas."""
+_BINS = 64
+_MARGIN = 0.2
+_DENSITY_PIXEL = 2  # canvas pixels per pixel of a density picture
+
+
+@dataclass(frozen=True)
+class View:
+    """The visible part of the plane and the canvas' size in pixels."""
+
+    left: float
+    right: float
+    bottom: float
+    top: float
+    width: float
+    height: float
+
+    def grown(self, fraction: float) -> View:
+        """Return a view that reaches farther on every side by a fraction of its size."""
+        dx, dy = fraction * (self.right - self.left), fraction * (self.top - self.bottom)
+        grow = 1 + 2 * fraction
+        return View(
+            self.left - dx, self.right + dx, self.bottom - dy, self.top + dy, grow * self.width, grow * self.height
+        )
+
+
+@dataclass(frozen=True)
+class ColorScale:
+    """Colours of one column.
+
+    Attributes
+    ----------
+    label : str
+        Name of the column with its unit.
+    index : array of uint16, (n,)
+        Row of `lut` for every atom; the last one, grey, stands for a missing value.
+    lut : array of uint8, (k + 1, 4)
+        Colours, RGBA.
+    limits : (float, float)
+        Values of the first and the last colour, in the label's unit.
+    names : tuple of str
+        Names of the first colours, of classes.
+    categorical : bool
+        Classes, which get a legend; otherwise numbers, which get a bar.
+    """
+
+    label: str
+    index: NDArray[np.uint16]
+    lut: Picture
+    limits: tuple[float, float] = (0.0, 1.0)
+    names: tuple[str, ...] = ()
+    categorical: bool = False
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of one axis: of all atoms and of the selected ones."""
+
+    edges: Floats
+    counts: NDArray[np.int64]
+    selected: NDArray[np.int64]
+
+
+class ScatterCanvas(ABC):
+    """What a drawing library must offer; positions are in data coordinates.
+
+    Attributes
+    ----------
+    region_drawn : psygnal.Signal
+        Vertices (n, 2) of a polygon that was drawn, and the mode.
+    range_drawn : psygnal.Signal
+        Axis (0 = x, 1 = y), lower and upper value, mode.
+    clicked : psygnal.Signal
+        x, y, mode.
+    hovered : psygnal.Signal
+        x, y.
+    left : psygnal.Signal
+        The mouse has left the plot.
+    view_rested : psygnal.Signal
+        The view has changed and come to rest.
+    """
+
+    region_drawn = Signal(np.ndarray, str)
+    range_drawn = Signal(int, float, float, str)
+    clicked = Signal(float, float, str)
+    hovered = Signal(float, float)
+    left = Signal()
+    view_rested = Signal()
+
+    @property
+    @abstractmethod
+    def view(self) -> View:
+        """The visible part of the plane."""
+
+    @abstractmethod
+    def set_view(self, left: float, right: float, bottom: float, top: float) -> None:
+        """Show this part of the plane."""
+
+    @abstractmethod
+    def show_points(self, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
+        """Draw a symbol per atom, and no density picture; ``lut[index]`` are the colours."""
+
+    @abstractmethod
+    def show_density(self, picture: Picture, view: View) -> None:
+        """Draw a picture (rows upward, RGBA) over a part of the plane, and no symbols."""
+
+    @abstractmethod
+    def show_selected_points(self, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
+        """Draw the selected atoms on top as ringed symbols, and no density picture of them."""
+
+    @abstractmethod
+    def show_selected_density(self, picture: NDArray[np.float64], view: View) -> None:
+        """Draw where the selected atoms are (rows upward, 0..1) in the highlight colour, and no symbols of them."""
+
+    @abstractmethod
+    def dim(self, dimmed: bool) -> None:
+        """Let the atoms that are not selected step back."""
+
+    @abstractmethod
+    def show_margins(self, x: Histogram, y: Histogram) -> None:
+        """Draw the histograms beside the axes."""
+
+    @abstractmethod
+    def set_labels(self, x: str, y: str) -> None:
+        """Name the axes."""
+
+    @abstractmethod
+    def show_scale(self, scale: ColorScale | None) -> None:
+        """Draw the colour bar or the legend."""
+
+    @abstractmethod
+    def mark(self, x: float | None, y: float | None) -> None:
+        """Draw a cross at a place, or none."""
+
+    @abstractmethod
+    def set_tool(self, tool: Tool) -> None:
+        """Choose what dragging with the left button does."""
+
+    @abstractmethod
+    def save(self, path: Path) -> None:
+        """Write the plot as a picture; the suffix says which kind (.png, .svg)."""
+
+
+class Scatter:
+    """Points, colours and gestures of one plot.
+
+    Parameters
+    ----------
+    canvas : ScatterCanvas
+        What draws.
+    selection : Selection
+        What gestures change and what lights up.
+
+    Attributes
+    ----------
+    picked : psygnal.Signal
+        The row whose point was clicked.
+    hovered : psygnal.Signal
+        x, y and the row of the nearest point, -1 where there is none at all.
+    """
+
+    picked = Signal(int)
+    hovered = Signal(float, float, int)
+
+    def __init__(self, canvas: ScatterCanvas, selection: Selection | None = None) -> None:
+        self.canvas = canvas
+        self._selection = selection or Selection()
+        self._selection.changed.connect(self._selection_changed)
+        self._xy: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
+        self._bins: tuple[NDArray[np.int16], ...] = ()
+        self._edges: tuple[Floats, ...] = ()
+        self._scale: ColorScale | None = None
+        canvas.region_drawn.connect(self._region_drawn)
+        canvas.range_drawn.connect(self._range_drawn)
+        canvas.clicked.connect(self._clicked)
+        canvas.hovered.connect(self._hovered)
+        canvas.view_rested.connect(self._view_rested)
+
+    def close(self) -> None:
+        """Listen to the selection no more."""
+        self._selection.changed.disconnect(self._selection_changed)
+
+    def show(
+        self, selection: Selection, x: ArrayLike, y: ArrayLike, labels: tuple[str, str], scale: ColorScale, *, fit: bool
+    ) -> None:
+        """Show atoms.
+
+        Parameters
+        ----------
+        selection : Selection
+            Of the same atoms.
+        x, y : array of float, (n,)
+            Positions in the plot; atoms with NaN are not drawn and cannot be picked.
+        labels : (str, str)
+            Names of the axes with units.
+        scale : ColorScale
+            Colours of the same atoms.
+        fit : bool
+            Show all of them; otherwise the view stays as it is.
+        """
+        if selection is not self._selection:
+            self._selection.changed.disconnect(self._selection_changed)
+            self._selection = selection
+            self._selection.changed.connect(self._selection_changed)
+        new = (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
+        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(new, self._xy, strict=True)) or not self._bins:
+            self._xy = new
+            self._edges, self._bins = zip(*(_binned(values) for values in new), strict=True)
+        self._scale = scale
+        self.canvas.set_labels(*labels)
+        self.canvas.show_scale(scale)
+        if fit:
+            self.fit()
+        self._draw_atoms()
+        self._draw_selected()
+
+    def fit(self) -> None:
+        """Show all atoms."""
+        (left, right), (bottom, top) = (_padded_range(values) for values in self._xy)
+        self.canvas.set_view(left, right, bottom, top)
+
+    def nearest(self, x: float, y: float) -> tuple[int, float]:
+        """Find the point nearest to a place.
+
+        Parameters
+        ----------
+        x, y : float
+            The place.
+
+        Returns
+        -------
+        int
+            Its row; -1 where no point is drawn at all.
+        float
+            Its distance in pixels of the canvas.
+        """
+        view = self.canvas.view
+        scale_x = view.width / (view.right - view.left)
+        scale_y = view.height / (view.top - view.bottom)
+        squared = ((self._xy[0] - x) * scale_x) ** 2 + ((self._xy[1] - y) * scale_y) ** 2
+        if not squared.size or np.isnan(squared).all():
+            return -1, np.inf
+        row = int(np.nanargmin(squared))
+        return row, float(np.sqrt(squared[row]))
+
+    def _draw_atoms(self) -> None:
+        x, y = self._xy
+        scale = self._scale
+        if scale is None:
+            return
+        if len(x) <= MOST_POINTS:
+            self.canvas.show_points(x, y, scale.index, scale.lut)
+            return
+        view = self.canvas.view.grown(_MARGIN)
+        inside = _inside(x, y, view)
+        if np.count_nonzero(inside) <= MOST_POINTS:
+            self.canvas.show_points(x[inside], y[inside], scale.index[inside], scale.lut)
+        else:
+            self.canvas.show_density(_density_picture(x, y, scale, view), view)
+
+    def _draw_selected(self) -> None:
+        scale, mask = self._scale, self._selection.mask
+        x, y = self._xy
+        if scale is None or len(mask) != len(x):
+            return  # the table is just changing: `show` follows
+        rows = np.flatnonzero(mask)
+        self.canvas.dim(rows.size > 0)
+        if rows.size <= MOST_SELECTED_POINTS:
+            self.canvas.show_selected_points(x[rows], y[rows], scale.index[rows], scale.lut)
+        else:
+            view = self.canvas.view.grown(_MARGIN)
+            counts = _counts(x[rows], y[rows], view)[0]
+            self.canvas.show_selected_density(_brightness(counts), view)
+        self.canvas.show_margins(*(self._histogram(axis, rows) for axis in (0, 1)))
+
+    def _histogram(self, axis: int, rows: NDArray[np.intp]) -> Histogram:
+        bins = self._bins[axis]
+        # The last bin takes the missing values and is not shown.
+        counts, selected = (np.bincount(some, minlength=_BINS + 1)[:_BINS] for some in (bins, bins[rows]))
+        return Histogram(self._edges[axis], counts, selected)
+
+    def _selection_changed(self) -> None:
+        self._draw_selected()
+
+    def _view_rested(self) -> None:
+        if len(self._xy[0]) > MOST_POINTS:
+            self._draw_atoms()
+            if self._selection.count > MOST_SELECTED_POINTS:
+                self._draw_selected()
+
+    def _region_drawn(self, vertices: Floats, mode: Mode) -> None:
+        self._combine(points_in_polygon(*self._xy, vertices), mode)
+
+    def _range_drawn(self, axis: int, low: float, high: float, mode: Mode) -> None:
+        self._combine((self._xy[axis] >= low) & (self._xy[axis] <= high), mode)
+
+    def _clicked(self, x: float, y: float, mode: Mode) -> None:
+        row, distance = self.nearest(x, y)
+        mask = np.zeros(len(self._xy[0]), dtype=bool)
+        if distance <= CLICK_RADIUS:
+            mask[row] = True
+            self._combine(mask, mode)
+            self.picked.emit(row)
+        elif mode == "replace":
+            self._combine(mask, mode)
+
+    def _combine(self, mask: Mask, mode: Mode) -> None:
+        if len(mask) == len(self._selection.mask):
+            self._selection.combine(mask, mode, source="plot")
+
+    def _hovered(self, x: float, y: float) -> None:
+        self.hovered.emit(x, y, self.nearest(x, y)[0])
+
+
+def points_in_polygon(x: Floats, y: Floats, vertices: Floats) -> Mask:
+    """Say which points lie in a polygon; NaN lies nowhere.
+
+    Parameters
+    ----------
+    x, y : array of float, (n,)
+        Points.
+    vertices : array of float, (m, 2)
+        Corners; the last is joined to the first.
+
+    Returns
+    -------
+    array of bool, (n,)
+        True inside.
+    """
+    from skimage.measure import points_in_poly
+
+    inside = np.zeros(len(x), dtype=bool)
+    if len(vertices) < 3:
+        return inside
+    (left, bottom), (right, top) = vertices.min(axis=0), vertices.max(axis=0)
+    near = np.flatnonzero((x >= left) & (x <= right) & (y >= bottom) & (y <= top))
+    inside[near] = points_in_poly(np.column_stack([x[near], y[near]]), vertices)
+    return inside
+
+
+def _binned(values: Floats) -> tuple[Floats, NDArray[np.int16]]:
+    """Edges over the range of the values, and every value's bin; missing values go to bin `_BINS`."""
+    low, high = _padded_range(values, 0.0)
+    edges = np.linspace(low, high, _BINS + 1)
+    with np.errstate(invalid="ignore"):
+        bins = np.clip((values - low) * (_BINS / (high - low)), 0, _BINS - 1)
+    return edges, np.where(np.isfinite(bins), bins, _BINS).astype(np.int16)
+
+
+def _padded_range(values: Floats, padding: float = 0.05) -> tuple[float, float]:
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = float(finite.min()), float(finite.max())
+    pad = padding * (high - low) if high > low else 0.5 * (abs(low) or 1.0)
+    return low - pad, high + pad
+
+
+def _inside(x: Floats, y: Floats, view: View) -> Mask:
+    return (x >= view.left) & (x <= view.right) & (y >= view.bottom) & (y <= view.top)
+
+
+def _counts(x: Floats, y: Floats, view: View, *weights: Floats) -> list[Floats]:
+    """Count the points in every pixel of a picture of the view, and add up what they weigh."""
+    columns = max(8, round(view.width / _DENSITY_PIXEL))
+    rows = max(8, round(view.height / _DENSITY_PIXEL))
+    inside = np.flatnonzero(_inside(x, y, view))
+    column = ((x[inside] - view.left) * (columns / (view.right - view.left))).astype(np.int32).clip(0, columns - 1)
+    row = ((y[inside] - view.bottom) * (rows / (view.top - view.bottom))).astype(np.int32).clip(0, rows - 1)
+    flat = row * columns + column
+    sums: list[Any] = [np.bincount(flat, minlength=rows * columns)]
+    sums += [np.bincount(flat, weight[inside], minlength=rows * columns) for weight in weights]
+    return [each.reshape(rows, columns) for each in sums]
+
+
+def _density_picture(x: Floats, y: Floats, scale: ColorScale, view: View) -> Picture:
+    """Paint every pixel in the mean colour of its atoms, the more opaque the more there are."""
+    channels = scale.lut[:, :3].astype(np.float64)
+    counts, *colors = _counts(x, y, view, *(channels[scale.index, channel] for channel in range(3)))
+    mean = np.stack(colors, axis=-1) / np.maximum(counts, 1)[..., np.newaxis]
+    return np.concatenate([mean, 255 * _brightness(counts)[..., np.newaxis]], axis=-1).astype(np.uint8)
+
+
+def _brightness(counts: Floats) -> Floats:
+    """0 for no atom, .35 for one, 1 for the most, logarithmic between."""
+    most = np.log1p(counts.max()) or 1.0
+    return np.where(counts > 0, 0.35 + 0.65 * np.log1p(counts) / most, 0.0)
