@@ -29,8 +29,8 @@ class Detection:
         Its noise.
     sigma : float
         Width of an atom, pixels.
-    response : numpy.ndarray
-        float32 (y, x), in standard deviations of its noise.
+    response, error : numpy.ndarray
+        float32 (y, x): filter response in standard deviations of its noise, and that of an amplitude.
     maxima, heights : numpy.ndarray
         (n, 2) positions of its maxima, pixels, and their heights, highest first.
     threshold : float
@@ -41,6 +41,7 @@ class Detection:
     noise: Noise
     sigma: float
     response: Array
+    error: Array
     maxima: NDArray[np.float64]
     heights: Array
     threshold: float
@@ -84,17 +85,19 @@ def detect(frame: Frame, settings: FindSettings) -> Detection:
     """`prepare` for an image that is already in standard units."""
     noise = estimate_noise(frame.pixels)
     sigma = settings.sigma or estimate_sigma(frame, noise, settings)
-    response = filter_response(frame.pixels, noise, sigma)
+    response, error = filter_response(frame.pixels, noise, sigma)
     contrast = settings.contrast if settings.contrast != "auto" else estimate_contrast(response)
     if contrast == "dark":
         frame, noise, response = frame.inverted(), replace(noise, gain=-noise.gain), -response
     separation = 0.5 * settings.spacing if settings.spacing else 1.5 * sigma
     maxima, heights = find_maxima(response, LOWEST, separation, frame.invalid)
     threshold = settings.threshold if settings.threshold is not None else ALONE
-    return Detection(frame, noise, sigma, response, maxima, heights, threshold)
+    return Detection(frame, noise, sigma, response, error, maxima, heights, threshold)
 
 
-def filter_response(pixels: Array, noise: Noise, sigma: float, surround: float = 2.0) -> Array:
+def filter_response(
+    pixels: Array, noise: Noise, sigma: float, surround: float = 2.0, mean: Array | None = None
+) -> tuple[Array, Array]:
     """Response of a matched filter (a Gaussian less its surroundings), divided by its standard deviation.
 
     Parameters
@@ -107,28 +110,41 @@ def filter_response(pixels: Array, noise: Noise, sigma: float, surround: float =
         Width of an atom, pixels.
     surround : float
         Width of the surroundings, in `sigma`.
+    mean : numpy.ndarray, optional
+        What sets the local noise, if not the pixels themselves.
+
+    Returns
+    -------
+    response, error : numpy.ndarray
+        float32 (y, x): the response, and the standard deviation of an amplitude measured by it; their product is the
+        amplitude of an atom of this width.
     """
-    pad = int(np.ceil(4 * surround * sigma))
-    pad_y, pad_x = (min(pad, side - 1) for side in pixels.shape)
-    shape = [scipy.fft.next_fast_len(side + 2 * p, real=True) for side, p in zip(pixels.shape, (pad_y, pad_x), strict=True)]
-    widths = [(p, full - side - p) for side, p, full in zip(pixels.shape, (pad_y, pad_x), shape, strict=True)]
-    widths = [(before, min(after, side - 1)) for (before, after), side in zip(widths, pixels.shape, strict=True)]
+    (top, bottom), (left, right) = (_padding(side, 4 * surround * sigma) for side in pixels.shape)
     # odd reflection continues a slope, so that a gradient has no response at the border
-    padded = np.pad(pixels, widths, mode="reflect", reflect_type="odd")
+    padded = np.pad(pixels, ((top, bottom), (left, right)), mode="reflect", reflect_type="odd")
     ky = np.fft.fftfreq(padded.shape[0]).astype(np.float32)[:, None]
     kx = np.fft.rfftfreq(padded.shape[1]).astype(np.float32)[None, :]
-    k2 = (2 * np.pi * sigma) ** 2 * (ky**2 + kx**2)
+    atom = np.exp(-((2 * np.pi * sigma) ** 2) * (ky**2 + kx**2) / 2)
     power = noise.spectrum(ky, kx)
-    transfer = np.exp(-k2 / 2) * (1 - np.exp(-k2 * surround**2 / 2)) / power
-    double = np.full(kx.shape[1], 2.0)
-    double[0] = 1
-    gain = float(np.sum(transfer**2 * power * double) / (padded.shape[0] * padded.shape[1]))
-    spectrum = scipy.fft.rfft2(padded, workers=2)
+    transfer = atom * (1 - atom ** (surround**2)) / power
+    weight = np.full(kx.shape[1], 2.0 / padded.size)  # rfft holds half of the plane
+    weight[0] /= 2
+    height = 2 * np.pi * sigma**2 * float(((transfer * atom) @ weight).sum())
+    spread = np.sqrt(float(((transfer**2 * power) @ weight).sum())) / height
+    del atom, power
+    spectrum = scipy.fft.rfft2(padded, workers=-1)
     spectrum *= transfer
-    response = scipy.fft.irfft2(spectrum, s=padded.shape, workers=2)
-    response = response[pad_y : pad_y + pixels.shape[0], pad_x : pad_x + pixels.shape[1]]
-    local = gaussian_filter(pixels, 2 * sigma, truncate=3)
-    return (response / np.sqrt(noise.variance(local) * np.float32(gain))).astype(np.float32)
+    filtered = scipy.fft.irfft2(spectrum, s=padded.shape, workers=-1)
+    local = gaussian_filter(pixels if mean is None else mean, 2 * sigma, truncate=3)
+    error = np.sqrt(noise.variance(local)) * np.float32(spread)
+    response = filtered[top : padded.shape[0] - bottom, left : padded.shape[1] - right]
+    return (response / (np.float32(height) * error)).astype(np.float32), error.astype(np.float32)
+
+
+def _padding(side: int, wanted: float) -> tuple[int, int]:
+    """Pixels to add before and after, at most what a reflection can give, to a length good for FFTs."""
+    before = min(int(np.ceil(wanted)), side - 1)
+    return before, min(scipy.fft.next_fast_len(side + 2 * before, real=True) - side - before, side - 1)
 
 
 def find_maxima(
@@ -174,8 +190,7 @@ def _mean_width(pixels: Array, noise: Noise, sigma: float, settings: FindSetting
     chosen = (rows + columns) % 2 == 0
     smooth = gaussian_filter(pixels, 3 * sigma)
     half = np.where(chosen, 2 * (pixels - smooth), 0).astype(np.float32)
-    response = filter_response(half, noise, sigma)
-    response /= np.sqrt(2.0)
+    response = filter_response(half, noise, sigma)[0] / np.float32(np.sqrt(2))
     maxima, _ = find_maxima(response, ALONE, 0.5 * settings.spacing if settings.spacing else 2 * sigma)
     radius = int(np.ceil(max(6 * sigma, 6)))
     inside = np.all((maxima >= radius) & (maxima < np.array(pixels.shape) - radius), axis=1)

@@ -90,14 +90,11 @@ def replace_settings(settings: FindSettings, **values: Any) -> FindSettings:
 def _frame_atoms(
     detection: Detection, settings: FindSettings, progress: Progress | None, stop: Callable[[], bool] | None
 ) -> pd.DataFrame:
-    from napari_rvae.atoms.refine import fit_atoms
+    from napari_rvae.atoms.complete import find_columns
 
     if progress is not None:
         progress(0.3, "fitting")
-    positions = detection.positions()
-    fits = fit_atoms(detection, positions, sweeps=4 if settings.refine else 1, stop=stop)
-    if not settings.refine:
-        fits.values[:, :2] = positions
+    fits, _ = find_columns(detection, stop=stop)
     return atoms_table(detection, fits.values, fits.variances, settings)
 
 

@@ -1,0 +1,102 @@
+"""The second look: weak atoms beside strong ones, and those that the neighbours' lattice predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
+from scipy.spatial import cKDTree
+
+from napari_rvae.atoms.find import Detection, filter_response, find_maxima
+from napari_rvae.atoms.lattice import Sites, lattice_sites
+from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_image
+from napari_rvae.atoms.scale import Array
+
+Floats = NDArray[np.float64]
+PRIOR = 4.0  # log odds that a site of the lattice is occupied
+CLOSEST = 2.0  # no two atoms nearer, in sigmas
+
+
+def find_columns(detection: Detection, *, lattice: bool = True, stop: Callable[[], bool] | None = None) -> tuple[Fits, NDArray[np.bool_]]:
+    """Fit all atoms of a prepared image: those that stand out, then those that become visible once these are known.
+
+    Returns
+    -------
+    fits : Fits
+        One row per atom.
+    supported : numpy.ndarray
+        (n,) True where the lattice around expects an atom.
+    """
+    fits = fit_atoms(detection, detection.positions(), thorough=False, stop=stop)
+    if len(fits.values) < 2:
+        return fit_atoms(detection, fits.values[:, :2], stop=stop), np.zeros(len(fits.values), bool)
+    for last in (False, True):
+        clean, left = clean_response(detection, fits)
+        spacing = nearest_neighbor_distance(fits.values[:, :2])
+        sites = lattice_sites(clean, detection.sigma, spacing) if lattice else None
+        positions = fits.values[:, :2]
+        snr = clean_at(clean, positions)
+        if sites is not None:
+            accepted = sites.positions[_occupied(sites)]
+        keep = snr > detection.threshold
+        positions = _apart([positions[keep], accepted, _left_over(detection, left)], CLOSEST * detection.sigma)
+        fits = fit_atoms(detection, positions, thorough=last, stop=stop)
+    distance, _ = cKDTree(accepted).query(fits.values[:, :2]) if len(accepted) else (np.full(len(fits.values), np.inf), 0)
+    return fits, distance < 0.3 * spacing
+
+
+def nearest_neighbor_distance(positions: Floats) -> float:
+    """Median distance to the nearest neighbour, pixels."""
+    return float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1]))
+
+
+def clean_response(detection: Detection, fits: Fits) -> tuple[Array, Array]:
+    """The response as if no atom had neighbours, and what is left of it without the atoms."""
+    pixels = detection.frame.pixels
+    left, error = filter_response(
+        pixels - model_image(pixels.shape, fits.values), detection.noise, detection.sigma, surround=3, mean=pixels
+    )
+    restored = fits.values.copy()
+    restored[:, AMPLITUDE] /= _at(error, restored[:, :2])
+    restored[:, SIGMA] = np.sqrt(2) * detection.sigma
+    return left + model_image(pixels.shape, restored), left
+
+
+def _at(image: Array, positions: Floats) -> Floats:
+    y, x = np.round(positions).astype(int).T
+    return np.asarray(image[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)], np.float64)
+
+
+def clean_at(image: Array, positions: Floats) -> Floats:
+    """Values of an image between its pixels."""
+    return np.asarray(map_coordinates(image, positions.T, order=1, mode="nearest"), np.float64)
+
+
+def _occupied(sites: Sites) -> NDArray[np.bool_]:
+    """Sites where an atom is likelier than none, given what is there and what their copies are like."""
+    mean, spread = sites.mean, np.maximum(sites.spread, 1)
+    significant = (mean > 1) & (mean * np.sqrt(sites.count) > 4 * spread)
+    here = np.minimum(sites.here, mean)
+    expected = np.sqrt(1 + (0.2 * mean) ** 2)
+    odds = PRIOR - 4 * np.maximum(spread / expected - 1, 0)
+    odds = odds - (here - mean) ** 2 / (2 * spread**2) - np.log(spread) + here**2 / 2
+    return np.asarray(significant & (odds > 0))
+
+
+def _left_over(detection: Detection, left: Array) -> Floats:
+    maxima, heights = find_maxima(left, detection.threshold, 1.5 * detection.sigma, detection.frame.invalid)
+    return maxima[:0]
+
+
+def _apart(groups: list[Floats], distance: float) -> Floats:
+    """All positions, earlier ones first, without those nearer than `distance` to one before."""
+    positions = np.concatenate(groups)
+    pairs = cKDTree(positions).query_pairs(distance, output_type="ndarray")
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    keep = np.ones(len(positions), bool)
+    for first, second in pairs:
+        if keep[first]:
+            keep[second] = False
+    return positions[keep]

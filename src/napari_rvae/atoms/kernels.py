@@ -1,0 +1,175 @@
+"""The inner loops, compiled by numba; all data in, data out, no locks held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile with numba, keeping the result on disk where there is a place for it."""
+    try:
+        return numba.njit(cache=True, nogil=True, fastmath=True)(function)
+    except RuntimeError:  # neither the package nor the user's cache folder can be written
+        return numba.njit(nogil=True, fastmath=True)(function)
+
+
+@compiled
+def _solve(matrix, vector, size):  # type: ignore[no-untyped-def]
+    """Solve in place by Gauss-Jordan; `matrix` becomes its inverse, `vector` the solution. False if singular."""
+    for i in range(size):
+        pivot = matrix[i, i]
+        if pivot <= 1e-30:
+            return False
+        inverse = 1.0 / pivot
+        matrix[i, i] = 1.0
+        for j in range(size):
+            matrix[i, j] *= inverse
+        vector[i] *= inverse
+        for k in range(size):
+            if k != i:
+                factor = matrix[k, i]
+                matrix[k, i] = 0.0
+                for j in range(size):
+                    matrix[k, j] -= factor * matrix[i, j]
+                vector[k] -= factor * vector[i]
+    return True
+
+
+@compiled
+def fit_range(  # type: ignore[no-untyped-def]
+    pixels, invalid, everything, start, neighbours, radius, gain, floor, least,
+    reach, free_sigma, iterations, first, last, values, variances,
+):  # fmt: skip
+    """Fit atoms `first` to `last`; everything else stays."""
+    height, width = pixels.shape
+    has_invalid = invalid.size > 1
+    side = 2 * int(np.ceil(np.max(radius))) + 3
+    light = np.empty((side, side))
+    along_y, along_x = np.empty(side), np.empty(side)
+    matrix, vector, row = np.empty((5, 5)), np.empty(5), np.empty(5)
+    size = 5 if free_sigma else 4
+    for i in range(first, last):
+        r = radius[i]
+        y0 = max(0, int(np.ceil(start[i, 0] - r)))
+        y1 = min(height, int(np.floor(start[i, 0] + r)) + 1)
+        x0 = max(0, int(np.ceil(start[i, 1] - r)))
+        x1 = min(width, int(np.floor(start[i, 1] + r)) + 1)
+        if y1 - y0 < 2 or x1 - x0 < 2:
+            continue
+        light[:] = 0.0
+        for k in range(neighbours.shape[1]):
+            j = neighbours[i, k]
+            if j < 0:
+                break
+            a = everything[j, 2]
+            c = -0.5 / (everything[j, 4] * everything[j, 4])
+            for y in range(y0, y1):
+                along_y[y - y0] = a * np.exp(c * (y - everything[j, 0]) ** 2)
+            for x in range(x0, x1):
+                along_x[x - x0] = np.exp(c * (x - everything[j, 1]) ** 2)
+            for y in range(y1 - y0):
+                for x in range(x1 - x0):
+                    light[y, x] += along_y[y] * along_x[x]
+        py, px, a, b, s = values[i, 0], values[i, 1], values[i, 2], values[i, 3], values[i, 4]
+        fine = True
+        for step in range(iterations + 1):
+            matrix[:] = 0.0
+            vector[:] = 0.0
+            c = -0.5 / (s * s)
+            for y in range(y0, y1):
+                along_y[y - y0] = np.exp(c * (y - py) ** 2)
+            for x in range(x0, x1):
+                along_x[x - x0] = np.exp(c * (x - px) ** 2)
+            for y in range(y0, y1):
+                dy = y - py
+                for x in range(x0, x1):
+                    dx = x - px
+                    if (y - start[i, 0]) ** 2 + (x - start[i, 1]) ** 2 > r * r:
+                        continue
+                    if has_invalid and invalid[y, x]:
+                        continue
+                    g = along_y[y - y0] * along_x[x - x0]
+                    model = a * g + b + light[y - y0, x - x0]
+                    weight = 1.0 / max(gain * model + floor, least)
+                    difference = pixels[y, x] - model
+                    row[0] = g
+                    row[1] = 1.0
+                    row[2] = a * g * dy / (s * s)
+                    row[3] = a * g * dx / (s * s)
+                    row[4] = a * g * (dy * dy + dx * dx) / (s * s * s)
+                    for m in range(size):
+                        w = weight * row[m]
+                        vector[m] += w * difference
+                        for n in range(m + 1):
+                            matrix[m, n] += w * row[n]
+            use = size
+            if step == 0 and a == 0.0:
+                use = 2  # without an amplitude there is no gradient to move along
+            for m in range(use):
+                for n in range(m):
+                    matrix[n, m] = matrix[m, n]
+            if not _solve(matrix, vector, use):
+                fine = False
+                break
+            if step == iterations:
+                break
+            a += vector[0]
+            b += vector[1]
+            if use > 2 and a > 0.0:
+                limit = 0.5 * s
+                py = start[i, 0] + min(max(py + min(max(vector[2], -limit), limit) - start[i, 0], -reach), reach)
+                px = start[i, 1] + min(max(px + min(max(vector[3], -limit), limit) - start[i, 1], -reach), reach)
+                py, px = min(max(py, -0.5), height - 0.5), min(max(px, -0.5), width - 0.5)
+            if use > 4:
+                s = min(max(s + vector[4], 0.5 * s), 1.5 * s)
+        if fine:
+            values[i, 0], values[i, 1], values[i, 2], values[i, 3], values[i, 4] = py, px, a, b, s
+            variances[i, 2], variances[i, 3] = matrix[0, 0], matrix[1, 1]
+            variances[i, 0], variances[i, 1] = matrix[2, 2], matrix[3, 3]
+            variances[i, 4] = matrix[4, 4] if size > 4 else 0.0
+        else:
+            values[i, 2] = 0.0
+
+
+@compiled
+def render(image, values, reach):  # type: ignore[no-untyped-def]
+    """Add all columns to `image`, in place, out to `reach` sigmas."""
+    height, width = image.shape
+    for i in range(values.shape[0]):
+        s = values[i, 4]
+        r = reach * s
+        c = -0.5 / (s * s)
+        y0, y1 = max(0, int(values[i, 0] - r)), min(height, int(values[i, 0] + r) + 2)
+        x0, x1 = max(0, int(values[i, 1] - r)), min(width, int(values[i, 1] + r) + 2)
+        for y in range(y0, y1):
+            top = values[i, 2] * np.exp(c * (y - values[i, 0]) ** 2)
+            for x in range(x0, x1):
+                image[y, x] += top * np.exp(c * (x - values[i, 1]) ** 2)
+
+
+@compiled
+def translated_mean(response, y0, y1, x0, x1, moves):  # type: ignore[no-untyped-def]
+    """Mean, standard deviation and number of the response's values at translated copies of a block's pixels."""
+    height, width = response.shape
+    total = np.zeros((y1 - y0, x1 - x0), np.float32)
+    square = np.zeros((y1 - y0, x1 - x0), np.float32)
+    count = np.zeros((y1 - y0, x1 - x0), np.float32)
+    for k in range(moves.shape[0]):
+        dy, dx = moves[k, 0], moves[k, 1]
+        left, right = max(x0 + dx, 0) - dx, min(x1 + dx, width) - dx
+        for y in range(max(y0 + dy, 0) - dy, min(y1 + dy, height) - dy):
+            for x in range(left, right):
+                value = response[y + dy, x + dx]
+                total[y - y0, x - x0] += value
+                square[y - y0, x - x0] += value * value
+                count[y - y0, x - x0] += 1
+    for y in range(y1 - y0):
+        for x in range(x1 - x0):
+            n = max(count[y, x], np.float32(1))
+            total[y, x] /= n
+            square[y, x] = np.sqrt(max(square[y, x] / n - total[y, x] * total[y, x], np.float32(0)))
+    return total, square, count
