@@ -187,6 +187,31 @@ class PolarSpace(nn.Module):
         imaginary = x[..., 1, :] * c[..., 0, :] - x[..., 0, :] * c[..., 1, :]
         return torch.cat([real, imaginary], -1).sum(-2) @ self.circle
 
+    def correlate_all(self, patches: Tensor, templates: Tensor) -> Tensor:
+        """Scalar products of every patch with every template turned by every angle.
+
+        Parameters
+        ----------
+        patches : torch.Tensor
+            (n, channels, 2 T).
+        templates : torch.Tensor
+            (s, channels, 2 T).
+
+        Returns
+        -------
+        torch.Tensor
+            (n, s, J).
+        """
+        x, c = patches.unflatten(-1, (2, -1)), templates.unflatten(-1, (2, -1))
+        quarter = torch.stack([x[:, :, 1], -x[:, :, 0]], 2)
+        counts = torch.bincount(self.order).tolist()  # the harmonics are sorted by order
+        parts = zip(x.split(counts, -1), quarter.split(counts, -1), c.split(counts, -1), strict=True)
+        products = [(a.flatten(1) @ t.flatten(1).T, q.flatten(1) @ t.flatten(1).T) for a, q, t in parts]
+        series = torch.stack([p for pair in zip(*products, strict=True) for p in pair], -1)
+        first = torch.cumsum(torch.tensor([0, *counts[:-1]]), 0).to(self.circle.device)
+        terms = self.terms
+        return series @ torch.cat([self.circle[first], self.circle[first + terms]])
+
 
 def radial_taper(size: int) -> NDArray[np.float64]:
     """Weight of every pixel: 1 inside, falling smoothly to 0 at the inscribed circle.
@@ -278,7 +303,7 @@ class Resampler(nn.Module):
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
         self.register_buffer("upsample", torch.as_tensor(matrix.astype(np.float32)), persistent=False)
 
-    def forward(self, x: Tensor, shape: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shape: Tensor, theta: Tensor | None = None) -> Tensor:
         """Resample patches.
 
         Parameters
@@ -287,6 +312,8 @@ class Resampler(nn.Module):
             (n, channels, D, D).
         shape : torch.Tensor
             (n, 5): dx, dy in patch pixels, strain a and b, logarithmic scale, in the image frame.
+        theta : torch.Tensor, optional
+            (n,) angle that is taken out too, radian.
 
         Returns
         -------
@@ -294,7 +321,11 @@ class Resampler(nn.Module):
             (n, channels, D, D).
         """
         fine = self.upsample @ x @ self.upsample.T
-        matrix = torch.cat([strain_matrix(shape), shape[:, :2, None] * (2 / x.shape[-1])], -1)
+        matrix = strain_matrix(shape)
+        if theta is not None:
+            c, s = theta.cos(), theta.sin()
+            matrix = matrix @ torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
+        matrix = torch.cat([matrix, shape[:, :2, None] * (2 / x.shape[-1])], -1)
         grid = nn.functional.affine_grid(matrix, list(x.shape), align_corners=False)
         return nn.functional.grid_sample(fine, grid, mode="bicubic", padding_mode="border", align_corners=False)
 

@@ -137,6 +137,17 @@ class Model(nn.Module):
         """The term ``- sum N_i / 2 log(2 pi s2_i)`` of one patch, a scalar."""
         return -0.5 * (self.space.degrees_of_freedom * (2 * math.pi * self.noise).log()).sum()
 
+    def set_frames(self, mean: Tensor, precision: Tensor, angle: Tensor, shift: Tensor, symmetry: Tensor) -> None:
+        """Store each kind's place in latent space, zero angle, mean offset (motif's frame) and order of symmetry."""
+        self.kind_mean, self.kind_precision = mean, precision
+        self.kind_angle, self.kind_shift, self.kind_symmetry = angle.to(mean), shift, symmetry
+
+    def kind_of(self, z: Tensor) -> Tensor:
+        """Kind whose frame applies at z: the nearest one, in its own spread; (n,)."""
+        apart = z[:, None] - self.kind_mean
+        distance = torch.einsum("nki,kij,nkj->nk", apart, self.kind_precision, apart)
+        return (distance - self.kind_precision.logdet()).argmin(1)
+
     def harmonics(self, x: Tensor, shape: Tensor | None = None) -> Tensor:
         """Harmonics of raw patches, normalised, with a pose taken out.
 

@@ -1,0 +1,181 @@
+"""Class averages: which kinds of motif there are, found in seconds and without a network.
+
+A result in itself, the first look at the data, and the start of every training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.patches import Patches, Progress, Stop
+from napari_rvae.settings import AverageSettings
+
+if TYPE_CHECKING:
+    import torch
+
+K_MAX = 0.25
+"""Highest spatial frequency that is compared, cycles per patch pixel: kinds and poses show below it."""
+_KIND_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Averages:
+    """Kinds of motif and who belongs to them.
+
+    Attributes
+    ----------
+    images : numpy.ndarray
+        (kinds, channels, D, D) mean patch of every kind, members turned and shaped alike; the largest kind first.
+    counts : numpy.ndarray
+        (kinds,) members.
+    symmetry : numpy.ndarray
+        (kinds,) order of the rotational symmetry.
+    table : pandas.DataFrame
+        One row per patch, in order: ``atom_id``, ``class``, ``angle`` (rad), ``dy``, ``dx`` (image pixels),
+        ``strain_a``, ``strain_b`` (motif's frame), ``scale``, ``distance`` (mean squared misfit in noise variances).
+    """
+
+    images: NDArray[np.float32]
+    counts: NDArray[np.int64]
+    symmetry: NDArray[np.int64]
+    table: pd.DataFrame
+
+
+def average(
+    patches: Patches,
+    settings: AverageSettings | None = None,
+    *,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> Averages:
+    """Sort patches into kinds and average each kind, whatever the pose of its members.
+
+    Parameters
+    ----------
+    patches : Patches
+        All are sorted; averages are made of those that do not reach over the edge.
+    settings : AverageSettings, optional
+        Which poses make no difference, and how many kinds.
+    progress, stop : callable, optional
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    Averages
+        Kinds, with one frame each.
+
+    Raises
+    ------
+    InputDataError
+        If there are too few patches, or all are alike.
+    Stopped
+        If `stop` said so.
+    """
+    import torch
+
+    from napari_rvae.averages.exemplars import PoseSearch, average_rounds, first_exemplars
+    from napari_rvae.averages.joining import kinds_of, symmetry_order, zero_angle
+    from napari_rvae.polar import PolarSpace, turned_shape
+
+    settings = settings or AverageSettings()
+    inner = np.flatnonzero(~patches.edge) if (~patches.edge).sum() >= 10 else np.arange(len(patches))
+    if len(inner) < 10:
+        raise InputDataError(f"{len(patches)} patches are too few for averages: at least 10 are needed.")
+
+    def tell(fraction: float, text: str) -> None:
+        if stop is not None and stop():
+            raise Stopped("Stopped while averaging.")
+        if progress is not None:
+            progress(fraction, text)
+
+    generator = torch.Generator().manual_seed(settings.seed)
+    with torch.no_grad():
+        x = _normalised(patches, settings)
+        size = patches.data.shape[-1]
+        space = PolarSpace(size, K_MAX, angles=None if "rotation" in settings.invariance else 1)
+        search = PoseSearch(space, shape_prior(settings.invariance, patches.scale))
+        chosen = torch.as_tensor(inner)[torch.randperm(len(inner), generator=generator)[: settings.sample]]
+        some = x[chosen]
+        harmonics = space.analyse(some)
+        tell(0.0, "Choosing exemplars")
+        from napari_rvae.averages.exemplars import ring_weight
+
+        weight = ring_weight(space, harmonics.square().mean(0))
+        wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
+        first = first_exemplars(search, some, harmonics, weight, wanted, generator)
+        images = some[first]
+        for number in range(settings.rounds):
+            tell(0.2 + 0.5 * number / settings.rounds, "Averaging")
+            images, assignment, weight = average_rounds(search, some, harmonics, images, 1, None if number == 0 else weight)
+        tell(0.7, "Joining kinds")
+        kind = kinds_of(search, some, images, assignment, weight, settings.kinds)
+        largest = [_largest(assignment.which, kind == k) for k in range(kind.max() + 1)]
+        images = images[largest]
+        for number in range(_KIND_ROUNDS):
+            tell(0.8 + 0.05 * number, "Averaging kinds")
+            images, assignment, weight = average_rounds(search, some, harmonics, images, 1, weight)
+            own = turned_shape(assignment.shape, -assignment.theta)
+            middle = torch.stack([own[assignment.which == k].mean(0) for k in range(len(images))])
+            images = search.resample(images, -middle)
+        tell(0.9, "Assigning all patches")
+        whole = search.assign(x, space.analyse(x), images, weight, steps=3)
+        spectra = space.analyse(images)
+        symmetry = np.array([symmetry_order(space, one, weight) for one in spectra])
+        which, theta = whole.which.numpy(), whole.theta.double().numpy()
+        zero = np.array(
+            [zero_angle(space, one, theta[which == k], int(symmetry[k])) for k, one in enumerate(spectra)]
+        ) if space.angles > 1 else np.zeros(len(images))
+        period = 2 * np.pi / symmetry[which]
+        angle = (theta - zero[which] + period / 2) % period - period / 2
+        upright = search.resample(images, torch.zeros(len(images), 5), torch.as_tensor(-zero, dtype=torch.float32))
+        own = turned_shape(whole.shape, -torch.as_tensor(angle, dtype=torch.float32)).numpy()
+        shape = whole.shape.numpy()
+        freedom = float(space.degrees_of_freedom.sum()) * x.shape[1]
+    tell(1.0, "Averaging")
+    table = pd.DataFrame(
+        {
+            "atom_id": patches.atom_id,
+            "class": which.astype(np.int64),
+            "angle": angle,
+            "dy": shape[:, 1] * patches.step[0],
+            "dx": shape[:, 0] * patches.step[1],
+            "strain_a": own[:, 2],
+            "strain_b": own[:, 3],
+            "scale": np.exp(own[:, 4]),
+            "distance": whole.residual.numpy() / freedom,
+        }
+    )
+    counts = np.bincount(which, minlength=len(images))
+    return Averages(upright.numpy(), counts, symmetry, table)
+
+
+def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:
+    """Widths of the priors of offset, strain and scale, (5,), in patch pixels; 0 for what is not free."""
+    import torch
+
+    offset = 1.5 / scale if "translation" in invariance else 0.0
+    strain, size = 0.2 * ("strain" in invariance), 0.2 * ("scale" in invariance)
+    return torch.tensor([offset, offset, strain, strain, size])
+
+
+def _normalised(patches: Patches, settings: AverageSettings) -> torch.Tensor:
+    import torch
+
+    x = torch.as_tensor(patches.data)
+    mean, spread = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
+    if not bool((spread > 0).all()):
+        raise InputDataError("All patches are the same, constant image: there is nothing to tell apart.")
+    return (x - mean) / spread
+
+
+def _largest(which: torch.Tensor, among: NDArray[np.bool_]) -> int:
+    import torch
+
+    counts = torch.bincount(which, minlength=len(among)).numpy()
+    return int(np.argmax(np.where(among, counts, -1)))

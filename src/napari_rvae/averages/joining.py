@@ -1,0 +1,156 @@
+"""Which exemplars show the same kind of motif, and how kinds are turned to a common frame."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_rvae.averages.exemplars import Assignment, PoseSearch
+from napari_rvae.polar import PolarSpace
+
+_DETECTABLE = 25.0
+"""Squared distance, in noise variances, above which two motifs can be told apart patch by patch (five sigma)."""
+
+
+def kinds_of(
+    search: PoseSearch, x: Tensor, images: Tensor, assignment: Assignment, weight: Tensor, count: int | None
+) -> NDArray[np.int64]:
+    """Join exemplars that show one kind of motif.
+
+    Two exemplars are one kind if their averages, in the best pose, differ by no more than a single patch's noise lets
+    one see, or if the patches fill the way between them as densely as its ends: then it is one motif that varies.
+
+    Parameters
+    ----------
+    search : PoseSearch
+        The distance.
+    x : torch.Tensor
+        (n, channels, D, D) patches.
+    images : torch.Tensor
+        (exemplars, channels, D, D) averages.
+    assignment : Assignment
+        Of the patches to the exemplars.
+    weight : torch.Tensor
+        (channels, 2 T).
+    count : int or None
+        Number of kinds if it is known.
+
+    Returns
+    -------
+    numpy.ndarray
+        (exemplars,) kind of every exemplar, 0 .. kinds - 1, the largest kind first.
+    """
+    from scipy.cluster.hierarchy import fcluster, linkage
+    from scipy.spatial.distance import squareform
+
+    k = len(images)
+    members = torch.bincount(assignment.which, minlength=k).cpu().numpy()
+    if k == 1:
+        return np.zeros(1, np.int64)
+    harmonics = search.space.analyse(images)
+    apart = torch.stack([search.assign(images, harmonics, images[c : c + 1], weight, steps=4).residual for c in range(k)], 1)
+    distance = np.minimum(apart.cpu().numpy(), apart.cpu().numpy().T)
+    freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
+    distance = np.clip(distance - freedom * (1 / members[:, None] + 1 / members), 1e-3, None)
+    np.fill_diagonal(distance, 0)
+    if count is None:
+        for a, b in np.argwhere(np.triu((distance >= _DETECTABLE) & (distance < 4 * freedom), 1)):
+            if _continuous(search, x, images[[a, b]], assignment, weight, (int(a), int(b))):
+                distance[a, b] = distance[b, a] = _DETECTABLE / 2
+    tree = linkage(squareform(distance), "single")
+    label = fcluster(tree, _DETECTABLE, "distance") if count is None else fcluster(tree, count, "maxclust")
+    size = np.bincount(label, members)
+    rank = np.argsort(np.argsort(-size, kind="stable"), kind="stable")
+    return rank[label]
+
+
+def _continuous(
+    search: PoseSearch, x: Tensor, pair: Tensor, assignment: Assignment, weight: Tensor, ends: tuple[int, int]
+) -> bool:
+    """Whether patches lie between two averages as densely as at them."""
+    rows = torch.isin(assignment.which, torch.tensor(ends, device=x.device)).nonzero()[:400, 0]
+    harmonics = search.space.analyse(x[rows])
+    cost = [search.assign(x[rows], harmonics, pair[i : i + 1], weight).residual for i in (0, 1)]
+    difference = (cost[0] - cost[1]).cpu().numpy()
+    at = np.median(difference[(assignment.which[rows] == ends[1]).cpu().numpy()])
+    start = np.median(difference[(assignment.which[rows] == ends[0]).cpu().numpy()])
+    way = (difference - start) / max(at - start, 1e-9)  # 0 at one average, 1 at the other
+    middle = np.mean(np.abs(way - 0.5) < 0.125) / 0.25
+    sides = min(np.mean(np.abs(way - 0.0) < 0.25), np.mean(np.abs(way - 1.0) < 0.25)) / 0.5
+    return bool(middle > 0.5 * sides)
+
+
+def symmetry_order(space: PolarSpace, harmonics: Tensor, weight: Tensor, highest: int = 8) -> int:
+    """How often a motif looks the same in one turn.
+
+    The largest m for which the motif, turned by 2 pi / m, differs from itself by less than one patch's noise lets one
+    see (log likelihood ratio below 3).
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where the motif lives.
+    harmonics : torch.Tensor
+        (channels, 2 T).
+    weight : torch.Tensor
+        (channels, 2 T) one over the noise variance.
+    highest : int
+        The largest order that is looked for.
+
+    Returns
+    -------
+    int
+        1 if there is no symmetry or the model does not turn.
+    """
+    if space.angles == 1:
+        return 1
+    for m in range(highest, 1, -1):
+        turned = space.turn(harmonics[None], torch.full((1,), 2 * torch.pi / m, device=harmonics.device))[0]
+        if float(((turned - harmonics).square() * weight).sum()) / 2 < 3:
+            return m
+    return 1
+
+
+def zero_angle(space: PolarSpace, harmonics: Tensor, theta: NDArray[np.float64], symmetry: int) -> float:
+    """The angle that is called zero, from the data alone, so that it is the same for every seed.
+
+    The circular mean of the kind's angles if they have a direction in common, otherwise the direction of the strongest
+    angular harmonic of its average.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where the average lives.
+    harmonics : torch.Tensor
+        (channels, 2 T) of the average.
+    theta : numpy.ndarray
+        (n,) angles of the kind's patches, radian.
+    symmetry : int
+        Order of the motif's symmetry.
+
+    Returns
+    -------
+    float
+        Radian, to be subtracted from the kind's angles.
+    """
+    direction = np.exp(1j * symmetry * theta).mean() if len(theta) else 0
+    if abs(direction) > 3 / np.sqrt(max(len(theta), 1)):
+        return float(np.angle(direction)) / symmetry
+    real, imaginary = harmonics.double().cpu().unflatten(-1, (2, -1)).unbind(1)
+    order = space.order.cpu().numpy()
+    wave = torch.complex(real, imaginary).numpy()
+    # sum the rings with the phase of the strongest one, so that they do not cancel
+    best, phase = 1, 0.0
+    strength = 0.0
+    for m in range(1, 9):
+        part = wave[:, order == m].ravel()
+        if m % symmetry == 0 and np.sum(np.abs(part) ** 2) > strength:
+            strength, best, phase = float(np.sum(np.abs(part) ** 2)), m, float(np.angle(part[np.argmax(np.abs(part))]))
+    zero = phase / best
+    if best > symmetry:  # the strongest harmonic leaves a choice: take the direction in which the profile is highest
+        choices = zero + 2 * np.pi * np.arange(best) / best
+        profile = [float(np.sum((wave * np.exp(1j * order * c)).real)) for c in choices]
+        zero = float(choices[int(np.argmax(profile))])
+    return -zero

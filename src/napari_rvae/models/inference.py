@@ -1,0 +1,189 @@
+"""Pose and content of patches under a model, found by search and Gauss-Newton steps rather than guessed by a network.
+
+The encoder proposes z; the angle is searched over the whole circle; angle, offset, strain, scale and, if asked, z are
+then improved together. The inverse curvature is their covariance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from napari_rvae.models.model import Model
+from napari_rvae.polar import gauss_newton
+
+
+@dataclass
+class Inferred:
+    """Pose and content of n patches.
+
+    Attributes
+    ----------
+    theta : torch.Tensor
+        (n,) angle, radian.
+    shape : torch.Tensor
+        (n, 5) offset (patch pixels), strain, scale in the image frame.
+    z : torch.Tensor
+        (n, latent).
+    log_class : torch.Tensor
+        (n, classes) log probability of every class.
+    harmonics : torch.Tensor
+        (n, channels, 2 T) with the whole pose, angle included, taken out.
+    templates : torch.Tensor
+        (n, channels, 2 T) decoded.
+    covariance : torch.Tensor
+        (n, p, p) of the free shape parameters, the angle if free, and z, in the motif's frame; empty unless `content`.
+    angles : torch.Tensor
+        (n, J) posterior of the angle, relative to `theta`.
+    """
+
+    theta: Tensor
+    shape: Tensor
+    z: Tensor
+    log_class: Tensor
+    harmonics: Tensor
+    templates: Tensor
+    covariance: Tensor
+    angles: Tensor
+
+
+@torch.no_grad()
+def infer(
+    model: Model,
+    x: Tensor,
+    shape: Tensor,
+    *,
+    base: Tensor | None = None,
+    theta: Tensor | None = None,
+    window: float | None = None,
+    condition: Tensor | None = None,
+    labels: Tensor | None = None,
+    steps: int = 2,
+    content: bool = False,
+) -> Inferred:
+    """Find pose and content of a block of patches.
+
+    Parameters
+    ----------
+    model : Model
+        Trained, or in training.
+    x : torch.Tensor
+        (n, channels, D, D) raw patches.
+    shape : torch.Tensor
+        (n, 5) offset, strain and scale to start from.
+    base : torch.Tensor, optional
+        (n, 5): the part of `shape` that was already taken out when the patches were cut.
+    theta : torch.Tensor, optional
+        (n,) angle to start from; used with `window` only.
+    window : float, optional
+        Search the angle only so far (radian) from `theta`.
+    condition, labels : torch.Tensor, optional
+        As in `Model.objective`.
+    steps : int
+        Rounds of search and Gauss-Newton.
+    content : bool
+        Whether z is improved too.
+
+    Returns
+    -------
+    Inferred
+        The best of all rounds, patch by patch.
+    """
+    prior = model.pose_prior
+    free = bool((prior > 0).any()) or model.turns or content
+    base = torch.zeros_like(shape) if base is None else base
+    z: Tensor | None = None
+    best: dict[str, Tensor] = {}
+    for step in range(steps + 1):
+        harmonics = model.harmonics(x, shape - base)
+        if z is None:
+            z, _ = model.encode(harmonics)
+        all_templates = model.decode(z, condition)
+        log_joint = model.log_likelihood(harmonics, all_templates) + log_angle_prior(model, shape.new_zeros(1))
+        if labels is not None:
+            other = (labels[:, None] >= 0) & (torch.arange(model.classes, device=x.device) != labels[:, None])
+            log_joint = log_joint.masked_fill(other[:, :, None], -1e4)
+        searched = log_joint
+        if window is not None and theta is not None:
+            apart = (model.space.theta - theta[:, None] + torch.pi) % (2 * torch.pi) - torch.pi
+            searched = log_joint.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
+        found_theta, found_class = _highest(searched, model.space.theta)
+        if model.turns and (step == 0 or theta is None):
+            theta = found_theta
+        elif model.turns:  # keep the refined angle unless the search has found another mode
+            apart = (found_theta - theta + torch.pi) % (2 * torch.pi) - torch.pi
+            theta = torch.where(apart.abs() > 4 * torch.pi / model.space.angles, found_theta, theta)
+        else:
+            theta = torch.zeros_like(found_theta)
+        templates = all_templates[torch.arange(len(x), device=x.device), found_class]
+        centered = model.space.turn(harmonics, -theta)
+        cost = ((centered - templates).square() * model.weight).sum((1, 2))
+        cost = cost + torch.where(prior > 0, shape / prior.clamp_min(1e-9), 0.0).square().sum(1)
+        cost = cost + (z.square().sum(1) if content else 0)
+        state = {"theta": theta, "shape": shape, "z": z, "cost": cost, "harmonics": centered, "templates": templates}
+        state["log_class"] = log_joint.logsumexp(2).log_softmax(1)
+        state["angles"] = log_joint.logsumexp(1).softmax(1)
+        best = state if not best else {k: _where(cost < best["cost"], v, best[k]) for k, v in state.items()}
+        if step == steps or not free:
+            break
+        slope = None
+        if content:
+            slope = (z, torch.ones_like(z[0]), decoder_slope(model, z, found_class, condition))
+        theta, shape, moved, _ = gauss_newton(
+            model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns, slope
+        )
+        z = z if moved is None else moved
+    covariance = x.new_zeros(len(x), 0, 0)
+    if content:
+        found_class = best["log_class"].argmax(1)
+        slope = (best["z"], torch.ones_like(z[0]), decoder_slope(model, best["z"], found_class, condition))
+        harmonics = model.space.turn(best["harmonics"], best["theta"])
+        *_, covariance = gauss_newton(
+            model.space, harmonics, best["templates"], best["theta"], best["shape"], model.weight, prior, model.turns, slope
+        )
+    best.pop("cost")
+    return Inferred(covariance=covariance, **best)
+
+
+def log_angle_prior(model: Model, theta: Tensor) -> Tensor:
+    """Log probability of the angles ``theta + grid``, (n, 1, J); uniform, or normal about 0 as the settings say."""
+    grid = model.space.theta
+    width = model.settings.angle_prior
+    if width is None or not model.turns:
+        return torch.full_like(grid, -float(torch.log(torch.tensor(float(len(grid)))))).expand(len(theta), 1, -1)
+    apart = (theta[:, None] + grid + torch.pi) % (2 * torch.pi) - torch.pi
+    return (-0.5 * (apart / (width * torch.pi / 180)).square()).log_softmax(1)[:, None]
+
+
+def decoder_slope(model: Model, z: Tensor, which: Tensor, condition: Tensor | None) -> Tensor:
+    """Derivatives of the decoded harmonics with respect to z, (n, latent, channels, 2 T)."""
+    rows = torch.arange(len(z), device=z.device)
+
+    def decoded(values: Tensor) -> Tensor:
+        return model.decode(values, condition)[rows, which]
+
+    columns = []
+    for unit in torch.eye(z.shape[1], device=z.device):
+        _, slope = torch.func.jvp(decoded, (z,), (unit.expand_as(z),))
+        columns.append(slope)
+    return torch.stack(columns, 1)
+
+
+def _highest(log_joint: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
+    """Angle, between the grid's by a parabola, and class of the highest point of (n, classes, J)."""
+    n, _, angles = log_joint.shape
+    place = log_joint.flatten(1).argmax(1)
+    which, j = place // angles, place % angles
+    rows = torch.arange(n, device=grid.device)
+    if angles < 3:
+        return grid[j], which
+    left, here, right = (log_joint[rows, which, (j + k) % angles] for k in (-1, 0, 1))
+    bend = (2 * here - left - right).clamp_min(1e-6)
+    shift = (0.5 * (right - left) / bend).clamp(-0.5, 0.5)
+    return grid[j] + shift * (2 * torch.pi / angles), which
+
+
+def _where(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    return torch.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)

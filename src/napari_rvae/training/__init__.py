@@ -1,0 +1,210 @@
+"""Training: a generator of reports that knows nothing of who shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_rvae.errors import InputDataError, SettingsError, Stopped
+from napari_rvae.patches import Patches, Stop
+from napari_rvae.settings import AverageSettings, TrainSettings
+from napari_rvae.training.devices import Device, available_devices, choose_device, threads
+
+if TYPE_CHECKING:
+    from napari_rvae.models import Model
+    from napari_rvae.training.loop import TrainingReport
+
+__all__ = ["Device", "TrainingReport", "available_devices", "choose_device", "train"]
+
+FEWEST_PATCHES = 10
+
+
+def __getattr__(name: str) -> Any:
+    if name == "TrainingReport":
+        from napari_rvae.training.loop import TrainingReport
+
+        return TrainingReport
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def train(
+    patches: Patches,
+    settings: TrainSettings | None = None,
+    *,
+    labels: Any = None,
+    condition: Any = None,
+    stop: Stop | None = None,
+) -> Iterator[TrainingReport]:
+    """Train a model.
+
+    Parameters
+    ----------
+    patches : Patches
+        What it learns from; leave out patches that reach over the edge.
+    settings : TrainSettings, optional
+        Which model, and how.
+    labels : array-like, optional
+        (n,) integers, the class of each patch, -1 where it is not known: for semi-supervised models.
+    condition : array-like, optional
+        (n,) classes or (n, k) numbers that are known of each patch: for conditional models.
+    stop : callable, optional
+        Asked at every batch whether to stop and keep what was learned so far.
+
+    Yields
+    ------
+    TrainingReport
+        The last one, of the phase ``done``, holds the trained model.
+
+    Raises
+    ------
+    InputDataError
+        If there are too few patches, or they and the settings do not fit together.
+    SettingsError
+        If the settings lack something.
+    DeviceError
+        If the device is not there.
+    """
+    settings = settings or TrainSettings()
+    if len(patches) < FEWEST_PATCHES:
+        raise InputDataError(
+            f"{len(patches)} patches are too few to learn from: at least {FEWEST_PATCHES} are needed. "
+            "Find more atoms, or choose smaller patches so that fewer reach over the edge."
+        )
+    if settings.family in ("joint", "semi") and not settings.classes:
+        raise SettingsError(f"{settings.model} needs the number of classes: set classes (--classes).")
+    known, given = _labels(patches, settings, labels), _condition(patches, settings, condition)
+    device = choose_device(settings.device)
+    with threads(settings.threads) as count:
+        yield from _train(patches, settings, known, given, device, count, stop)
+
+
+def _train(
+    patches: Patches, settings: TrainSettings, labels: Any, condition: Any, device: str, count: int, stop: Stop | None
+) -> Iterator[TrainingReport]:
+    import torch
+
+    from napari_rvae.averages import average
+    from napari_rvae.models import Model
+    from napari_rvae.training.finish import finish
+    from napari_rvae.training.loop import Trainer, TrainingReport, signal_band
+
+    torch.manual_seed(settings.seed)
+    channels, size = patches.data.shape[1], patches.data.shape[-1]
+    averages = None
+    if settings.start == "averages" and settings.invariances and settings.invariances != ("translation",):
+        yield TrainingReport("averages", 0, settings.epochs, message="Averaging alike patches")
+        kinds = settings.classes if settings.family in ("joint", "semi") else None
+        wanted = AverageSettings(invariance=settings.invariances, seed=settings.seed, kinds=kinds)
+        try:
+            averages = average(patches, wanted, stop=stop)
+        except Stopped:
+            raise Stopped("Stopped before there was anything to keep.") from None
+        message = f"{len(averages.counts)} kind{'s' * (len(averages.counts) > 1)} of patch"
+        yield TrainingReport("averages", 0, settings.epochs, message=message, averages=averages)
+    conditions = 0 if condition is None else condition.shape[1]
+    model = Model(settings, size, channels, signal_band(patches), conditions)
+    model.recipe = _recipe(patches, settings, device, count)
+    with torch.no_grad():
+        data = torch.as_tensor(patches.data)
+        model.mean.copy_(data.mean((0, 2, 3)))
+        spread = data.std((0, 2, 3))
+        if not bool((spread > 0).all()):
+            raise InputDataError("All patches are the same, constant image: there is nothing to learn.")
+        model.spread.copy_(spread)
+    model.to(device)
+    trainer = Trainer(model, patches, labels, condition)
+    if averages is not None:
+        trainer.start_from(averages)
+    yield from trainer.run(stop, averages)
+    yield TrainingReport("finishing", message="Settling poses and frames", model=model, averages=averages)
+    finish(trainer, averages)
+    done = model.recipe["epochs_done"]
+    yield TrainingReport("done", done, settings.epochs, message=f"Trained for {done} epochs", model=model, averages=averages)
+
+
+def _recipe(patches: Patches, settings: TrainSettings, device: str, count: int) -> dict[str, Any]:
+    import torch
+
+    try:
+        ours = version("napari-rvae")
+    except PackageNotFoundError:  # run from a folder that was not installed
+        ours = "unknown"
+    return {
+        "version": ours,
+        "torch": torch.__version__,
+        "device": device,
+        "threads": count,
+        "patches": len(patches),
+        "patch": patches.settings.model_dump(),
+        "step": list(patches.step),
+        "normalization": patches.settings.normalization,
+        "floor": 1.0,
+        "training": settings.model_dump(),
+    }
+
+
+def _labels(patches: Patches, settings: TrainSettings, labels: Any) -> Any:
+    if settings.family != "semi":
+        if labels is not None:
+            raise SettingsError(f"{settings.model} takes no labels: choose ssvae or ssrvae, or leave the labels out.")
+        return None
+    if labels is None:
+        raise SettingsError(f"{settings.model} needs labels: give the class of some patches, and -1 for the others.")
+    known = np.asarray(labels)
+    if known.shape != (len(patches),) or known.dtype.kind not in "iu":
+        raise InputDataError(
+            f"Labels must be {len(patches)} integers, one per patch, not {known.dtype} of shape {known.shape}."
+        )
+    if known.max() >= (settings.classes or 0) or known.min() < -1:
+        raise InputDataError(f"Labels must lie between -1 (unknown) and {(settings.classes or 0) - 1}.")
+    if (known >= 0).sum() == 0:
+        raise InputDataError("All labels are -1: label at least one patch per class, or choose a joint model.")
+    return known.astype(np.int64)
+
+
+def _condition(patches: Patches, settings: TrainSettings, condition: Any) -> Any:
+    if settings.family != "conditional":
+        if condition is not None:
+            raise SettingsError(f"{settings.model} takes no condition: choose cvae or crvae, or leave it out.")
+        return None
+    if condition is None:
+        raise SettingsError(f"{settings.model} needs a condition: what is known of every patch.")
+    known = np.asarray(condition)
+    if len(known) != len(patches) or known.dtype.kind not in "iuf" or known.ndim > 2:
+        raise InputDataError(f"The condition must be {len(patches)} classes or rows of numbers, one per patch.")
+    if known.ndim == 1 and known.dtype.kind in "iu":
+        if known.min() < 0:
+            raise InputDataError("Classes given as a condition must not be negative.")
+        return np.eye(int(known.max()) + 1, dtype=np.float32)[known]
+    known = known.reshape(len(patches), -1).astype(np.float32)
+    if not np.isfinite(known).all():
+        raise InputDataError("The condition holds missing or infinite numbers: fill them first.")
+    return known
+
+
+def trained(patches: Patches, settings: TrainSettings | None = None, **options: Any) -> Model:
+    """Train to the end and return the model; see `train`.
+
+    Parameters
+    ----------
+    patches : Patches
+        What it learns from.
+    settings : TrainSettings, optional
+        Which model, and how.
+    **options
+        As for `train`.
+
+    Returns
+    -------
+    Model
+        Trained.
+    """
+    report = None
+    for report in train(patches, settings, **options):  # noqa: B007
+        pass
+    assert report is not None  # train has raised otherwise
+    assert report.model is not None
+    return report.model

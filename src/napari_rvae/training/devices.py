@@ -1,0 +1,114 @@
+"""Where a model is trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from napari_rvae.errors import DeviceError
+
+MOST_THREADS = 4
+"""More threads do not help with batches this small."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that can be chosen.
+
+    Attributes
+    ----------
+    name : str
+        As in settings: ``cpu``, ``cuda:0``, ``mps``.
+    label : str
+        What people read: its model and free memory.
+    note : str
+        A hint, or empty.
+    """
+
+    name: str
+    label: str
+    note: str = ""
+
+
+def available_devices() -> list[Device]:
+    """Devices of this machine, the fastest first.
+
+    Returns
+    -------
+    list of Device
+        The processor is always among them.
+    """
+    import torch
+
+    devices = []
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            free, _ = torch.cuda.mem_get_info(number)
+            label = f"{torch.cuda.get_device_name(number)}, {free / 2**30:.0f} GB free"
+            devices.append(Device(f"cuda:{number}", label))
+    if torch.backends.mps.is_available():
+        devices.append(Device("mps", "Apple GPU"))
+    note = ""
+    if not devices and torch.version.cuda is None and torch.version.hip is None:
+        note = "This PyTorch is built for the processor only; pytorch.org tells how to install it for a graphics card."
+    threads = default_threads()
+    devices.append(Device("cpu", f"processor, {threads} thread{'s' * (threads > 1)}", note))
+    return devices
+
+
+def choose_device(name: str = "auto") -> str:
+    """The device that will be used.
+
+    Parameters
+    ----------
+    name : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+
+    Returns
+    -------
+    str
+        Name of a device that is there.
+
+    Raises
+    ------
+    DeviceError
+        If it is not there.
+    """
+    names = [device.name for device in available_devices()]
+    if name == "auto":
+        return names[0]
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in names:
+        raise DeviceError(f"There is no device {name} here: choose {' or '.join(['auto', *names])}.")
+    return wanted
+
+
+def default_threads() -> int:
+    """Processor threads that training uses: one core stays free for the window; the same at every start."""
+    return max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
+
+
+@contextmanager
+def threads(count: int | None) -> Iterator[int]:
+    """Use so many threads of the processor, and give them back.
+
+    Parameters
+    ----------
+    count : int or None
+        How many; `default_threads` when None.
+
+    Yields
+    ------
+    int
+        How many it is.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or default_threads())
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,73 @@
+"""What is settled after the last epoch: noise, poses, and one frame for every kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from napari_rvae.averages.joining import symmetry_order, zero_angle
+from napari_rvae.models.inference import infer
+from napari_rvae.polar import turned_shape
+
+if TYPE_CHECKING:
+    from napari_rvae.averages import Averages
+    from napari_rvae.training.loop import Trainer
+
+
+@torch.no_grad()
+def finish(trainer: Trainer, averages: Averages | None) -> None:
+    """Estimate poses and noise once more; store each kind's zero angle, offset and symmetry in the model.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        After its last epoch.
+    averages : Averages or None
+        The kinds; without them all patches are one kind.
+    """
+    model = trainer.model
+    trainer.window = None
+    trainer.cut_again()
+    found = []
+    for rows in torch.arange(len(trainer.x), device=trainer.device).split(500):
+        one = infer(
+            model,
+            trainer.x[rows],
+            trainer.shape[rows],
+            base=trainer.base[rows],
+            condition=None if trainer.condition is None else trainer.condition[rows],
+            steps=2,
+        )
+        found.append((one.theta, one.shape, one.z, one.harmonics - one.templates, one.log_class.argmax(1)))
+    theta, shape, z, left, which_class = (torch.cat(part) for part in zip(*found, strict=True))
+    ring = model.space.ring.repeat(2)
+    each = left.square().mean(0)
+    model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
+    model.noise.clamp_min_(1e-9)
+    if model.classes > 1:
+        kind = which_class.cpu().numpy()
+    elif averages is not None:
+        kind = averages.table["class"].to_numpy()
+    else:
+        kind = np.zeros(len(z), np.int64)
+    frames = []
+    own = turned_shape(shape, -theta)
+    spread = torch.atleast_2d(torch.cov(z.T)) + 1e-4 * torch.eye(z.shape[1], device=z.device)
+    for number in range(max(int(kind.max()) + 1, model.classes)):
+        rows = torch.as_tensor(np.flatnonzero(kind == number), device=z.device)
+        some = rows if len(rows) else torch.arange(len(z), device=z.device)
+        middle = z[some].mean(0)
+        few = len(rows) < 3 * z.shape[1]
+        covariance = spread if few else torch.atleast_2d(torch.cov(z[rows].T)) + 0.02 * spread
+        condition = None if trainer.condition is None else trainer.condition[some].mean(0)[None]
+        templates = model.decode(middle[None], condition)[0]
+        template = templates[number if model.classes > 1 else 0]
+        symmetry = symmetry_order(model.space, template, model.weight)
+        angles = theta[rows].double().cpu().numpy()
+        zero = zero_angle(model.space, template, angles, symmetry) if model.turns else 0.0
+        shift = own[some, :2].mean(0) if len(rows) else torch.zeros(2, device=z.device)
+        frames.append((middle, torch.linalg.inv(covariance), torch.tensor(zero), shift, torch.tensor(symmetry)))
+    means, precisions, zeros, shifts, symmetries = (torch.stack(part).to(z.device) for part in zip(*frames, strict=True))
+    model.set_frames(means, precisions, zeros, shifts, symmetries)

@@ -1,0 +1,356 @@
+"""The training loop: poses and noise are estimated between the epochs, decoder and encoder learned within them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_rvae.errors import InputDataError
+from napari_rvae.models import Model
+from napari_rvae.models.inference import infer, log_angle_prior
+from napari_rvae.patches import Patches, Stop
+from napari_rvae.polar import radial_taper
+
+if TYPE_CHECKING:
+    from napari_rvae.averages import Averages
+
+WARM_EPOCHS = 8
+"""Epochs in which the angle stays near that of the class averages."""
+WARM_WINDOW = 0.15
+"""How near, in radian."""
+PATIENCE = 6
+"""Epochs without improvement after which the step size falls, and then training ends."""
+_POSE_EPOCHS = (1, 2, 4, 7, 11, 16, 22, 29, 37, 46, 56, 70, 90, 120)
+_BLOCK = 500
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """How far training is.
+
+    Attributes
+    ----------
+    phase : str
+        ``averages``, ``training``, ``finishing`` or ``done``.
+    epoch, epochs : int
+        Epochs done, and at most to be done.
+    loss : float or None
+        Negative evidence lower bound per patch, nats.
+    held_out : float or None
+        The same for the patches that were held out.
+    terms : dict
+        Parts of the loss by name.
+    rate : float or None
+        Patches per second.
+    time_left : float or None
+        Seconds, at most.
+    message : str
+        For people.
+    model : Model or None
+        The model so far; trained in the last report.
+    averages : Averages or None
+        The class averages that training starts from, once they are there.
+    """
+
+    phase: Literal["averages", "training", "finishing", "done"]
+    epoch: int = 0
+    epochs: int = 0
+    loss: float | None = None
+    held_out: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+    rate: float | None = None
+    time_left: float | None = None
+    message: str = ""
+    model: Model | None = None
+    averages: Averages | None = None
+
+
+class Trainer:
+    """State of one training: the data on the device, the pose of every patch, and the optimiser.
+
+    Parameters
+    ----------
+    model : Model
+        To be trained, on its device.
+    patches : Patches
+        What it learns from.
+    labels : numpy.ndarray, optional
+        (n,) class of every patch, -1 where unknown.
+    condition : numpy.ndarray, optional
+        (n, conditions).
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        patches: Patches,
+        labels: NDArray[np.int64] | None = None,
+        condition: NDArray[np.float32] | None = None,
+    ) -> None:
+        self.model, self.patches, self.settings = model, patches, model.settings
+        self.device = model.noise.device
+        n = len(patches)
+        self.x = torch.as_tensor(patches.data, device=self.device)
+        self.labels = None if labels is None else torch.as_tensor(labels, device=self.device)
+        self.condition = None if condition is None else torch.as_tensor(condition, device=self.device)
+        self.theta = torch.zeros(n, device=self.device)
+        self.shape = torch.zeros(n, 5, device=self.device)
+        self.base = torch.zeros(n, 5, device=self.device)
+        self.harmonics = torch.cat([model.harmonics(block) for block in self.x.split(_BLOCK)])
+        self.generator = torch.Generator().manual_seed(self.settings.seed)
+        self.held_out, self.train_rows = self._split()
+        self.batch_size = int(np.clip(len(self.train_rows) // 20, min(16, len(self.train_rows)), self.settings.batch_size))
+        self.optimizer = torch.optim.Adam(
+            model.parameters(), self.settings.learning_rate, fused=self.device.type in ("cpu", "cuda")
+        )
+        self.window: float | None = None
+        self.steps = 0
+        self._start_noise()
+
+    def _split(self) -> tuple[Tensor, Tensor]:
+        """Rows held out, by blocks of the image with a gap around them, and rows to learn from."""
+        n, patches = len(self.patches), self.patches
+        everything = torch.arange(n)
+        if not self.settings.early_stopping or n < 200:
+            return everything[:0], everything
+        if not patches.centers.any():
+            order = torch.randperm(n, generator=self.generator)
+            count = min(n // 10, 1000)
+            return order[:count].sort().values, order[count:].sort().values
+        from scipy.spatial import cKDTree
+
+        place = np.column_stack([patches.frame * 1e6, patches.centers])
+        held = np.zeros(n, bool)
+        tree = cKDTree(place)
+        while held.sum() < min(0.1 * n, 1000):  # blocks of about five patches' width
+            seed = int(torch.randint(n, (1,), generator=self.generator))
+            near = tree.query_ball_point(place[seed], 2.5 * patches.size)
+            held[near[: max(1, int(0.05 * n))]] = True
+        distance, _ = cKDTree(place[held]).query(place[~held])
+        rest = np.flatnonzero(~held)[distance > patches.size / 2]
+        if len(rest) < n / 2:
+            rest = np.flatnonzero(~held)
+        return torch.as_tensor(np.flatnonzero(held)), torch.as_tensor(rest)
+
+    @torch.no_grad()
+    def _start_noise(self) -> None:
+        """At first everything counts as noise; the decoder knows the mean only."""
+        model = self.model
+        each = self.harmonics.square().mean(0)
+        ring = model.space.ring.repeat(2)
+        total = torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom
+        total = total.clamp_min(1e-8 * total.max())
+        model.noise.copy_(total)
+        model.signal.copy_(torch.zeros_like(total).index_add_(1, ring, each) / (2 * torch.bincount(model.space.ring)))
+        model.signal.clamp_min_(1e-6 * float(model.signal.max()))
+        model.decoder.start_from(self.harmonics.mean(0))
+
+    @torch.no_grad()
+    def start_from(self, averages: Averages) -> None:
+        """Take the poses of class averages; for the first epochs angles stay near them."""
+        table, step = averages.table, self.patches.step
+        self.theta = torch.as_tensor(table["angle"].to_numpy(np.float32), device=self.device)
+        image_frame = np.column_stack(
+            [table["dx"] / step[1], table["dy"] / step[0], table["strain_a"], table["strain_b"], np.log(table["scale"])]
+        )
+        shape = torch.as_tensor(image_frame.astype(np.float32), device=self.device)
+        c, s = (2 * self.theta).cos(), (2 * self.theta).sin()
+        a, b = shape[:, 2].clone(), shape[:, 3].clone()
+        shape[:, 2], shape[:, 3] = c * a - s * b, s * a + c * b  # from the motif's frame to the image's
+        self.shape = torch.where(self.model.pose_prior > 0, shape, 0.0)
+        self.cut_again()
+        self._take_out_poses()
+        self.window = WARM_WINDOW
+        self._start_noise()
+
+    def cut_again(self, tolerance: float = 0.05) -> None:
+        """Let the windows follow the motifs that have moved, where the patches come from an image."""
+        if self.patches.cut is None or not float(self.model.pose_prior[0]) > 0:
+            return
+        moved = (self.shape - self.base)[:, :2].abs().amax(1) > tolerance
+        if not bool(moved.any()):
+            return
+        rows = moved.nonzero()[:, 0].cpu().numpy()
+        offset = self.shape[rows][:, [1, 0]].cpu().numpy().astype(float) * np.array(self.patches.step)
+        some = self.patches.select(rows).moved(offset)
+        self.x[rows] = torch.as_tensor(some.data, device=self.device)
+        self.base[rows, :2] = self.shape[rows, :2]
+
+    @torch.no_grad()
+    def _take_out_poses(self) -> None:
+        model = self.model
+        for rows in torch.arange(len(self.x), device=self.device).split(_BLOCK):
+            harmonics = model.harmonics(self.x[rows], self.shape[rows] - self.base[rows])
+            self.harmonics[rows] = model.space.turn(harmonics, -self.theta[rows])
+
+    @torch.no_grad()
+    def update_poses(self, stop: Stop | None = None) -> None:
+        """Estimate every patch's pose anew with the model so far."""
+        model = self.model
+        if not (model.turns or bool((model.pose_prior > 0).any())):
+            return
+        for rows in torch.arange(len(self.x), device=self.device).split(_BLOCK):
+            if stop is not None and stop():
+                return
+            found = infer(
+                model,
+                self.x[rows],
+                self.shape[rows],
+                base=self.base[rows],
+                theta=self.theta[rows],
+                window=self.window,
+                condition=None if self.condition is None else self.condition[rows],
+                labels=None if self.labels is None else self.labels[rows],
+                steps=1,
+            )
+            self.theta[rows], self.shape[rows] = found.theta, found.shape
+            self.harmonics[rows] = found.harmonics
+
+    def log_prior(self, rows: Tensor) -> Tensor:
+        """Log probability of the angles, relative to the poses taken out; outside the window there is none."""
+        model = self.model
+        prior = log_angle_prior(model, self.theta[rows] if model.settings.angle_prior else self.theta[:1])
+        if self.window is None:
+            return prior
+        apart = (model.space.theta + torch.pi) % (2 * torch.pi) - torch.pi
+        return prior.masked_fill(apart.abs() > self.window, -1e4)
+
+    def step(self, rows: Tensor, log_prior: Tensor) -> Tensor:
+        """One step of the optimiser; the mean objective's (data, divergence, supervised) terms."""
+        model = self.model
+        labels = None if self.labels is None else self.labels[rows]
+        condition = None if self.condition is None else self.condition[rows]
+        found = model.objective(self.harmonics[rows], log_prior, labels, condition)
+        loss = (self.settings.beta * found.divergence - found.data - found.supervised).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.steps += 1
+        if self.steps % 4 == 0:
+            with torch.no_grad():
+                residual = model.residual(self.harmonics[rows], found.templates.detach(), found.posterior)
+                model.noise.lerp_(residual.clamp_min(1e-9 * float(model.recipe["floor"])), 0.2)
+        return torch.stack([found.data.detach().mean(), found.divergence.detach().mean(), found.supervised.detach().mean()])
+
+    def epoch(self, stop: Stop | None) -> dict[str, float]:
+        """One pass over the rows to learn from; the terms' means."""
+        order = self.train_rows[torch.randperm(len(self.train_rows), generator=self.generator)].to(self.device)
+        whole = self.log_prior(order) if self.settings.angle_prior else None
+        same = self.log_prior(order[:1])
+        sums = torch.zeros(3, device=self.device)
+        batches = order.split(self.batch_size)
+        if len(batches) > 1 and len(batches[-1]) < self.batch_size / 2:
+            batches = batches[:-1]  # what a short last batch holds comes first in another epoch's order
+        for number, rows in enumerate(batches):
+            if stop is not None and stop():
+                break
+            prior = same if whole is None else whole[number * self.batch_size :][: len(rows)]
+            sums += self.step(rows, prior)
+        data, divergence, supervised = (sums / len(batches)).tolist()
+        noise = float(self.model.noise_evidence)
+        return {"data": -(data + noise), "divergence": divergence, "supervised": -supervised}
+
+    @torch.no_grad()
+    def held_out_loss(self) -> float | None:
+        """Negative evidence lower bound per held-out patch; None where none is held out."""
+        if len(self.held_out) == 0:
+            return None
+        total = torch.zeros((), device=self.device)
+        for rows in self.held_out.to(self.device).split(_BLOCK):
+            condition = None if self.condition is None else self.condition[rows]
+            found = self.model.objective(self.harmonics[rows], self.log_prior(rows), None, condition, sample=False)
+            total += (found.divergence - found.data).sum()
+        return float(total) / len(self.held_out) - float(self.model.noise_evidence)
+
+    def run(self, stop: Stop | None, averages: Averages | None) -> Iterator[TrainingReport]:
+        """Train until nothing improves, the epochs are over, or `stop` says so.
+
+        Parameters
+        ----------
+        stop : callable, optional
+            Asked at every batch.
+        averages : Averages or None
+            Passed on in the reports.
+
+        Yields
+        ------
+        TrainingReport
+            After every epoch.
+        """
+        settings, epochs = self.settings, self.settings.epochs
+        best, since, fallen, trained, started = float("inf"), 0, False, 0.0, time.perf_counter()
+        end = epochs
+        for epoch in range(1, epochs + 1):
+            start = time.perf_counter()
+            if epoch > WARM_EPOCHS:
+                self.window = None
+            terms = self.epoch(stop)
+            if epoch in _POSE_EPOCHS:
+                if epoch in (4, 16):
+                    self.cut_again()
+                self.update_poses(stop)
+            trained += time.perf_counter() - start
+            held_out = self.held_out_loss()
+            loss = terms["data"] + settings.beta * terms["divergence"] + terms["supervised"]
+            if not np.isfinite(loss):
+                raise InputDataError("Training became unstable: lower the learning rate, or check the patches for outliers.")
+            rate = epoch * len(self.train_rows) / trained
+            yield TrainingReport(
+                "training", epoch, epochs, loss, held_out, terms, rate,
+                (end - epoch) * (time.perf_counter() - started) / epoch, f"Epoch {epoch}", self.model, averages,
+            )  # fmt: skip
+            if stop is not None and stop():
+                break
+            judged = loss if held_out is None else held_out
+            if judged < best - 0.002 * self.model.noise.numel() - 1e-4 * abs(best):
+                best, since = judged, 0
+            else:
+                since += 1
+            if not settings.early_stopping or epoch < WARM_EPOCHS + PATIENCE:
+                continue
+            if not fallen and (since >= PATIENCE or epoch > 0.75 * epochs):
+                # what was held out has told when to stop: the rest is learned from everything
+                fallen, end = True, min(epochs, epoch + max(4, epoch // 3))
+                for group in self.optimizer.param_groups:
+                    group["lr"] *= 0.2
+                self.train_rows = torch.arange(len(self.patches))
+            if fallen and epoch >= end:
+                break
+        self.model.recipe["epochs_done"] = epoch
+        self.model.recipe["batch_size"] = self.batch_size
+
+
+def signal_band(patches: Patches) -> float:
+    """Highest spatial frequency, cycles per patch pixel, at which patches hold more than noise.
+
+    Parameters
+    ----------
+    patches : Patches
+        Any number.
+
+    Returns
+    -------
+    float
+        Between 0.2 and 0.35.
+    """
+    some = patches.data[:: max(1, len(patches) // 500)].astype(np.float64)
+    size = some.shape[-1]
+    taper = radial_taper(size)
+    some = (some - some.mean((2, 3), keepdims=True)) * taper
+    power = (np.abs(np.fft.fft2(some)) ** 2).mean((0, 1))
+    frequency = np.fft.fftfreq(size)
+    k = np.hypot(frequency[:, None], frequency)
+    floor = np.median(power[k > 0.42])
+    rings = np.arange(0.2, 0.36, 0.025)
+    excess = np.array([power[(k > ring - 0.025) & (k <= ring)].mean() for ring in rings]) - 1.3 * floor
+    total = (power[k <= 0.35] - floor).clip(0).sum()
+    counts = np.array([((k > ring - 0.025) & (k <= ring)).sum() for ring in rings])
+    matters = (excess > 0) & (excess * counts > 1e-3 * total)
+    return float(rings[np.flatnonzero(matters)[-1]]) if matters.any() else 0.2
