@@ -1,0 +1,402 @@
+"""Atoms as points: identity, corrections by hand, results, colours."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+import numpy as np
+import pandas as pd
+from napari.layers import Points
+from napari.layers.base import ActionType
+
+from napari_rvae.errors import InputDataError
+from napari_rvae.layers.coloring import Coloring
+from napari_rvae.layers.images import matrix, transformation
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+    from numpy.typing import NDArray
+
+RECIPE = "napari_rvae"
+"""Key of a layer's metadata under which its recipe lies."""
+
+_PLAIN = "#56B4E9"
+_PLACE = ("atom_id", "frame", "y", "x")
+_RESULT = re.compile(
+    r"z\d+(_error)?|angle(_error)?|symmetry|d[yx](_error)?|reconstruction_error|class(_probability|_dispersion)?"
+    r"|scale|strain_(a|b|xx|yy|xy)"
+)
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Where the results on a points layer come from.
+
+    Attributes
+    ----------
+    model : Model
+        The model that encoded the atoms.
+    patches : Patches or None
+        What it saw; None where that was not kept.
+    analysis : Analysis or None
+        All of it, ready to be saved, where the model was trained on these atoms.
+    """
+
+    model: Any
+    patches: Any = None
+    analysis: Any = None
+
+
+class _Known:
+    """What is remembered about a points layer as long as it lives."""
+
+    def __init__(self, next_id: int) -> None:
+        self.next_id = next_id
+        self.image: ref[Image] | None = None
+        self.coloring: Coloring | None = None
+        self.learned: Learned | None = None
+        self.before: tuple[pd.DataFrame, Any, Learned | None] | None = None  # what the last results replaced
+
+
+_known: WeakKeyDictionary[Points, _Known] = WeakKeyDictionary()
+
+
+def add_atoms(viewer: ViewerModel, atoms: pd.DataFrame, image: Image, recipe: Any = None) -> Points:
+    """Show an atoms table as a new points layer on its image.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Where the layer is added.
+    atoms : pandas.DataFrame
+        ``atom_id``, ``y``, ``x`` in pixels of the image, ``frame`` for stacks, and any other columns.
+    image : napari.layers.Image
+        The image; it may have left the viewer.
+    recipe : object, optional
+        Kept in the layer's metadata.
+
+    Returns
+    -------
+    napari.layers.Points
+        The layer; whatever existed is unchanged.
+    """
+    positions = atoms[["frame", "y", "x"] if "frame" in atoms else ["y", "x"]].to_numpy(float)
+    spacing = atoms.attrs.get("napari_rvae", {}).get("spacing") or 10.0
+    layer = viewer.add_points(
+        positions,
+        name=f"{image.name} atoms",
+        features=pd.DataFrame({name: atoms[name].to_numpy() for name in atoms}),
+        size=max(0.4 * spacing, 1.5),
+        border_width=0.08,
+        border_color="black",
+        face_color=_PLAIN,
+        metadata={RECIPE: recipe},
+        **transformation(image),
+    )
+    identify(layer)
+    _known[layer].image = ref(image)
+    if "sublattice" in atoms and atoms["sublattice"].nunique() > 1:
+        color_points(layer, "sublattice")
+    return layer
+
+
+def image_of(points: Points) -> Image | None:
+    """Find the image on which a points layer was made.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        Any points layer.
+
+    Returns
+    -------
+    napari.layers.Image or None
+        The image as long as it lives, whatever its name is now.
+    """
+    known = _known.get(points)
+    return known.image() if known and known.image else None
+
+
+def atoms_table(points: Points, image: Image | None = None) -> pd.DataFrame:
+    """Read the atoms as they are now, with all corrections made by hand.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        Any points layer; it is given ``atom_id`` where it has none.
+    image : napari.layers.Image, optional
+        The image in whose pixels positions are wanted; the layer's own data coordinates when None.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The features, with the present ``y``, ``x`` and ``frame``.
+
+    Raises
+    ------
+    InputDataError
+        If points and image differ in their number of axes.
+    """
+    identify(points)
+    positions = points.data.astype(float)
+    if image is not None:
+        if image.ndim != points.ndim:
+            raise InputDataError(
+                f"'{points.name}' has {points.ndim} axes and '{image.name}' {image.ndim}: choose points that belong to this image."
+            )
+        change = np.linalg.solve(matrix(image), matrix(points))
+        if not np.allclose(change, np.eye(len(change)), atol=1e-9):
+            positions = positions @ change[:-1, :-1].T + change[:-1, -1]
+    return _placed(points.features, positions)
+
+
+def join_results(
+    points: Points, results: pd.DataFrame, recipe: Any = None, learned: Learned | None = None
+) -> None:
+    """Write latents onto the atoms they belong to; those that were replaced can be brought back.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms; some may have been added, removed or moved since.
+    results : pandas.DataFrame
+        Latent table with ``atom_id``; its columns that come from a model are written.
+    recipe : object, optional
+        Kept in the layer's metadata.
+    learned : Learned, optional
+        The model, for those who want to decode.
+    """
+    identify(points)
+    features, known = points.features, _known[points]
+    old = [name for name in features if is_result(name)]
+    new = [name for name in results if is_result(name)]
+    known.before = features[["atom_id", *old]], points.metadata.get(RECIPE), known.learned
+    known.learned = learned
+    _exchange(points, features.drop(columns=old), results.set_index("atom_id")[new], recipe)
+
+
+def can_undo(points: Points) -> bool:
+    """Tell whether earlier results can be brought back.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        Any points layer.
+
+    Returns
+    -------
+    bool
+        True after `join_results`.
+    """
+    return points in _known and _known[points].before is not None
+
+
+def undo_results(points: Points) -> None:
+    """Bring back the results that the last ones replaced; called again, the last ones.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        A layer for which `can_undo` is true.
+    """
+    before = _known[points].before
+    if before is not None:
+        join_results(points, *before)
+
+
+def learned_of(points: Points) -> Learned | None:
+    """Tell where the results on a points layer come from.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        Any points layer.
+
+    Returns
+    -------
+    Learned or None
+        None where there are no results, or they were read from a file.
+    """
+    known = _known.get(points)
+    return known.learned if known else None
+
+
+def _exchange(points: Points, kept: pd.DataFrame, results: pd.DataFrame, recipe: Any) -> None:
+    rows = results[~results.index.duplicated()].reindex(kept["atom_id"])
+    features = kept.assign(**{name: rows[name].to_numpy() for name in rows})
+    coloring = _known[points].coloring
+    if coloring is not None and coloring.column not in features:
+        _known[points].coloring = None
+        points.face_color = _PLAIN
+    _set_features(points, features)
+    points.metadata = {**points.metadata, RECIPE: recipe}
+    if coloring is not None and coloring.column in features:
+        color_points(points, coloring.column)
+
+
+def is_result(name: str) -> bool:
+    """Tell what was learned about an atom from what was measured.
+
+    Parameters
+    ----------
+    name : str
+        Name of a column.
+
+    Returns
+    -------
+    bool
+        Whether the column comes from a trained model.
+    """
+    return _RESULT.fullmatch(name) is not None
+
+
+# Identity ---------------------------------------------------------------------------------------------------------------
+
+
+def identify(points: Points) -> None:
+    """Give every point an ``atom_id`` and keep it through all that napari's tools do.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        Any points layer; points it gets later are new atoms without values.
+    """
+    if points not in _known:
+        ids = points.features["atom_id"].to_numpy(float) if "atom_id" in points.features else np.zeros(0)
+        _known[points] = _Known(int(np.nanmax(ids, initial=-1)) + 1)
+        points.events.data.connect(_on_edited)
+        _set_features(points, points.features)
+    _name_new(points, np.zeros(0, int))
+
+
+def _name_new(points: Points, added: NDArray[np.intp]) -> None:
+    """Number new rows and forget what they inherited from other rows."""
+    features, known = points.features, _known[points]
+    had_ids = "atom_id" in features
+    ids = features["atom_id"].to_numpy(float) if had_ids else np.full(len(features), np.nan)
+    new = ~(ids >= 0) | pd.Series(ids).duplicated().to_numpy()  # pasted points come with the number of the original
+    new[added] = True
+    if had_ids and not new.any():
+        return
+    numbers = np.where(new, known.next_id + np.cumsum(new) - 1, ids).astype(np.int64)
+    known.next_id = max(known.next_id, int(numbers.max(initial=-1)) + 1)
+    if had_ids:
+        features = features.assign(**{name: features[name].mask(new) for name in features if name not in _PLACE})
+    features = _placed(features.assign(atom_id=numbers), points.data)
+    _set_features(points, _flagged(features, new, "added") if had_ids else features)
+
+
+def _on_edited(event: Any) -> None:
+    """Keep identity and places in step with what was added, moved or pasted by hand."""
+    points = event.source
+    if event.action == ActionType.ADDED:
+        _name_new(points, np.asarray(event.data_indices, int))
+    elif event.action == ActionType.CHANGED:
+        _name_new(points, np.zeros(0, int))
+        features = _placed(points.features, points.data)
+        moved = ((features["y"] != points.features["y"]) | (features["x"] != points.features["x"])).to_numpy()
+        # what was learned where the atom no longer is does not hold here
+        features = features.assign(**{name: features[name].mask(moved) for name in features if is_result(name)})
+        _set_features(points, _flagged(features, moved, "moved"))
+    else:
+        return
+    coloring = _known[points].coloring
+    if coloring is not None and coloring.text:  # numbers recolour by themselves
+        color_points(points, coloring.column)
+
+
+def _placed(features: pd.DataFrame, positions: NDArray[np.float64]) -> pd.DataFrame:
+    place = {"frame": np.rint(positions[:, 0]).astype(np.int64)} if positions.shape[1] == 3 else {}
+    return features.assign(**place, y=positions[:, -2].astype(float), x=positions[:, -1].astype(float))
+
+
+def _flagged(features: pd.DataFrame, rows: NDArray[np.bool_], flag: str) -> pd.DataFrame:
+    if "flag" not in features:
+        return features
+    return features.assign(flag=features["flag"].astype(object).fillna("").mask(rows, flag))
+
+
+def _set_features(points: Points, features: pd.DataFrame) -> None:
+    """Set the whole table, and that points to come start with nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the column that was shown may be gone
+        points.features = features
+    nothing = {"i": -1, "u": 0, "b": False}
+    if len(features.columns):
+        points.feature_defaults = {name: nothing.get(features[name].dtype.kind, np.nan) for name in features}
+
+
+# Colours ----------------------------------------------------------------------------------------------------------------
+
+
+def color_choices(points: Points) -> list[str]:
+    """List what points can be coloured by.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+
+    Returns
+    -------
+    list of str
+        Columns of the features, results first.
+    """
+    names = [str(name) for name in points.features if name not in ("atom_id", "y", "x")]
+    return sorted(names, key=lambda name: not is_result(name))
+
+
+def color_points(points: Points, column: str) -> Coloring:
+    """Colour atoms by a feature; those without a value are grey.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+    column : str
+        Name of a feature.
+
+    Returns
+    -------
+    Coloring
+        The colours that were chosen.
+    """
+    identify(points)
+    coloring = Coloring.of(points.features, column)
+    _known[points].coloring = coloring
+    with points.events.blocker_all(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # napari takes whole numbers for classes and says so
+        if coloring.text:
+            points.face_color = coloring.colors(points.features[column])
+        else:
+            points.face_color_mode = "direct"  # so that each of the next steps does not recolour all points
+            points.face_colormap = coloring.colormap
+            points.face_contrast_limits = coloring.limits
+            points.face_color = column
+            points.face_color_mode = "colormap"
+    bar = getattr(points, "face_colorbar", None)  # napari >= 0.7.1
+    if bar is not None:
+        bar.visible = coloring.kind in ("sequential", "diverging")
+    return coloring
+
+
+def coloring_of(points: Points) -> Coloring | None:
+    """Tell how a layer's points are coloured.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        Any points layer.
+
+    Returns
+    -------
+    Coloring or None
+        None where `color_points` was not called.
+    """
+    known = _known.get(points)
+    return known.coloring if known else None

@@ -1,0 +1,146 @@
+"""Which colour a value gets, the same in points, cells, arrows and plots."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from napari.utils.colormaps import Colormap, ensure_colormap
+from numpy.typing import NDArray
+
+GREY = (0.5, 0.5, 0.5, 1.0)
+"""Colour of what has no value: seen, but never taken for a value."""
+LEVELS = 255
+"""Colours of a continuous scale."""
+
+Kind = Literal["sequential", "diverging", "cyclic", "categorical"]
+
+# Okabe and Ito's colours, told apart by the colour-blind, then lighter and darker ones
+_PALETTE = (
+    "#56B4E9 #E69F00 #009E73 #D55E00 #CC79A7 #F0E442 #0072B2 #B7E1FA #8C564B #98DF8A "
+    "#FF9896 #9467BD #C5B0D5 #DBDB8D #17BECF #7F4F00 #F7B6D2 #005F45 #C49C94 #1F2FB4"
+).split()
+_MOST_CLASSES = 50
+
+
+@dataclass(frozen=True)
+class Coloring:
+    """How a column of a table is coloured.
+
+    Attributes
+    ----------
+    column : str
+        Name of the column.
+    kind : {"sequential", "diverging", "cyclic", "categorical"}
+        What the values are.
+    colormap : napari.utils.Colormap
+        Colours from the lower to the upper limit, grey for NaN.
+    limits : tuple of float
+        Values at both ends; half a step outside the first and the last class.
+    names : tuple of str
+        Of classes, in the order of their colours.
+    text : bool
+        The column holds names, not numbers.
+    """
+
+    column: str
+    kind: Kind
+    colormap: Colormap
+    limits: tuple[float, float]
+    names: tuple[str, ...] = ()
+    text: bool = False
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, column: str) -> Coloring:
+        """Choose colours for a column.
+
+        Parameters
+        ----------
+        table : pandas.DataFrame
+            The table, with ``symmetry`` where angles repeat.
+        column : str
+            The column to be shown.
+
+        Returns
+        -------
+        Coloring
+            Classes for whole numbers and names, a circle for angles, two sides for what has a sign.
+        """
+        values = table[column]
+        if not pd.api.types.is_numeric_dtype(values):
+            if isinstance(values.dtype, pd.CategoricalDtype):  # in their order, so that a new class recolours no other
+                names = tuple(map(str, values.cat.categories))
+            else:
+                names = tuple(sorted({str(value) for value in values.dropna() if value != ""}))
+            return cls(column, "categorical", *_classes(0, max(len(names), 1)), names=names, text=True)
+        numbers = values.to_numpy(float)
+        numbers = numbers[np.isfinite(numbers)]
+        if column == "angle":
+            return cls(column, "cyclic", _colormap("hsv"), _period(table, numbers))
+        if len(numbers) == 0:
+            return cls(column, "sequential", _colormap("viridis"), (0.0, 1.0))
+        low, high = numbers.min(), numbers.max()
+        if high - low < _MOST_CLASSES and (numbers == np.rint(numbers)).all() and column not in ("frame", "atom_id"):
+            names = tuple(str(int(low) + k) for k in range(int(high - low) + 1))
+            return cls(column, "categorical", *_classes(int(low), len(names)), names=names)
+        if column.startswith(("dy", "dx", "strain")) and not column.endswith("_error"):
+            limit = float(np.percentile(np.abs(numbers), 99)) or 1.0
+            return cls(column, "diverging", _colormap("PiYG"), (-limit, limit))
+        low, high = np.percentile(numbers, (1, 99))
+        return cls(column, "sequential", _colormap("viridis"), (float(low), float(high if high > low else low + 1)))
+
+    def levels(self, values: pd.Series) -> NDArray[np.float64]:
+        """Place values between the limits.
+
+        Parameters
+        ----------
+        values : pandas.Series
+            Values of the column.
+
+        Returns
+        -------
+        numpy.ndarray
+            0 to 1, NaN where there is no value.
+        """
+        low, high = self.limits
+        if self.text:
+            numbers = values.astype(object).map({name: k for k, name in enumerate(self.names)}).to_numpy(float)
+        else:
+            numbers = values.to_numpy(float)
+        level = (numbers - low) / (high - low)
+        return level % 1 if self.kind == "cyclic" else np.clip(level, 0, 1)
+
+    def colors(self, values: pd.Series) -> NDArray[np.float64]:
+        """Colour values.
+
+        Parameters
+        ----------
+        values : pandas.Series
+            Values of the column.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n, 4) red, green, blue, opacity from 0 to 1.
+        """
+        return np.asarray(self.colormap.map(self.levels(values)), float)
+
+
+def _colormap(name: str) -> Colormap:
+    known = ensure_colormap(name)
+    return Colormap(known.colors, name=f"{name} with grey", controls=known.controls, nan_color=GREY)
+
+
+def _classes(first: int, count: int) -> tuple[Colormap, tuple[float, float]]:
+    colors = [_PALETTE[(first + k) % len(_PALETTE)] for k in range(count)]
+    return Colormap(colors, name="classes", interpolation="zero", nan_color=GREY), (first - 0.5, first + count - 0.5)
+
+
+def _period(table: pd.DataFrame, angles: NDArray[np.float64]) -> tuple[float, float]:
+    """One turn, or the part of it after which the least symmetric motif looks the same."""
+    order = table["symmetry"].min() if "symmetry" in table else 1
+    period = 2 * np.pi / (order if order >= 1 else 1)
+    start = 0.0 if len(angles) == 0 or angles.min() >= 0 else -period / 2
+    return start, start + period

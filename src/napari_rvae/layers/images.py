@@ -1,0 +1,105 @@
+"""What an image layer holds and where it lies in the world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_rvae.errors import InputDataError
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Layer
+    from numpy.typing import NDArray
+
+
+def image_data(layer: Image) -> Any:
+    """Pixels of an image layer at full resolution, still lazy where they were.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        An image or stack, multiscale or not.
+
+    Returns
+    -------
+    array-like
+        (y, x) or (t, y, x).
+
+    Raises
+    ------
+    InputDataError
+        If the layer has colours or more than three axes.
+    """
+    if layer.rgb:
+        raise InputDataError(f"'{layer.name}' is a colour image: split it (right click, Split RGB) and choose one channel.")
+    if layer.ndim not in (2, 3):
+        raise InputDataError(f"'{layer.name}' has {layer.ndim} axes: choose an image (y, x) or a stack (t, y, x) of it.")
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+def pixel_size(layer: Layer) -> tuple[tuple[float, float], str]:
+    """Size of a pixel in the world, where all of the layer's transformation counts.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        Usually an image.
+
+    Returns
+    -------
+    tuple of float
+        Height and width.
+    str
+        Their unit, such as "nm"; empty where the layer has none.
+    """
+    axes = matrix(layer)[:-1, :-1]
+    height, width = (float(np.linalg.norm(axes[:, axis])) for axis in (-2, -1))
+    unit = layer.units[-1]
+    if layer.units[-2] != unit:
+        height *= float((1 * layer.units[-2]).to(unit).magnitude)
+    return (height, width), "" if str(unit) in ("pixel", "dimensionless") else f"{unit:~}"
+
+
+def transformation(layer: Layer) -> dict[str, Any]:
+    """Place a new layer where another one lies.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        The layer to lie on.
+
+    Returns
+    -------
+    dict
+        Arguments for the new layer.
+    """
+    return {
+        "scale": layer.scale,
+        "translate": layer.translate,
+        "rotate": layer.rotate,
+        "shear": layer.shear,
+        "affine": layer.affine.affine_matrix,
+        "units": layer.units,
+        "axis_labels": layer.axis_labels,
+    }
+
+
+def matrix(layer: Layer) -> NDArray[np.float64]:
+    """Homogeneous matrix from data to world coordinates.
+
+    Parameters
+    ----------
+    layer : napari.layers.Layer
+        Any layer.
+
+    Returns
+    -------
+    numpy.ndarray
+        (ndim + 1, ndim + 1).
+    """
+    origin = np.asarray(layer.data_to_world((0.0,) * layer.ndim))
+    columns = [np.asarray(layer.data_to_world(axis)) - origin for axis in np.eye(layer.ndim)]
+    whole = np.eye(layer.ndim + 1)
+    whole[:-1] = np.column_stack([*columns, origin])
+    return whole

@@ -1,0 +1,131 @@
+"""Cells and arrows: what the atoms' table looks like as labels and vectors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+from napari.layers import Labels, Vectors
+from napari.utils.colormaps import DirectLabelColormap
+
+from napari_rvae.layers.coloring import GREY, LEVELS, Coloring
+from napari_rvae.layers.images import transformation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from napari.components import ViewerModel
+    from napari.layers import Image, Points
+    from numpy.typing import NDArray
+
+
+class _Color(np.ndarray):  # type: ignore[type-arg]
+    """A colour that turns into a tuple quickly: napari does so twice for each of 100 000 labels."""
+
+    rgba: tuple[float, ...]
+
+    def __iter__(self) -> Iterator[float]:
+        return iter(self.rgba)
+
+
+def _color(rgba: Any) -> _Color:
+    color = np.array(rgba, float).view(_Color)
+    color.rgba = tuple(color.tolist())
+    return color
+
+
+def cell_colormap(table: pd.DataFrame, coloring: Coloring) -> DirectLabelColormap:
+    """Colour the label ``atom_id + 1`` by the atom's value, in at most 256 colours.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        ``atom_id`` and the column of `coloring`.
+    coloring : Coloring
+        The colours, the same as on the points.
+
+    Returns
+    -------
+    napari.utils.colormaps.DirectLabelColormap
+        For the labels of `napari_rvae.latent.cell_labels`.
+    """
+    palette = [_color(rgba) for rgba in coloring.colormap.map(np.linspace(0, 1, LEVELS))] + [_color(GREY)]
+    level = np.nan_to_num(coloring.levels(table[coloring.column]) * (LEVELS - 1), nan=LEVELS)
+    labels = (table["atom_id"].to_numpy(np.int64) + 1).tolist()
+    colors: dict[int | None, Any] = dict(zip(labels, map(palette.__getitem__, np.rint(level).astype(int).tolist()), strict=True))
+    nothing = _color((0, 0, 0, 0))
+    colors |= {None: nothing, 0: nothing}
+    # the constructor looks at every colour anew, .7 s for 100 000 of them
+    return DirectLabelColormap(color_dict={None: nothing, 0: nothing}).model_copy(update={"color_dict": colors})
+
+
+def add_cells(viewer: ViewerModel, cells: NDArray[np.int32], points: Points, image: Image) -> Labels:
+    """Show cells as a labels layer on the image.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Where the layer is added.
+    cells : numpy.ndarray
+        ``atom_id + 1`` in every pixel of the cell, 0 elsewhere.
+    points : napari.layers.Points
+        The atoms, for the name.
+    image : napari.layers.Image
+        The image, for the place.
+
+    Returns
+    -------
+    napari.layers.Labels
+        A new layer.
+    """
+    return viewer.add_labels(cells, name=f"{points.name} cells", opacity=0.5, **transformation(image))
+
+
+def add_arrows(viewer: ViewerModel, table: pd.DataFrame, points: Points, kind: Literal["angle", "offset"], length: float) -> Vectors:
+    """Show angles or offsets as arrows.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Where the layer is added.
+    table : pandas.DataFrame
+        The atoms with their results, in the data coordinates of `points`; rows without a value get no arrow.
+    points : napari.layers.Points
+        The atoms, for name and place.
+    kind : {"angle", "offset"}
+        Directions of one length, or offsets, enlarged as a whole until they can be seen.
+    length : float
+        Of a typical arrow, in pixels.
+
+    Returns
+    -------
+    napari.layers.Vectors
+        A new layer; the factor by which offsets are enlarged is in its name.
+    """
+    columns = {"angle": ["angle"], "offset": ["dy", "dx"]}[kind]
+    table = table.dropna(subset=columns)
+    if kind == "angle":
+        angle = table["angle"].to_numpy(float)
+        steps, factor, name = np.column_stack([np.sin(angle), np.cos(angle)]), length, "angles"
+    else:
+        steps = table[columns].to_numpy(float)
+        typical = float(np.median(np.linalg.norm(steps, axis=1))) if len(steps) else 0.0
+        factor = max(round(length / typical), 1) if typical else 1
+        name = f"offsets x {factor}"
+    arrows = np.zeros((len(table), 2, points.ndim))
+    arrows[:, 0, -2:] = table[["y", "x"]].to_numpy(float)
+    if points.ndim == 3:
+        arrows[:, 0, 0] = table["frame"].to_numpy(float)
+    arrows[:, 1, -2:] = steps
+    coloring = Coloring.of(table, "angle") if kind == "angle" and len(table) else None
+    return viewer.add_vectors(
+        arrows,
+        name=f"{points.name} {name}",
+        length=factor,
+        edge_width=length / 8,
+        edge_color="white" if coloring is None else coloring.colors(table["angle"]),
+        vector_style="arrow",
+        features=pd.DataFrame({"atom_id": table["atom_id"].to_numpy()}),
+        **transformation(points),
+    )
