@@ -19,7 +19,7 @@ PRIOR = 4.0  # log odds that a site of the lattice is occupied
 CLOSEST = 2.0  # no two atoms nearer, in sigmas
 
 
-def find_columns(detection: Detection, *, lattice: bool = True, stop: Callable[[], bool] | None = None) -> tuple[Fits, NDArray[np.bool_]]:
+def find_columns(detection: Detection, *, stop: Callable[[], bool] | None = None) -> tuple[Fits, NDArray[np.bool_]]:
     """Fit all atoms of a prepared image: those that stand out, then those that become visible once these are known.
 
     Returns
@@ -35,11 +35,10 @@ def find_columns(detection: Detection, *, lattice: bool = True, stop: Callable[[
     for last in (False, True):
         clean, left = clean_response(detection, fits)
         spacing = nearest_neighbor_distance(fits.values[:, :2])
-        sites = lattice_sites(clean, detection.sigma, spacing) if lattice else None
+        sites = lattice_sites(clean, detection.sigma, spacing) if detection.period else None
         positions = fits.values[:, :2]
         snr = clean_at(clean, positions)
-        if sites is not None:
-            accepted = sites.positions[_occupied(sites)]
+        accepted = sites.positions[_occupied(sites)] if sites is not None else np.zeros((0, 2))
         keep = snr > detection.threshold
         positions = _apart([positions[keep], accepted, _left_over(detection, left)], CLOSEST * detection.sigma)
         fits = fit_atoms(detection, positions, thorough=last, stop=stop)

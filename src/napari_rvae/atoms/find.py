@@ -10,11 +10,10 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, maximum_filter
 
-from napari_rvae.atoms.scale import Array, Frame, Noise, estimate_contrast, estimate_noise, standard_frame
+from napari_rvae.atoms.scale import Array, Frame, Noise, estimate_contrast, estimate_noise, lattice_period, standard_frame
 from napari_rvae.settings import FindSettings
 
 LOWEST = 2.0  # maxima below are never candidates
-ALONE = 4.5  # white noise has about one maximum per megapixel above
 
 
 @dataclass(frozen=True)
@@ -29,6 +28,8 @@ class Detection:
         Its noise.
     sigma : float
         Width of an atom, pixels.
+    period : float or None
+        Distance of lattice planes, pixels; None where there is no lattice.
     response, error : numpy.ndarray
         float32 (y, x): filter response in standard deviations of its noise, and that of an amplitude.
     maxima, heights : numpy.ndarray
@@ -40,6 +41,7 @@ class Detection:
     frame: Frame
     noise: Noise
     sigma: float
+    period: float | None
     response: Array
     error: Array
     maxima: NDArray[np.float64]
@@ -84,15 +86,40 @@ def prepare(image: Any, settings: FindSettings | None = None) -> Detection:
 def detect(frame: Frame, settings: FindSettings) -> Detection:
     """`prepare` for an image that is already in standard units."""
     noise = estimate_noise(frame.pixels)
-    sigma = settings.sigma or estimate_sigma(frame, noise, settings)
+    period = lattice_period(frame.pixels, noise)
+    sigma = settings.sigma or estimate_sigma(frame, noise, settings, period is None)
     response, error = filter_response(frame.pixels, noise, sigma)
     contrast = settings.contrast if settings.contrast != "auto" else estimate_contrast(response)
     if contrast == "dark":
         frame, noise, response = frame.inverted(), replace(noise, gain=-noise.gain), -response
+    if period is None:
+        texture = texture_noise(response, sigma)
+        response, error = response / texture, error * texture
     separation = 0.5 * settings.spacing if settings.spacing else 1.5 * sigma
     maxima, heights = find_maxima(response, LOWEST, separation, frame.invalid)
-    threshold = settings.threshold if settings.threshold is not None else ALONE
-    return Detection(frame, noise, sigma, response, error, maxima, heights, threshold)
+    threshold = settings.threshold if settings.threshold is not None else rare(sigma)
+    return Detection(frame, noise, sigma, period, response, error, maxima, heights, threshold)
+
+
+def texture_noise(response: Array, sigma: float) -> Array:
+    """How much rougher than its noise an image without a lattice is around every pixel, at least 1.
+
+    Atoms are bright: what is dark shows how much a structureless background varies at their scale.
+    """
+    dark = np.minimum(response, 0)
+    rough = gaussian_filter(dark * dark, 12 * sigma, truncate=2)
+    return np.maximum(np.sqrt(2 * rough), 1).astype(np.float32)
+
+
+def rare(sigma: float) -> float:
+    """Height above which smoothed white noise has one maximum in two megapixels.
+
+    Maxima of a Gaussian field above t have a density of ``t exp(-t^2 / 2) / ((2 pi)^1.5 2 sigma^2)`` where its
+    correlation falls off as ``exp(-r^2 / (4 sigma^2))`` (Adler, The Geometry of Random Fields, 1981).
+    """
+    height = np.linspace(2.5, 7, 451)
+    density = height * np.exp(-(height**2) / 2) / ((2 * np.pi) ** 1.5 * sigma**2)  # surroundings make it twice as rough
+    return float(height[np.argmax(density < 0.5e-6)])
 
 
 def filter_response(
@@ -161,37 +188,44 @@ def find_maxima(
     return where[order].astype(np.float64), heights[order]
 
 
-def estimate_sigma(frame: Frame, noise: Noise, settings: FindSettings) -> float:
+def estimate_sigma(frame: Frame, noise: Noise, settings: FindSettings, isolated: bool) -> float:
     """Width of an atom: of the mean patch around candidates chosen on the other half of the pixels.
 
     Starts at the finest scale and goes on to the first at which something stands out of the noise.
     """
     pixels = frame.pixels[:2048, :2048]
     sign = -1 if settings.contrast == "dark" else 1
-    sigma = 0.2 * settings.spacing if settings.spacing else 1.0
-    largest = min(pixels.shape) / 12
-    best = sigma
-    while sigma < largest:
-        width, count = _mean_width(sign * pixels, noise, sigma, settings)
-        if count >= 3 and width > 0:
-            for _ in range(4):
-                previous, sigma = sigma, float(np.clip(width, 0.6, largest))
-                width, count = _mean_width(sign * pixels, noise, sigma, settings)
-                if count < 3 or not width > 0 or abs(width - sigma) < 0.02 * sigma:
-                    break
+    start = 0.2 * settings.spacing if settings.spacing else 1.0
+    largest = min(pixels.shape) / 20
+    for scale in start * 1.4 ** np.arange(20):
+        if scale > largest:
+            break
+        sigma = float(scale)
+        for _ in range(6):
+            previous = sigma
+            width, count = _mean_width(sign * pixels, noise, sigma, settings, isolated)
+            if count < 3 or not 0.5 < width < largest:
+                break
+            sigma = width
+            if abs(sigma - previous) < 0.02 * sigma:
+                return sigma
+        else:
             return sigma
-        best, sigma = sigma, 1.5 * sigma
-    return 2.0 if best >= largest / 1.5 else best
+    return float(start * 2)
 
 
-def _mean_width(pixels: Array, noise: Noise, sigma: float, settings: FindSettings) -> tuple[float, int]:
+def _mean_width(
+    pixels: Array, noise: Noise, sigma: float, settings: FindSettings, isolated: bool
+) -> tuple[float, int]:
     """Width of a Gaussian fitted to the mean patch at scale `sigma`, and how many candidates made it."""
     rows, columns = np.indices(pixels.shape, sparse=True)
     chosen = (rows + columns) % 2 == 0
     smooth = gaussian_filter(pixels, 3 * sigma)
     half = np.where(chosen, 2 * (pixels - smooth), 0).astype(np.float32)
-    response = filter_response(half, noise, sigma)[0] / np.float32(np.sqrt(2))
-    maxima, _ = find_maxima(response, ALONE, 0.5 * settings.spacing if settings.spacing else 2 * sigma)
+    response = filter_response(half, noise, sigma, mean=pixels)[0] / np.float32(np.sqrt(2))
+    if isolated:
+        response /= texture_noise(response, sigma)
+    maxima, _ = find_maxima(response, rare(sigma), 0.5 * settings.spacing if settings.spacing else 2 * sigma)
     radius = int(np.ceil(max(6 * sigma, 6)))
     inside = np.all((maxima >= radius) & (maxima < np.array(pixels.shape) - radius), axis=1)
     centers = maxima[inside].astype(int)[:4000]

@@ -13,8 +13,11 @@ from scipy.ndimage import gaussian_filter, median_filter, uniform_filter
 from napari_rvae.errors import InputDataError
 
 Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
 SMALLEST_SIDE = 16
 BLOCK = 512
+FEW_PERIODS = 12
+LEAST = 4e-6  # variance, standard units: below 0.2 % of the range nothing counts, however little noise there is
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def estimate_noise(pixels: Array) -> Noise:
     if good.sum() > 3 and np.ptp(x[good]) > 1e-6:
         weight = 1 / np.maximum(y[good], 1e-9)
         gain, floor = np.polyfit(x[good], y[good], 1, w=weight)
-    least = max(0.25 * float(y[good].min()) if good.any() else 0.0, 1e-6)
+    least = max(0.25 * float(y[good].min()) if good.any() else 0.0, LEAST)
     rows, columns = _line_noise(tile)
     return Noise(float(gain), float(floor), least, rows, columns)
 
@@ -192,20 +195,55 @@ def _high_pass(pixels: Array) -> Array:
 
 
 def _line_noise(tile: Array) -> tuple[Array, Array]:
-    window = np.outer(np.hanning(tile.shape[0]), np.hanning(tile.shape[1])).astype(np.float32)
-    power = np.abs(scipy.fft.rfft2((tile - tile.mean()) * window)) ** 2
-    ky, kx = np.abs(np.fft.fftfreq(tile.shape[0])), np.fft.rfftfreq(tile.shape[1])
-    high_y, high_x = ky > 0.36, kx > 0.36
-    white = float(power[high_y][:, high_x].mean()) + 1e-30
+    power, ky, kx = power_spectrum(tile)
+    high_y, high_x = np.abs(ky) > 0.36, kx > 0.36
+    white = float(power[high_y][:, high_x].mean())
     rows = power[high_y].mean(0) / white - 1
-    half = power[:, high_x].mean(1)[: tile.shape[0] // 2 + 1] / white - 1
-    return _excess(rows), _excess(half)
+    columns = power[:, high_x].mean(1)[: tile.shape[0] // 2 + 1] / white - 1
+    return _excess(rows), _excess(columns)
 
 
 def _excess(power: Array) -> Array:
     """Smooth a measured excess and drop what is not significant."""
     smooth = gaussian_filter(power, 1.0, mode="nearest")
     return np.where(smooth > 0.5, smooth, 0).astype(np.float32)
+
+
+def power_spectrum(tile: Array) -> tuple[Array, Floats, Floats]:
+    """Power of a tile and its frequencies (cycles per pixel), per pixel of noise, at least that of `LEAST`."""
+    window = np.outer(np.hanning(tile.shape[0]), np.hanning(tile.shape[1])).astype(np.float32)
+    power = np.abs(scipy.fft.rfft2((tile - tile.mean()) * window)) ** 2 / float((window**2).sum())
+    ky, kx = np.fft.fftfreq(tile.shape[0]), np.fft.rfftfreq(tile.shape[1])
+    corner = power[np.abs(ky) > 0.36][:, kx > 0.36]
+    return power + np.float32(max(0.0, LEAST - float(corner.mean()))), ky, kx
+
+
+def lattice_period(pixels: Array, noise: Noise) -> float | None:
+    """Distance of the strongest lattice planes, pixels; None where no frequency stands out of its ring.
+
+    Noise and randomly placed atoms spread their power over a ring with a median of ln 2 times the mean and a largest
+    value of some 12 times; a Bragg spot is hundreds of times above.
+    """
+    tile = pixels[:2048, :2048]
+    power, ky, kx = power_spectrum(tile)
+    power /= noise.spectrum(ky[:, None], kx[None, :])
+    axes = (np.abs(kx)[None, :] * tile.shape[1] < 2.5) | (np.abs(ky)[:, None] * tile.shape[0] < 2.5)
+    side = min(tile.shape)
+    ring = np.round(np.hypot(ky[:, None], kx[None, :]) * side).astype(int)
+    ring[axes | (ring > 0.45 * side) | (ring < 3)] = 0
+    order = np.argsort(ring, axis=None, kind="stable")
+    starts = np.searchsorted(ring.ravel()[order], np.arange(1, int(0.45 * side) + 2))
+    parts = np.split(power.ravel()[order], starts)[1:-1]
+    median = np.array([np.median(part) if len(part) else 0 for part in parts]) / np.log(2)
+    highest = np.array([part.max() if len(part) else 0 for part in parts])
+    smooth = median_filter(median, 7, mode="nearest")
+    # few periods have few samples in their ring, and slow changes of the background look alike
+    radius = np.arange(1, len(parts) + 1)
+    limit = np.where(radius < FEW_PERIODS, 150, 45)
+    found = (highest > limit * smooth) & (smooth > 0) & (radius > 5)
+    if not found.any():
+        return None
+    return side / float(radius[np.argmax(np.where(found, highest, 0))])
 
 
 def estimate_contrast(response: Array) -> Literal["bright", "dark"]:
