@@ -3,17 +3,28 @@
 from napari_rvae.io.files import check_outputs, replacing, written_together
 from napari_rvae.io.images import ImageData, load_image, load_patches, load_vector, looks_like_patches
 from napari_rvae.io.microscopes import get_reader
-from napari_rvae.io.recipes import FileRecord, Recipe
-from napari_rvae.io.tables import add_physical_positions, column_units, load_atoms, load_table, save_table
+from napari_rvae.io.recipes import FileRecord, Recipe, inline_atoms
+from napari_rvae.io.tables import (
+    add_physical_positions,
+    as_atoms,
+    check_table_name,
+    column_units,
+    load_atoms,
+    load_table,
+    save_table,
+)
 
 __all__ = [
     "FileRecord",
     "ImageData",
     "Recipe",
     "add_physical_positions",
+    "as_atoms",
     "check_outputs",
+    "check_table_name",
     "column_units",
     "get_reader",
+    "inline_atoms",
     "load_atoms",
     "load_image",
     "load_patches",

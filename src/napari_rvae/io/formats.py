@@ -202,17 +202,17 @@ def read_with_plugins(path: Path, part: str) -> Found:
             f"nothing here reads {path.suffix or 'files without an ending'} ({path.name}); "
             "install a napari plugin that does, or convert it to TIFF"
         )
-    layers = npe2.read([str(path)], stack=False)
-    for layer in layers:
-        data, shown, kind = (*layer, *({}, "image")[len(layer) - 1 :])
-        if kind == "image":
-            data = data[0] if isinstance(data, (list, tuple)) else data  # the finest level of a pyramid
-            color = bool(shown.get("rgb", False))
-            scale, units = shown.get("scale"), shown.get("units")
-            if scale is None or units is None:
-                return Found(data, color=color)
-            unit = units if isinstance(units, str) else str(units[-1])
-            return with_scale(data, (float(scale[-2]), float(scale[-1])), unit, color=color)
+    layers: Any = npe2.read([str(path)], stack=False)
+    for data, *rest in layers:
+        shown = rest[0] if rest else {}
+        if (rest[1] if len(rest) > 1 else "image") != "image":
+            continue
+        data = data[0] if isinstance(data, (list, tuple)) else data
+        color, scale, units = bool(shown.get("rgb", False)), shown.get("scale"), shown.get("units")
+        if scale is None or units is None:
+            return Found(data, color=color)
+        unit = units if isinstance(units, str) else str(units[-1])
+        return with_scale(data, (float(scale[-2]), float(scale[-1])), unit, color=color)
     raise InputDataError(f"{path.name} holds no image")
 
 

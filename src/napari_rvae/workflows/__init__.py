@@ -1,0 +1,20 @@
+"""The steps put together: from an image or ready-made patches to a table, a model and a recipe."""
+
+from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
+from napari_rvae.workflows.encoding import encode_image, encode_patches
+from napari_rvae.workflows.expressions import atoms_where
+from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
+from napari_rvae.workflows.repeating import repeat
+
+__all__ = [
+    "Analysis",
+    "AverageResult",
+    "analyze_image",
+    "analyze_patches",
+    "atoms_where",
+    "average_image",
+    "average_patches",
+    "encode_image",
+    "encode_patches",
+    "repeat",
+]

@@ -1,0 +1,104 @@
+"""A trained model applied to other images and patches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from napari_rvae.io import ImageData, add_physical_positions
+from napari_rvae.settings import FindSettings, PatchSettings
+from napari_rvae.workflows.steps import Progress, Stop, atoms_of, chosen_patches, scaled
+
+if TYPE_CHECKING:
+    from napari_rvae.models import Model
+
+
+def encode_image(
+    model: Model,
+    image: ImageData,
+    find: FindSettings | None = None,
+    *,
+    atoms: pd.DataFrame | None = None,
+    where: str | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> pd.DataFrame:
+    """Apply a trained model to every atom of another image.
+
+    Parameters
+    ----------
+    model : Model
+        A trained model.
+    image : ImageData
+        Image or stack. Where both images have a scale, patches cover the same physical size as in training.
+    find : FindSettings, optional
+        How atoms are found.
+    atoms : DataFrame, optional
+        Atoms table to use instead.
+    where : str, optional
+        Expression that chooses the atoms.
+    progress, stop : callable, optional
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    DataFrame
+        Latent table.
+
+    Raises
+    ------
+    RVAEError
+        A child of it that says what is wrong with image, atoms or model.
+    Stopped
+        If `stop` said so.
+    """
+    from napari_rvae.latent import encode
+
+    table = atoms_of(image, find or FindSettings(), atoms, scaled(progress, 0, 0.3), stop)
+    settings = _patch_settings(model, image)
+    patches = chosen_patches(image, table, settings, where, scaled(progress, 0.3, 0.5), stop)
+    latent = encode(model, patches, atoms=table, progress=scaled(progress, 0.5, 1), stop=stop)
+    return add_physical_positions(latent, image.pixel_size, image.unit)
+
+
+def encode_patches(
+    model: Model, source: ImageData, *, progress: Progress | None = None, stop: Stop | None = None
+) -> pd.DataFrame:
+    """Apply a trained model to ready-made patches.
+
+    Parameters
+    ----------
+    model : Model
+        A trained model.
+    source : ImageData
+        (n, h, w) or (n, channels, h, w).
+    progress, stop : callable, optional
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    DataFrame
+        One row per patch, in order.
+
+    Raises
+    ------
+    RVAEError
+        A child of it that says what is wrong with patches or model.
+    Stopped
+        If `stop` said so.
+    """
+    from napari_rvae.latent import encode
+    from napari_rvae.patches import patches_from_array
+
+    patches = patches_from_array(source.data, _patch_settings(model, source))
+    return encode(model, patches, progress=progress, stop=stop)
+
+
+def _patch_settings(model: Model, image: ImageData) -> PatchSettings:
+    """Cut as in training; the same size in nm where both images have one."""
+    noted = dict(model.recipe.get("patch", {}))
+    before, now = model.recipe.get("pixel_size"), image.pixel_size
+    if noted.get("size") and before and now and model.recipe.get("unit") == image.unit:
+        noted["size"] = round(noted["size"] * before[-1] / now[-1])
+    return PatchSettings(**noted)

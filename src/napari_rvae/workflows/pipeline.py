@@ -1,0 +1,278 @@
+"""One image, or one set of patches, from the file to the table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.io import (
+    FileRecord,
+    ImageData,
+    Recipe,
+    add_physical_positions,
+    check_outputs,
+    column_units,
+    inline_atoms,
+    save_table,
+    written_together,
+)
+from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
+from napari_rvae.workflows.steps import Progress, Stop, atoms_of, chosen_patches, dumped, scaled
+
+if TYPE_CHECKING:
+    from napari_rvae.models import Model
+    from napari_rvae.patches import Patches
+    from napari_rvae.training import TrainingReport
+
+ANALYSIS_FILES = ("latent.csv", "model.safetensors", "recipe.json", "summary.png")
+_LEFT_OUT = ("edge", "unsupported")  # flags of atoms that are encoded but not learned from
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """A trained model and what it says about every atom.
+
+    Parameters
+    ----------
+    source : ImageData
+        The image or the patches.
+    atoms : DataFrame or None
+        Atoms table; None for ready-made patches.
+    patches : Patches
+        What was encoded.
+    model : Model
+        The trained model.
+    table : DataFrame
+        Latent table.
+    recipe : Recipe
+        How it was made.
+    losses : DataFrame
+        ``epoch``, ``loss``, ``held_out``.
+    """
+
+    source: ImageData
+    atoms: pd.DataFrame | None
+    patches: Patches
+    model: Model
+    table: pd.DataFrame
+    recipe: Recipe
+    losses: pd.DataFrame
+
+    def save(self, folder: str | os.PathLike[str], force: bool = False) -> None:
+        """Write table, model, recipe and summary.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            Where to; made if it is not there.
+        force : bool
+            Replace existing results.
+
+        Raises
+        ------
+        OutputError
+            If there are results already, or it cannot be written there.
+        """
+        from napari_rvae.workflows.summary import analysis_summary
+
+        target = Path(folder)
+        check_outputs([target / name for name in ANALYSIS_FILES], force)
+        picture = analysis_summary(self)
+        with written_together(target) as place:
+            save_table(self.table, place / "latent.csv")
+            self.model.save(place / "model.safetensors")
+            self.recipe.save(place / "recipe.json")
+            picture.save(place / "summary.png")
+
+
+def analyze_image(
+    image: ImageData,
+    find: FindSettings | None = None,
+    patch: PatchSettings | None = None,
+    training: TrainSettings | None = None,
+    *,
+    atoms: pd.DataFrame | None = None,
+    atoms_file: str | os.PathLike[str] | None = None,
+    where: str | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    keep: Stop | None = None,
+    report: Callable[[TrainingReport], None] | None = None,
+) -> Analysis:
+    """Find atoms, cut patches, train a model and encode every atom.
+
+    Parameters
+    ----------
+    image : ImageData
+        Image or stack.
+    find, patch, training : settings, optional
+        Of each step.
+    atoms : DataFrame, optional
+        Atoms table to use instead of finding atoms.
+    atoms_file : str or path-like, optional
+        The file that `atoms` come from, noted in the recipe; without it the recipe holds the atoms themselves.
+    where : str, optional
+        Expression that chooses the atoms, such as ``sublattice == 0``; the others stay in the table without values.
+    progress, stop : callable, optional
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+    keep : callable, optional
+        Asked whether to end the training early and go on with what was learned so far.
+    report : callable, optional
+        Handed every report of the training.
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    RVAEError
+        A child of it that says what is wrong with image, atoms or settings.
+    Stopped
+        If `stop` said so.
+    """
+    from napari_rvae.latent import encode
+
+    find, patch, training = find or FindSettings(), patch or PatchSettings(), training or TrainSettings()
+    inputs = {"image": FileRecord.of(image)}
+    if atoms is not None and atoms_file is not None:
+        inputs["atoms"] = FileRecord.of(atoms_file)
+    table = atoms_of(image, find, atoms, scaled(progress, 0, 0.1), stop)
+    patches = chosen_patches(image, table, patch, where, scaled(progress, 0.1, 0.15), stop)
+    learned_from, told = _learned_from(patches, table), scaled(progress, 0.15, 0.9)
+    model, losses = _trained(patches, training, learned_from, told, stop, keep=keep, report=report)
+    latent = encode(model, patches, atoms=table, progress=scaled(progress, 0.9, 1), stop=stop)
+    latent = add_physical_positions(latent, image.pixel_size, image.unit)
+    recipe = Recipe(
+        command="run",
+        inputs=inputs,
+        atoms=inline_atoms(table) if atoms is not None and atoms_file is None else None,
+        where=where,
+        settings=dumped(find=find, patch=patch, train=training),
+        used=_used(model, patches, image),
+        units=column_units(latent, image.unit),
+    )
+    return Analysis(image, table, patches, model, latent, recipe, losses)
+
+
+def analyze_patches(
+    source: ImageData,
+    patch: PatchSettings | None = None,
+    training: TrainSettings | None = None,
+    *,
+    labels: NDArray[Any] | None = None,
+    condition: NDArray[Any] | None = None,
+    files: Mapping[str, str | os.PathLike[str]] | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> Analysis:
+    """Train a model on ready-made patches and encode each of them.
+
+    Parameters
+    ----------
+    source : ImageData
+        (n, h, w) or (n, channels, h, w).
+    patch, training : settings, optional
+        Of each step.
+    labels : ndarray of int, (n,), optional
+        Class of each patch, -1 where it is not known.
+    condition : ndarray, (n,) or (n, k), optional
+        What conditional models are given.
+    files : dict, optional
+        Where ``labels`` and ``condition`` come from, noted in the recipe.
+    progress, stop : callable, optional
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    RVAEError
+        A child of it that says what is wrong with patches, labels or settings.
+    Stopped
+        If `stop` said so.
+    """
+    from napari_rvae.latent import encode
+    from napari_rvae.patches import patches_from_array
+
+    patch, training = patch or PatchSettings(), training or TrainSettings()
+    patches = patches_from_array(source.data, patch)
+    everyone = np.ones(len(patches), bool)
+    inputs = {"patches": FileRecord.of(source)} | {name: FileRecord.of(file) for name, file in (files or {}).items()}
+    model, losses = _trained(patches, training, everyone, scaled(progress, 0, 0.9), stop, labels, condition)
+    latent = encode(model, patches, progress=scaled(progress, 0.9, 1), stop=stop)
+    recipe = Recipe(
+        command="train",
+        inputs=inputs,
+        settings=dumped(patch=patch, train=training),
+        used=_used(model, patches, source),
+        units=column_units(latent),
+    )
+    return Analysis(source, None, patches, model, latent, recipe, losses)
+
+
+def _learned_from(patches: Patches, atoms: pd.DataFrame) -> NDArray[np.bool_]:
+    """Mask of the patches to train on: complete, and around atoms that are beyond doubt."""
+    mask = ~patches.edge
+    if "flag" in atoms:
+        mask &= ~np.isin(patches.atom_id, atoms.loc[atoms["flag"].isin(_LEFT_OUT), "atom_id"])
+    if not mask.any():
+        raise InputDataError(
+            f"all {len(patches)} patches of {patches.size} px reach beyond the image; choose a smaller --patch"
+        )
+    return np.asarray(mask)
+
+
+def _trained(
+    patches: Patches,
+    settings: TrainSettings,
+    mask: NDArray[np.bool_],
+    progress: Progress | None,
+    stop: Stop | None,
+    labels: NDArray[Any] | None = None,
+    condition: NDArray[Any] | None = None,
+    keep: Stop | None = None,
+    report: Callable[[TrainingReport], None] | None = None,
+) -> tuple[Model, pd.DataFrame]:
+    from napari_rvae.training import train
+
+    def ends() -> bool:
+        return (stop is not None and stop()) or (keep is not None and keep())
+
+    losses, model = [], None
+    chosen = patches if mask.all() else patches.select(mask)
+    for one in train(chosen, settings, labels=labels, condition=condition, stop=ends):
+        if stop is not None and stop():
+            raise Stopped("Stopped while training; nothing was kept.")
+        model = one.model
+        if one.loss is not None:
+            losses.append((one.epoch, one.loss, one.held_out))
+        if report is not None:
+            report(one)
+        if progress is not None:
+            progress(min(one.epoch / max(one.epochs, 1), 1.0), one.message)
+    if model is None:
+        raise InputDataError("the training gave no model")
+    curve = pd.DataFrame(losses, columns=["epoch", "loss", "held_out"]).drop_duplicates("epoch", keep="last")
+    return model, curve.reset_index(drop=True)
+
+
+def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
+    """Note what the settings left open; in the model too, for images that it is applied to later."""
+    model.recipe |= {
+        "patch": patches.settings.model_dump(mode="json"),
+        "pixel_size": source.pixel_size,
+        "unit": source.unit,
+    }
+    noted = ("device", "threads", "epochs", "batch_size", "patch", "pixel_size", "unit")
+    return {name: model.recipe[name] for name in noted if name in model.recipe}

@@ -1,0 +1,156 @@
+"""What every workflow begins with: the atoms of an image and the patches around them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from pydantic import BaseModel
+
+from napari_rvae.errors import InputDataError
+from napari_rvae.io import ImageData
+from napari_rvae.settings import FindSettings, PatchSettings
+from napari_rvae.workflows.expressions import atoms_where
+
+if TYPE_CHECKING:
+    from napari_rvae.patches import Patches
+
+Progress = Callable[[float, str], None]
+Stop = Callable[[], bool]
+
+
+def atoms_of(
+    image: ImageData, find: FindSettings, given: pd.DataFrame | None, progress: Progress | None, stop: Stop | None
+) -> pd.DataFrame:
+    """Find atoms, or make sure that those given lie in the image.
+
+    Parameters
+    ----------
+    image : ImageData
+        Image or stack.
+    find : FindSettings
+        How atoms are found.
+    given : DataFrame or None
+        Atoms table to use instead.
+    progress, stop : callable or None
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    DataFrame
+        Atoms table.
+
+    Raises
+    ------
+    InputDataError
+        If there are no atoms, or some given ones lie outside.
+    Stopped
+        If `stop` said so.
+    """
+    from napari_rvae.atoms import find_atoms
+
+    pixels = image.data if image.channel_axis is None else image.data[0]  # atoms are found in the first channel
+    if given is None:
+        atoms = find_atoms(pixels, find, progress=progress, stop=stop)
+        if atoms.empty:
+            raise InputDataError(f"no atoms were found in {image.name}; lower the threshold or give the spacing")
+        return atoms
+    frames = pixels.shape[:-2]
+    if bool(frames) != ("frame" in given):
+        raise InputDataError("a stack needs a column frame in its atoms, a single image must not have one")
+    limits = {"y": pixels.shape[-2], "x": pixels.shape[-1], **({"frame": frames[0]} if frames else {})}
+    for column, length in limits.items():
+        outside = ~given[column].between(-0.5, length - 0.5)
+        if outside.any():
+            raise InputDataError(
+                f"{outside.sum()} atoms lie outside the image ({column} must be below {length}); "
+                "are x and y exchanged, or in nm?"
+            )
+    return given
+
+
+def chosen_patches(
+    image: ImageData,
+    atoms: pd.DataFrame,
+    settings: PatchSettings,
+    where: str | None,
+    progress: Progress | None,
+    stop: Stop | None,
+) -> Patches:
+    """Cut patches around the atoms that an expression chooses.
+
+    Parameters
+    ----------
+    image : ImageData
+        Image or stack.
+    atoms : DataFrame
+        Atoms table.
+    settings : PatchSettings
+        How patches are cut.
+    where : str or None
+        Expression on the atoms table.
+    progress, stop : callable or None
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    Patches
+        One per chosen atom.
+
+    Raises
+    ------
+    InputDataError
+        If no atom is chosen, or patches cannot be cut.
+    Stopped
+        If `stop` said so.
+    """
+    from napari_rvae.patches import extract_patches
+
+    chosen = atoms[atoms_where(atoms, where)]
+    if chosen.empty:
+        raise InputDataError(f"no atom satisfies {where!r}")
+    return extract_patches(
+        image.data,
+        chosen,
+        settings,
+        channel_axis=image.channel_axis,
+        pixel_size=image.pixel_size,
+        progress=progress,
+        stop=stop,
+    )
+
+
+def scaled(progress: Progress | None, start: float, end: float) -> Progress | None:
+    """Let a step report its own fraction as a part of the whole.
+
+    Parameters
+    ----------
+    progress : callable or None
+        Of the whole.
+    start, end : float
+        Fractions of the whole at which the step begins and ends.
+
+    Returns
+    -------
+    callable or None
+        For the step.
+    """
+    if progress is None:
+        return None
+    return lambda fraction, text: progress(start + (end - start) * fraction, text)
+
+
+def dumped(**steps: BaseModel) -> dict[str, dict[str, Any]]:
+    """Write settings of several steps as a recipe holds them.
+
+    Parameters
+    ----------
+    **steps : settings
+        By the name of the step.
+
+    Returns
+    -------
+    dict of dict
+    """
+    return {name: settings.model_dump(mode="json") for name, settings in steps.items()}

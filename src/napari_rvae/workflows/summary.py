@@ -1,0 +1,113 @@
+"""The summary picture: what a result looks like at a glance, drawn without a display."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from napari_rvae.workflows.drawing import curve_panel, image_panel, page, scatter_panel, tile_panel
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from napari_rvae.io import ImageData
+    from napari_rvae.models import Model
+    from napari_rvae.workflows.averaging import AverageResult
+    from napari_rvae.workflows.pipeline import Analysis
+
+_TILES = 8  # patches or averages along a side
+_STEPS = 7  # of the manifold along each latent
+
+
+def analysis_summary(analysis: Analysis) -> Image:
+    """Draw atoms in the image (or patches and their reconstructions), the manifold, the latents and the loss.
+
+    Parameters
+    ----------
+    analysis : Analysis
+        A result.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB.
+    """
+    table, used, settings = analysis.table, analysis.recipe.used, analysis.recipe.settings["train"]
+    encoded = table.dropna(subset=["z1"])
+    turned = "angle" in encoded and float(encoded["angle"].std()) > 0
+    color = "class" if "class" in encoded else "angle" if turned else "reconstruction_error"
+    if analysis.atoms is not None:
+        pixels, shown = _first_frame(analysis.source, table)
+        top = [image_panel(pixels, shown, column) for column in ("z1", "angle" if turned else "reconstruction_error")]
+    else:
+        first = np.arange(min(_TILES**2, len(analysis.patches)))
+        top = [
+            tile_panel(analysis.patches.data[first, 0], "the first patches"),
+            tile_panel(_reconstructed(analysis, first), "the same, decoded from latents and pose"),
+        ]
+    second = "z2" if "z2" in encoded else color
+    bottom = [
+        tile_panel(_manifold(analysis.model, encoded), "decoded: z1 to the right, z2 downwards"),
+        scatter_panel(encoded, "z1", second, color),
+        curve_panel(analysis.losses),
+    ]
+    title = f"{analysis.source.name}: {settings['model']}, {len(encoded)} of {len(table)} encoded"
+    detail = f"{used.get('epochs', '?')} epochs on {used.get('device', '?')}, seed {settings['seed']}"
+    return page(title, f"{detail}, napari-rvae {analysis.recipe.version}", [top, bottom])
+
+
+def average_summary(result: AverageResult) -> Image:
+    """Draw the class averages and, where there is one, the image with its classes.
+
+    Parameters
+    ----------
+    result : AverageResult
+        A result.
+
+    Returns
+    -------
+    PIL.Image.Image
+        RGB.
+    """
+    averages, table = result.averages, result.table
+    labels = [f"{kind}: {count}" for kind, count in enumerate(averages.counts)][: _TILES**2]
+    panels = [tile_panel(np.asarray(averages.images)[: _TILES**2, 0], "class: number of patches", labels)]
+    if {"y", "x"} <= set(table):
+        pixels, shown = _first_frame(result.source, table)
+        panels.append(image_panel(pixels, shown, "class"))
+    title = f"{result.source.name}: {len(averages.counts)} class averages of {len(table)} patches"
+    return page(title, f"napari-rvae {result.recipe.version}", [panels])
+
+
+def _first_frame(source: ImageData, table: pd.DataFrame) -> tuple[NDArray[Any], pd.DataFrame]:
+    """Give one image and what lies in it: the first channel, the first frame."""
+    pixels = source.data if source.channel_axis is None else source.data[0]
+    if pixels.ndim == 3:
+        return np.asarray(pixels[0]), table[table["frame"] == 0]
+    return np.asarray(pixels), table
+
+
+def _manifold(model: Model, encoded: pd.DataFrame) -> NDArray[np.float32]:
+    """Decode a square of latents, (steps * steps, D, D), as wide as the data; other latents at their median."""
+    from napari_rvae.latent import decode
+
+    names = [name for name in map(str, encoded) if name[0] == "z" and name[1:].isdigit()]
+    latents = encoded[names].to_numpy(float)
+    low, high = np.percentile(latents, [2, 98], axis=0)
+    steps = np.linspace(0, 1, _STEPS)
+    rows, columns = (axis.ravel() for axis in np.meshgrid(steps, steps, indexing="ij"))
+    grid = np.tile(np.median(latents, 0), (len(rows), 1))
+    grid[:, 0] = low[0] + (high[0] - low[0]) * columns
+    if len(names) > 1:
+        grid[:, 1] = low[1] + (high[1] - low[1]) * rows
+    return np.asarray(decode(model, grid.astype(np.float32))[:, 0])
+
+
+def _reconstructed(analysis: Analysis, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    from napari_rvae.latent import reconstruct
+
+    patches, table = analysis.patches.select(rows), analysis.table.iloc[rows]
+    return np.asarray(reconstruct(analysis.model, patches, table))[:, 0]
