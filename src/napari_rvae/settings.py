@@ -100,7 +100,7 @@ class PatchSettings(Settings):
     working_size: int | None = Field(
         None,
         ge=8,
-        le=128,
+        le=96,
         description="Side to which patches are resampled for the model; 32 to 64 when empty.",
         json_schema_extra=_extra("px", advanced=True),
     )

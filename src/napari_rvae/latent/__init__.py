@@ -6,10 +6,10 @@ from importlib import import_module
 from typing import Any
 
 _API = {
-    "encode": "napari_rvae.latent.encode",
-    "decode": "napari_rvae.latent.encode",
-    "reconstruct": "napari_rvae.latent.encode",
-    "manifold": "napari_rvae.latent.manifold",
+    "encode": "napari_rvae.latent.coding",
+    "decode": "napari_rvae.latent.coding",
+    "reconstruct": "napari_rvae.latent.coding",
+    "manifold": "napari_rvae.latent.coding",
     "cell_labels": "napari_rvae.latent.cells",
     "find_clusters": "napari_rvae.latent.clusters",
     "cluster_agreement": "napari_rvae.latent.clusters",

@@ -13,6 +13,7 @@ arXiv:1909.11663); z is sampled as in Kingma & Welling, arXiv:1312.6114.
 from __future__ import annotations
 
 import math
+import os
 from typing import Any, NamedTuple
 
 import torch
@@ -136,6 +137,12 @@ class Model(nn.Module):
     def noise_evidence(self) -> Tensor:
         """The term ``- sum N_i / 2 log(2 pi s2_i)`` of one patch, a scalar."""
         return -0.5 * (self.space.degrees_of_freedom * (2 * math.pi * self.noise).log()).sum()
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a ``.safetensors`` file; see `napari_rvae.models.files`."""
+        from napari_rvae.models.files import save_model
+
+        save_model(self, path)
 
     def set_frames(self, mean: Tensor, precision: Tensor, angle: Tensor, shift: Tensor, symmetry: Tensor) -> None:
         """Store each kind's place in latent space, zero angle, mean offset (motif's frame) and order of symmetry."""

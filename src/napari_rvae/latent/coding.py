@@ -1,0 +1,341 @@
+"""Encode patches into the latent table; decode latents into patches and manifolds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.models.inference import Inferred, infer
+from napari_rvae.patches import Patches, Progress, Stop
+from napari_rvae.polar import turned_shape
+
+if TYPE_CHECKING:
+    from napari_rvae.models import Model
+
+_BLOCK = 250
+_ROUNDS = 5
+_TOLERANCE = 0.05
+"""Patch pixels: windows follow motifs that lie further off."""
+
+
+def encode(
+    model: Model,
+    patches: Patches,
+    *,
+    atoms: pd.DataFrame | None = None,
+    condition: ArrayLike | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> pd.DataFrame:
+    """What the model says of every patch.
+
+    Angle, offset, strain, scale and z are found together by search and Gauss-Newton steps (`models.inference`); windows
+    that were cut from an image follow their motif. Errors are standard deviations from the inverse curvature.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    patches : Patches
+        Of the model's size and channels.
+    atoms : pandas.DataFrame, optional
+        Atoms table, all rows of which are kept; joined on ``atom_id``.
+    condition : array-like, optional
+        (n, conditions) for conditional models.
+    progress, stop : callable, optional
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    pandas.DataFrame
+        The latent table: one row per atom with nan where there is no patch, or one per patch, in order.
+
+    Raises
+    ------
+    InputDataError
+        If the patches do not fit the model.
+    Stopped
+        If `stop` said so.
+    """
+    _check(model, patches)
+    known = _conditions(model, condition, len(patches))
+    device = model.noise.device
+    parts = []
+    for start in range(0, len(patches), _BLOCK):
+        if stop is not None and stop():
+            raise Stopped("Stopped while encoding.")
+        rows = np.arange(start, min(start + _BLOCK, len(patches)))
+        one = None if known is None else known[rows].to(device)
+        parts.append(_columns(model, patches, *_settled(model, patches.select(rows), one)))
+        if progress is not None:
+            progress(min(1.0, (start + _BLOCK) / len(patches)), "Encoding")
+    table = pd.concat(parts, ignore_index=True)
+    table.insert(0, "atom_id", patches.atom_id)
+    if atoms is None:
+        return table
+    merged = atoms.drop(columns=[c for c in table if c in atoms and c != "atom_id"]).merge(
+        table, on="atom_id", how="left", validate="one_to_one"
+    )
+    merged.attrs = dict(atoms.attrs)
+    return merged
+
+
+def _settled(model: Model, patches: Patches, condition: Tensor | None) -> tuple[Inferred, Tensor]:
+    """Pose and content, the windows cut again until they have followed their motifs."""
+    device = model.noise.device
+    x = torch.as_tensor(patches.data, device=device)
+    shape = torch.zeros(len(x), 5, device=device)
+    base = torch.zeros_like(shape)
+    theta: Tensor | None = None
+    follows = patches.cut is not None and float(model.pose_prior[0]) > 0
+    found = infer(model, x, shape, condition=condition, steps=_ROUNDS, content=not follows)
+    for last in (False, True) if follows else ():
+        offset = (found.shape - base)[:, :2]
+        moved = (offset.abs().amax(1) > _TOLERANCE).cpu().numpy()
+        if moved.any():
+            base[:, :2] += torch.where(torch.as_tensor(moved, device=device)[:, None], offset, 0.0)
+            step = np.array(patches.step)
+            target = base[moved][:, [1, 0]].cpu().numpy().astype(float) * step
+            x[moved] = torch.as_tensor(patches.select(moved).moved(target).data, device=device)
+        theta = found.theta if model.turns else None
+        found = infer(
+            model, x, found.shape, base=base, theta=theta, condition=condition, steps=_ROUNDS, content=last
+        )
+    mean = ((x - model.mean[:, None, None]) / model.spread[:, None, None]).mean((2, 3))
+    return found, mean
+
+
+def _columns(model: Model, patches: Patches, found: Inferred, mean: Tensor) -> pd.DataFrame:
+    """The latent table's columns, in its units and frames."""
+    free = (model.pose_prior > 0).tolist()
+    which_class = found.log_class.argmax(1)
+    kind = which_class if model.classes > 1 else model.kind_of(found.z)
+    order, zero = model.kind_symmetry[kind], model.kind_angle[kind]
+    deviation = found.covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    columns: dict[str, Any] = {}
+    count, shapes = model.settings.latent, sum(free)
+    for i in range(count):
+        columns[f"z{i + 1}"] = found.z[:, i]
+    for i in range(count):
+        columns[f"z{i + 1}_error"] = deviation[:, shapes + model.turns + i]
+    theta = found.theta
+    if model.turns:
+        columns["angle"], columns["angle_error"] = _angle(model, found, order, zero, deviation[:, shapes])
+        columns["symmetry"] = order
+    if free[0]:
+        # each kind's mean offset belongs to its motif, not to its position
+        own = torch.nn.functional.pad(model.kind_shift[kind], (0, 3))
+        offset = found.shape - turned_shape(own, theta)
+        c, s = theta.cos().abs(), theta.sin().abs()
+        ex, ey = deviation[:, 0], deviation[:, 1]
+        step_y, step_x = patches.step
+        columns["dy"], columns["dx"] = offset[:, 1] * step_y, offset[:, 0] * step_x
+        columns["dy_error"] = (c * ey).hypot(s * ex) * step_y
+        columns["dx_error"] = (c * ex).hypot(s * ey) * step_x
+    left = (found.harmonics - found.templates).square() * model.weight
+    columns["reconstruction_error"] = left.sum((1, 2)) / (model.space.degrees_of_freedom.sum() * model.channels)
+    if model.classes > 1:
+        columns["class"] = which_class
+        columns["class_probability"] = found.log_class.exp().amax(1)
+    if free[4]:
+        columns["scale"] = found.shape[:, 4].exp()
+    if free[2]:
+        own = turned_shape(found.shape, -(theta - zero))
+        columns["strain_a"], columns["strain_b"] = own[:, 2], own[:, 3]
+        columns["strain_xx"], columns["strain_yy"] = found.shape[:, 2], -found.shape[:, 2]
+        columns["strain_xy"] = found.shape[:, 3]
+    for channel in range(model.channels):
+        name = "patch_mean" if model.channels == 1 else f"patch_mean{channel + 1}"
+        columns[name] = mean[:, channel] * model.spread[channel] + model.mean[channel]
+    return pd.DataFrame({name: value.detach().cpu().numpy() for name, value in columns.items()})
+
+
+def _angle(model: Model, found: Inferred, order: Tensor, zero: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    """Angle in the common frame modulo the motif's symmetry, and its standard deviation."""
+    period = 2 * torch.pi / order
+    angle = (found.theta - zero + period / 2) % period - period / 2
+    grid = model.space.theta
+    spread = []
+    for m in (order, torch.ones_like(order)):
+        mean = torch.einsum("nj,nj->n", found.angles.to(torch.cfloat), torch.exp(1j * m[:, None] * grid))
+        length = mean.abs().clamp(1e-6, 1)
+        spread.append((-2 * length.log()).sqrt() / m)
+    return angle, torch.maximum(width, spread[0]).clamp_max(torch.pi / 3**0.5)
+
+
+def decode(model: Model, z: ArrayLike, classes: ArrayLike | None = None, condition: ArrayLike | None = None) -> NDArray[np.float32]:
+    """Patches that latents stand for, in the motif's common frame.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    z : array-like
+        (n, latent).
+    classes : array-like, optional
+        (n,) classes of joint and semi-supervised models; class 0 when omitted.
+    condition : array-like, optional
+        (n, conditions) of conditional models.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, channels, D, D), in the image's intensities, under the taper; zero mean.
+
+    Raises
+    ------
+    InputDataError
+        If the numbers do not fit the model.
+    """
+    values = torch.as_tensor(np.atleast_2d(np.asarray(z, np.float32)), device=model.noise.device)
+    if values.shape[1] != model.settings.latent or not bool(values.isfinite().all()):
+        raise InputDataError(f"This model has {model.settings.latent} latents: give so many finite numbers per patch.")
+    which = torch.zeros(len(values), dtype=torch.int64) if classes is None else torch.as_tensor(np.asarray(classes, np.int64))
+    if len(which) != len(values) or int(which.min()) < 0 or int(which.max()) >= model.classes:
+        raise InputDataError(f"Classes must be {len(values)} numbers from 0 to {model.classes - 1}.")
+    known = _conditions(model, condition, len(values))
+    with torch.no_grad():
+        templates = model.decode(values, None if known is None else known.to(values.device))
+        templates = templates[torch.arange(len(values)), which.to(values.device)]
+        kind = which.to(values.device) if model.classes > 1 else model.kind_of(values)
+        images = model.space.synthesise(model.space.turn(templates, model.kind_angle[kind]))
+    return (images * model.spread[:, None, None]).cpu().numpy()
+
+
+def reconstruct(model: Model, patches: Patches, table: pd.DataFrame, condition: ArrayLike | None = None) -> NDArray[np.float32]:
+    """What the model understood of patches: their latents decoded, turned, shaped and moved back to their place.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    patches : Patches
+        The patches as cut.
+    table : pandas.DataFrame
+        Their rows of the latent table, in order.
+    condition : array-like, optional
+        (n, conditions) of conditional models.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, channels, D, D), in the image's intensities, mean included; comparable with ``patches.data`` under the
+        taper.
+
+    Raises
+    ------
+    InputDataError
+        If table and patches do not belong together.
+    """
+    if len(table) != len(patches):
+        raise InputDataError(f"There are {len(patches)} patches but {len(table)} rows: give the rows of these patches.")
+    device, n = model.noise.device, len(patches)
+
+    def column(name: str) -> Tensor:
+        values = table[name].to_numpy(np.float32) if name in table else np.zeros(n, np.float32)
+        return torch.as_tensor(values.copy(), device=device)
+
+    z = torch.stack([column(f"z{i + 1}") for i in range(model.settings.latent)], 1)
+    known = _conditions(model, condition, n)
+    with torch.no_grad():
+        which = column("class").long() if "class" in table else torch.zeros(n, dtype=torch.int64, device=device)
+        templates = model.decode(z, None if known is None else known.to(device))[torch.arange(n, device=device), which]
+        kind = which if model.classes > 1 else model.kind_of(z)
+        theta = column("angle") + model.kind_angle[kind] if model.turns else torch.zeros(n, device=device)
+        strain = torch.stack([column("strain_xx"), column("strain_xy")], 1)
+        scale = column("scale").clamp_min(1e-3).log() if "scale" in table else torch.zeros(n, device=device)
+        own = turned_shape(torch.nn.functional.pad(model.kind_shift[kind], (0, 3)), theta)
+        offset = torch.stack([column("dx") / patches.step[1], column("dy") / patches.step[0]], 1) + own[:, :2]
+        images = model.space.synthesise(model.space.turn(templates, theta))
+        inverse = torch.cat([torch.zeros_like(offset), -strain, -scale[:, None]], 1)
+        images = model.resample(images, inverse)
+        moved = torch.zeros_like(inverse)
+        moved[:, :2] = -offset
+        images = model.resample(images, moved) * model.spread[:, None, None]
+        data = torch.as_tensor(patches.data, device=device)
+        return (images + data.mean((2, 3), keepdim=True)).cpu().numpy()
+
+
+def _check(model: Model, patches: Patches) -> None:
+    channels, size = patches.data.shape[1:3]
+    if (channels, size) != (model.channels, model.size):
+        raise InputDataError(
+            f"The model was trained on patches of {model.size} pixels with {model.channels} channel(s), "
+            f"these have {size} pixels and {channels}: cut them with the model's patch size."
+        )
+
+
+def _conditions(model: Model, condition: ArrayLike | None, n: int) -> Tensor | None:
+    if not model.conditions:
+        return None
+    if condition is None:
+        raise InputDataError(f"This model is conditional: give its {model.conditions} condition value(s) for every patch.")
+    values = np.asarray(condition)
+    if values.ndim == 1 and values.dtype.kind in "iu" and 0 <= values.min() and values.max() < model.conditions:
+        values = np.eye(model.conditions)[values]
+    values = values.reshape(n, -1).astype(np.float32)
+    if values.shape[1] != model.conditions:
+        raise InputDataError(f"This model is conditional: give its {model.conditions} condition value(s) for every patch.")
+    return torch.as_tensor(values)
+
+
+def manifold(
+    model: Model,
+    steps: int = 9,
+    axes: tuple[int, int] = (0, 1),
+    extent: float = 2.0,
+    *,
+    center: ArrayLike | None = None,
+    classes: int = 0,
+    condition: ArrayLike | None = None,
+) -> NDArray[np.float32]:
+    """Decode a grid over two latents.
+
+    Parameters
+    ----------
+    model : Model
+        Trained.
+    steps : int
+        Patches along each side.
+    axes : tuple of int
+        The latents that grow to the right and downward; a model with one latent gives a row.
+    extent : float
+        The grid reaches from -extent to extent around the centre.
+    center : array-like, optional
+        (latent,) values of all latents in the middle; zeros when omitted.
+    classes : int
+        Class of joint and semi-supervised models.
+    condition : array-like, optional
+        (conditions,) of conditional models.
+
+    Returns
+    -------
+    numpy.ndarray
+        (channels, rows * D, steps * D), rows = steps, or 1 for one latent.
+
+    Raises
+    ------
+    InputDataError
+        If the model has no such latents.
+    """
+    latent = model.settings.latent
+    if steps < 1 or not all(0 <= axis < latent for axis in axes[: min(2, latent)]):
+        raise InputDataError(f"This model has {latent} latents, numbered from 0: choose two of them.")
+    along = np.linspace(-extent, extent, steps) if steps > 1 else np.zeros(1)
+    down = along if latent > 1 else np.zeros(1)
+    z = np.zeros((len(down), steps, latent), np.float32) + (0 if center is None else np.asarray(center, np.float32))
+    z[:, :, axes[0]] += along
+    if latent > 1:
+        z[:, :, axes[1]] += down[:, None]
+    count = len(down) * steps
+    repeated = None if condition is None else np.repeat(np.atleast_2d(np.asarray(condition)), count, 0)
+    images = decode(model, z.reshape(count, latent), np.full(count, classes), repeated)
+    channels, size = images.shape[1:3]
+    tiles = images.reshape(len(down), steps, channels, size, size).transpose(2, 0, 3, 1, 4)
+    return np.ascontiguousarray(tiles.reshape(channels, len(down) * size, steps * size))

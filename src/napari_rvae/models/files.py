@@ -1,0 +1,147 @@
+"""Model files: tensors in safetensors, everything else as JSON in its header. Reading one never runs code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_rvae.errors import ModelFileError, SettingsError
+from napari_rvae.io.files import replacing
+from napari_rvae.settings import TrainSettings
+
+if TYPE_CHECKING:
+    from napari_rvae.models.model import Model
+
+FORMAT = 1
+_LARGEST_HEADER = 4_000_000
+_LIMITS = {"size": (8, 96), "channels": (1, 256), "conditions": (0, 10_000)}
+
+
+def save_model(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model so that the file appears whole or not at all.
+
+    Parameters
+    ----------
+    model : Model
+        Any member of the family.
+    path : path
+        Ends with ``.safetensors``.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    from safetensors.torch import save_file
+
+    header = {
+        "format": FORMAT,
+        "size": model.size,
+        "channels": model.channels,
+        "k_max": model.k_max,
+        "conditions": model.conditions,
+        "settings": model.settings.model_dump(),
+        "recipe": model.recipe,
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(Path(path)) as place:
+        save_file(tensors, str(place), {"napari_rvae": json.dumps(header)})
+
+
+def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Model:
+    """Read a model.
+
+    Parameters
+    ----------
+    path : path
+        A file that `save_model` has written.
+    device : str
+        Where the model is to be.
+
+    Returns
+    -------
+    Model
+        Ready to encode.
+
+    Raises
+    ------
+    ModelFileError
+        If the file is missing, damaged, of another program, or newer than this version.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from napari_rvae.models.model import Model
+
+    file = Path(path)
+    header = _header(file)
+    try:
+        tensors = load_file(str(file), device=device)
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise ModelFileError(f"{file.name} is damaged: take another copy, or train again.") from error
+    model = Model(header["settings"], header["size"], header["channels"], header["k_max"], header["conditions"])
+    model.recipe = header["recipe"]
+    expected = model.state_dict()
+    if set(tensors) != set(expected):
+        raise ModelFileError(f"{file.name} lacks parts of its model, or holds others: take another copy, or train again.")
+    for name, value in tensors.items():
+        kinds_free = name.startswith("kind_") and value.ndim == expected[name].ndim
+        if value.shape != expected[name].shape and not (kinds_free and value.shape[1:] == expected[name].shape[1:]):
+            raise ModelFileError(f"{file.name} does not fit its own description: take another copy, or train again.")
+        if value.dtype != expected[name].dtype or not bool(value.isfinite().all()):
+            raise ModelFileError(f"{file.name} holds numbers that are no numbers: take another copy, or train again.")
+    frames = {name: tensors.pop(name) for name in list(tensors) if name.startswith("kind_")}
+    if len({len(value) for value in frames.values()}) != 1:
+        raise ModelFileError(f"{file.name} does not fit its own description: take another copy, or train again.")
+    model.load_state_dict(tensors, strict=False)
+    model.to(device)
+    model.set_frames(*(frames[f"kind_{name}"] for name in ("mean", "precision", "angle", "shift", "symmetry")))
+    model.eval()
+    return model
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The checked header; only its own few bytes are read."""
+    if not file.is_file():
+        raise ModelFileError(f"There is no model file {file}.")
+    damaged = ModelFileError(f"{file.name} is not a model file of napari-rvae, or it is damaged.")
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if not 2 <= length <= min(_LARGEST_HEADER, file.stat().st_size - 8):
+                raise damaged
+            outer = json.loads(stream.read(length))
+        header = json.loads(outer["__metadata__"]["napari_rvae"])
+        version = header["format"]
+        if not isinstance(version, int) or version < 1:
+            raise damaged
+        if version > FORMAT:
+            raise ModelFileError(f"{file.name} was written by a newer napari-rvae: update the plugin to open it.")
+        checked = {name: _within(header[name], *limits) for name, limits in _LIMITS.items()}
+        settings, recipe = TrainSettings(**header["settings"]), header["recipe"]
+        _tell_apart(outer, checked["channels"], settings)
+        k_max = float(header["k_max"])
+        if not 0.05 <= k_max <= 0.5 or not isinstance(recipe, dict):
+            raise damaged
+        step, normalization = recipe.get("step", (1.0, 1.0)), recipe.get("normalization", "dataset")
+        if len(step) != 2 or not all(0 < float(s) < 1e6 for s in step) or normalization not in ("dataset", "patch"):
+            raise damaged
+    except (OSError, UnicodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SettingsError) as error:
+        raise damaged from error
+    return {**checked, "k_max": k_max, "settings": settings, "recipe": recipe}
+
+
+def _within(value: Any, lowest: int, highest: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not lowest <= value <= highest:
+        raise ValueError(value)
+    return value
+
+
+def _tell_apart(outer: dict[str, Any], channels: int, settings: TrainSettings) -> None:
+    """Refuse a description that asks for more than the file holds, before anything is made of it."""
+    if outer["mean"]["shape"] != [channels]:
+        raise ValueError("channels")
+    if max(settings.hidden, settings.latent) not in [n for t in outer.values() for n in t.get("shape", ())]:
+        raise ValueError("hidden")
