@@ -6,7 +6,6 @@ lies on it wherever the image lies. Atoms are the same atoms by their ``atom_id`
 
 from napari_rvae.layers.atoms import (
     RECIPE,
-    Learned,
     add_atoms,
     atoms_table,
     can_undo,
@@ -17,23 +16,24 @@ from napari_rvae.layers.atoms import (
     image_of,
     is_result,
     join_results,
-    learned_of,
     undo_results,
 )
 from napari_rvae.layers.coloring import GREY, Coloring
-from napari_rvae.layers.images import image_data, pixel_size, transformation
+from napari_rvae.layers.images import hashed, image_data, image_source, pixel_size, transformation
 from napari_rvae.layers.maps import add_arrows, add_cells, cell_colormap
 from napari_rvae.layers.models import MODEL, attach_model, model_of
+from napari_rvae.layers.regions import inside
+from napari_rvae.layers.subsets import add_subset
 
 __all__ = [
     "GREY",
     "MODEL",
     "RECIPE",
     "Coloring",
-    "Learned",
     "add_arrows",
     "add_atoms",
     "add_cells",
+    "add_subset",
     "atoms_table",
     "attach_model",
     "can_undo",
@@ -41,12 +41,14 @@ __all__ = [
     "color_choices",
     "color_points",
     "coloring_of",
+    "hashed",
     "identify",
     "image_data",
     "image_of",
+    "image_source",
+    "inside",
     "is_result",
     "join_results",
-    "learned_of",
     "model_of",
     "pixel_size",
     "transformation",

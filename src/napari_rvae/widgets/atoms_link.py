@@ -15,7 +15,7 @@ from napari.layers import Points
 from psygnal import Signal
 
 from napari_rvae.layers import color_points, coloring_of, identify
-from napari_rvae.widgets.selection import History, Selection, Step
+from napari_rvae.widgets.selection import History, Ids, Mask, Selection, Step
 
 HIGHLIGHT = (1.0, 1.0, 1.0, 1.0)
 """Border of a selected atom."""
@@ -40,8 +40,8 @@ class AtomsLink:
         Which atoms are selected; shown as a bright border in the image, and in napari's own selection.
     history : History
         Undo and redo of selections and of columns.
-    x, y, color : str or None
-        What is plotted.
+    x, y, color : str
+        Columns that are plotted; empty before the first drawing.
     changed : psygnal.Signal
         The features or the rows of the layer have changed.
     """
@@ -53,9 +53,9 @@ class AtomsLink:
         self.layer = layer
         self.history = History()
         self.selection = Selection(self.table["atom_id"], self.history)
-        self.x: str | None = None
-        self.y: str | None = None
-        self.color: str | None = None
+        self.x = ""
+        self.y = ""
+        self.color = ""
         self._plain = self._plain_border()
         self._mirroring = False
         self.selection.changed.connect(self._selection_changed)
@@ -77,7 +77,7 @@ class AtomsLink:
         self.layer.selected_data.events.items_changed.disconnect(self._picked_in_image)
         self._show_border(np.zeros(len(self.layer.data), dtype=bool))
 
-    def edit(self, name: str, columns: Columns) -> None:
+    def edit(self, name: str, columns: Columns, ids: Ids | None = None) -> None:
         """Write columns of the features as one step that can be taken back.
 
         Parameters
@@ -85,14 +85,17 @@ class AtomsLink:
         name : str
             What is done, for the undo button.
         columns : mapping of str to Series or None
-            New values, one per row; None removes the column.
+            New values; None removes the column.
+        ids : array of int64, optional
+            Identity of the atom of each value; that of the rows as they are when None.
         """
-        ids = self.selection.ids
+        now = self.selection.ids
+        new_ids = now if ids is None else ids
         before = {column: self.table.get(column) for column in columns}
-        self.history.push(Step(name, lambda: self._write(ids, before), lambda: self._write(ids, columns)))
-        self._write(ids, columns)
+        self.history.push(Step(name, lambda: self._write(now, before), lambda: self._write(new_ids, columns)))
+        self._write(new_ids, columns)
 
-    def _write(self, ids: Any, columns: Columns) -> None:
+    def _write(self, ids: Ids, columns: Columns) -> None:
         table = self.table.copy()
         for name, values in columns.items():
             if values is None:
@@ -142,7 +145,7 @@ class AtomsLink:
         finally:
             self._mirroring = False
 
-    def _show_border(self, mask: np.ndarray) -> None:
+    def _show_border(self, mask: Mask) -> None:
         colors, widths = self.layer.border_color, self.layer.border_width
         shown = (colors == np.array(HIGHLIGHT, colors.dtype)).all(axis=1) & (widths == _HIGHLIGHT_WIDTH)
         if np.array_equal(shown, mask):
