@@ -294,6 +294,7 @@ class Resampler(nn.Module):
     """
 
     upsample: Tensor
+    grid: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -302,6 +303,8 @@ class Resampler(nn.Module):
         fine = (np.arange(2 * size) + 0.5) / 2 - 0.5  # twice the pixels, cubic spline: then bicubic is exact enough
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
         self.register_buffer("upsample", torch.as_tensor(matrix.astype(np.float32)), persistent=False)
+        grid = np.stack(_pixels(size), -1) * (2 / size)
+        self.register_buffer("grid", torch.as_tensor(grid.astype(np.float32)), persistent=False)
 
     def forward(self, x: Tensor, shape: Tensor, theta: Tensor | None = None) -> Tensor:
         """Resample patches.
@@ -325,8 +328,8 @@ class Resampler(nn.Module):
         if theta is not None:
             c, s = theta.cos(), theta.sin()
             matrix = matrix @ torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
-        matrix = torch.cat([matrix, shape[:, :2, None] * (2 / x.shape[-1])], -1)
-        grid = nn.functional.affine_grid(matrix, list(x.shape), align_corners=False)
+        grid = torch.baddbmm(shape[:, None, :2] * (2 / x.shape[-1]), self.grid.expand(len(x), -1, -1), matrix.mT)
+        grid = grid.unflatten(1, x.shape[-2:])
         return nn.functional.grid_sample(fine, grid, mode="bicubic", padding_mode="border", align_corners=False)
 
 

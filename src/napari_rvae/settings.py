@@ -123,7 +123,7 @@ class AverageSettings(Settings):
     )
     rounds: int = Field(4, ge=1, le=50, description="Rounds of expectation-maximisation.", json_schema_extra=_extra(advanced=True))
     sample: int = Field(
-        3000, ge=10, description="Largest number of patches used; the others are assigned.", json_schema_extra=_extra(advanced=True)
+        1200, ge=10, description="Largest number of patches averaged; the others are only assigned.", json_schema_extra=_extra(advanced=True)
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
 

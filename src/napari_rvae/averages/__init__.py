@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.settings import AverageSettings
+from napari_rvae.threads import threads
 
 if TYPE_CHECKING:
     import torch
 
-K_MAX = 0.25
-"""Highest spatial frequency that is compared, cycles per patch pixel: kinds and poses show below it."""
-_KIND_ROUNDS = 2
+CYCLES = 12
+"""Patches are compared up to so many cycles across: kinds and poses show below it."""
+SIZE = 32
+"""Side to which larger patches are reduced for that, pixels."""
+_KIND_ROUNDS = 3
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def average(
     """
     import torch
 
-    from napari_rvae.averages.exemplars import PoseSearch, average_rounds, first_exemplars
+    from napari_rvae.averages.exemplars import PoseSearch, average_rounds, first_exemplars, ring_weight
     from napari_rvae.averages.joining import kinds_of, symmetry_order, zero_angle
     from napari_rvae.polar import PolarSpace, turned_shape
 
@@ -95,28 +98,28 @@ def average(
             progress(fraction, text)
 
     generator = torch.Generator().manual_seed(settings.seed)
-    with torch.no_grad():
-        x = _normalised(patches, settings)
-        size = patches.data.shape[-1]
-        space = PolarSpace(size, K_MAX, angles=None if "rotation" in settings.invariance else 1)
-        search = PoseSearch(space, shape_prior(settings.invariance, patches.scale))
+    with torch.no_grad(), threads(None):
+        full = _normalised(patches)
+        x = _reduced(full)
+        reduction = full.shape[-1] / x.shape[-1]
+        space = PolarSpace(
+            x.shape[-1], min(0.375, CYCLES / x.shape[-1]), angles=None if "rotation" in settings.invariance else 1
+        )
+        search = PoseSearch(space, shape_prior(settings.invariance, patches.scale * reduction))
         chosen = torch.as_tensor(inner)[torch.randperm(len(inner), generator=generator)[: settings.sample]]
         some = x[chosen]
         harmonics = space.analyse(some)
         tell(0.0, "Choosing exemplars")
-        from napari_rvae.averages.exemplars import ring_weight
-
         weight = ring_weight(space, harmonics.square().mean(0))
         wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
-        first = first_exemplars(search, some, harmonics, weight, wanted, generator)
-        images = some[first]
+        images = some[first_exemplars(search, some, harmonics, weight, wanted, generator)]
         for number in range(settings.rounds):
             tell(0.2 + 0.5 * number / settings.rounds, "Averaging")
-            images, assignment, weight = average_rounds(search, some, harmonics, images, 1, None if number == 0 else weight)
+            before = None if number == 0 else weight
+            images, assignment, weight = average_rounds(search, some, harmonics, images, 1, before)
         tell(0.7, "Joining kinds")
-        kind = kinds_of(search, some, images, assignment, weight, settings.kinds)
-        largest = [_largest(assignment.which, kind == k) for k in range(kind.max() + 1)]
-        images = images[largest]
+        _, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
+        images = images[central]
         for number in range(_KIND_ROUNDS):
             tell(0.8 + 0.05 * number, "Averaging kinds")
             images, assignment, weight = average_rounds(search, some, harmonics, images, 1, weight)
@@ -124,18 +127,17 @@ def average(
             middle = torch.stack([own[assignment.which == k].mean(0) for k in range(len(images))])
             images = search.resample(images, -middle)
         tell(0.9, "Assigning all patches")
-        whole = search.assign(x, space.analyse(x), images, weight, steps=3)
+        found = search.assign(x, space.analyse(x), images, weight, steps=3)
         spectra = space.analyse(images)
         symmetry = np.array([symmetry_order(space, one, weight) for one in spectra])
-        which, theta = whole.which.numpy(), whole.theta.double().numpy()
-        zero = np.array(
-            [zero_angle(space, one, theta[which == k], int(symmetry[k])) for k, one in enumerate(spectra)]
-        ) if space.angles > 1 else np.zeros(len(images))
+        which, theta = found.which.numpy(), found.theta.double().numpy()
+        zero = np.array([zero_angle(space, one, theta[which == k], int(symmetry[k])) for k, one in enumerate(spectra)])
         period = 2 * np.pi / symmetry[which]
         angle = (theta - zero[which] + period / 2) % period - period / 2
-        upright = search.resample(images, torch.zeros(len(images), 5), torch.as_tensor(-zero, dtype=torch.float32))
-        own = turned_shape(whole.shape, -torch.as_tensor(angle, dtype=torch.float32)).numpy()
-        shape = whole.shape.numpy()
+        shape = found.shape
+        shape[:, :2] *= reduction
+        pictures = _mean_images(full, which, torch.as_tensor(angle, dtype=torch.float32), shape, inner, len(images))
+        own = turned_shape(shape, -torch.as_tensor(angle, dtype=torch.float32)).numpy()
         freedom = float(space.degrees_of_freedom.sum()) * x.shape[1]
     tell(1.0, "Averaging")
     table = pd.DataFrame(
@@ -143,16 +145,16 @@ def average(
             "atom_id": patches.atom_id,
             "class": which.astype(np.int64),
             "angle": angle,
-            "dy": shape[:, 1] * patches.step[0],
-            "dx": shape[:, 0] * patches.step[1],
+            "dy": shape[:, 1].numpy() * patches.step[0],
+            "dx": shape[:, 0].numpy() * patches.step[1],
             "strain_a": own[:, 2],
             "strain_b": own[:, 3],
             "scale": np.exp(own[:, 4]),
-            "distance": whole.residual.numpy() / freedom,
+            "distance": found.residual.numpy() / freedom,
         }
     )
     counts = np.bincount(which, minlength=len(images))
-    return Averages(upright.numpy(), counts, symmetry, table)
+    return Averages(pictures, counts, symmetry, table)
 
 
 def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:
@@ -164,18 +166,43 @@ def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:
     return torch.tensor([offset, offset, strain, strain, size])
 
 
-def _normalised(patches: Patches, settings: AverageSettings) -> torch.Tensor:
+def _normalised(patches: Patches) -> torch.Tensor:
     import torch
 
     x = torch.as_tensor(patches.data)
     mean, spread = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
     if not bool((spread > 0).all()):
         raise InputDataError("All patches are the same, constant image: there is nothing to tell apart.")
-    return (x - mean) / spread
+    x = (x - mean) / spread
+    if patches.settings.normalization == "patch":
+        x = x / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+    return x
 
 
-def _largest(which: torch.Tensor, among: NDArray[np.bool_]) -> int:
+def _reduced(x: torch.Tensor) -> torch.Tensor:
     import torch
 
-    counts = torch.bincount(which, minlength=len(among)).numpy()
-    return int(np.argmax(np.where(among, counts, -1)))
+    if x.shape[-1] <= SIZE:
+        return x
+    return torch.nn.functional.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False)
+
+
+def _mean_images(
+    x: torch.Tensor,
+    which: NDArray[np.int64],
+    theta: torch.Tensor,
+    shape: torch.Tensor,
+    inner: NDArray[np.int64],
+    count: int,
+) -> NDArray[np.float32]:
+    """Means of all members within the image, their poses taken out, at full size."""
+    import torch
+
+    from napari_rvae.polar import Resampler
+
+    resample = Resampler(x.shape[-1])
+    sums, counts = torch.zeros(count, *x.shape[1:]), np.bincount(which[inner], minlength=count)
+    for rows in np.split(inner, range(1000, len(inner), 1000)):
+        sums.index_add_(0, torch.as_tensor(which[rows]), resample(x[rows], shape[rows], theta[rows]))
+    return (sums / torch.as_tensor(counts).clamp_min(1)[:, None, None, None]).numpy()
+

@@ -61,6 +61,7 @@ class PoseSearch(nn.Module):
         self.space, self.resample = space, Resampler(space.size)
         self.register_buffer("prior", prior)
         self.register_buffer("grid", shape_grid(prior))
+        self.moves = bool((prior > 0).any())
 
     def variants(self, images: Tensor) -> Tensor:
         """Harmonics of images in every shape of the grid, (templates * shapes, channels, 2 T)."""
@@ -157,7 +158,7 @@ class PoseSearch(nn.Module):
             angle, form, template = theta[rows], shape[rows], templates[rows]
             best: tuple[Tensor, Tensor, Tensor] | None = None
             for step in range(steps + 1):
-                harmonics = self.space.analyse(self.resample(x[rows], form))
+                harmonics = self.space.analyse(self.resample(x[rows], form) if self.moves else x[rows])
                 centered = self.space.turn(harmonics, -angle)
                 left = ((centered - template).square() * weight).sum((1, 2))
                 penalty = torch.where(self.prior > 0, form / self.prior.clamp_min(1e-9), 0.0).square().sum(1)

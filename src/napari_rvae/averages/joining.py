@@ -16,7 +16,7 @@ _DETECTABLE = 25.0
 
 def kinds_of(
     search: PoseSearch, x: Tensor, images: Tensor, assignment: Assignment, weight: Tensor, count: int | None
-) -> NDArray[np.int64]:
+) -> tuple[NDArray[np.int64], list[int]]:
     """Join exemplars that show one kind of motif.
 
     Two exemplars are one kind if their averages, in the best pose, differ by no more than a single patch's noise lets
@@ -39,8 +39,10 @@ def kinds_of(
 
     Returns
     -------
-    numpy.ndarray
+    kind : numpy.ndarray
         (exemplars,) kind of every exemplar, 0 .. kinds - 1, the largest kind first.
+    central : list of int
+        The exemplar of each kind from which the others differ least in offset, strain and scale.
     """
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
@@ -48,10 +50,11 @@ def kinds_of(
     k = len(images)
     members = torch.bincount(assignment.which, minlength=k).cpu().numpy()
     if k == 1:
-        return np.zeros(1, np.int64)
+        return np.zeros(1, np.int64), [0]
     harmonics = search.space.analyse(images)
-    apart = torch.stack([search.assign(images, harmonics, images[c : c + 1], weight, steps=4).residual for c in range(k)], 1)
-    distance = np.minimum(apart.cpu().numpy(), apart.cpu().numpy().T)
+    found = [search.assign(images, harmonics, images[c : c + 1], weight, steps=4) for c in range(k)]
+    apart = torch.stack([one.residual for one in found], 1).cpu().numpy()
+    distance = np.minimum(apart, apart.T)
     freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
     distance = np.clip(distance - freedom * (1 / members[:, None] + 1 / members), 1e-3, None)
     np.fill_diagonal(distance, 0)
@@ -63,7 +66,14 @@ def kinds_of(
     label = fcluster(tree, _DETECTABLE, "distance") if count is None else fcluster(tree, count, "maxclust")
     size = np.bincount(label, members)
     rank = np.argsort(np.argsort(-size, kind="stable"), kind="stable")
-    return rank[label]
+    kind = rank[label]
+    free = search.prior > 0
+    change = torch.stack([(one.shape[:, free] / search.prior[free]).square().sum(1) for one in found]).cpu().numpy()
+    alike = kind[:, None] == kind
+    central = [int(np.argmin(np.where(kind == q, (change * alike) @ members, np.inf))) for q in range(kind.max() + 1)]
+    if not free.any():
+        central = [int(np.argmax(np.where(kind == q, members, -1))) for q in range(kind.max() + 1)]
+    return kind, central
 
 
 def _continuous(
@@ -135,6 +145,8 @@ def zero_angle(space: PolarSpace, harmonics: Tensor, theta: NDArray[np.float64],
     float
         Radian, to be subtracted from the kind's angles.
     """
+    if space.angles == 1:
+        return 0.0
     direction = np.exp(1j * symmetry * theta).mean() if len(theta) else 0
     if abs(direction) > 3 / np.sqrt(max(len(theta), 1)):
         return float(np.angle(direction)) / symmetry

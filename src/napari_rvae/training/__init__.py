@@ -11,7 +11,8 @@ import numpy as np
 from napari_rvae.errors import InputDataError, SettingsError, Stopped
 from napari_rvae.patches import Patches, Stop
 from napari_rvae.settings import AverageSettings, TrainSettings
-from napari_rvae.training.devices import Device, available_devices, choose_device, threads
+from napari_rvae.threads import threads
+from napari_rvae.training.devices import Device, available_devices, choose_device
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from napari_rvae.errors import DeviceError
-
-MOST_THREADS = 4
-"""More threads do not help with batches this small."""
+from napari_rvae.threads import default_threads
 
 
 @dataclass(frozen=True)
@@ -83,32 +78,3 @@ def choose_device(name: str = "auto") -> str:
     if wanted not in names:
         raise DeviceError(f"There is no device {name} here: choose {' or '.join(['auto', *names])}.")
     return wanted
-
-
-def default_threads() -> int:
-    """Processor threads that training uses: one core stays free for the window; the same at every start."""
-    return max(1, min(MOST_THREADS, (os.cpu_count() or 2) - 1))
-
-
-@contextmanager
-def threads(count: int | None) -> Iterator[int]:
-    """Use so many threads of the processor, and give them back.
-
-    Parameters
-    ----------
-    count : int or None
-        How many; `default_threads` when None.
-
-    Yields
-    ------
-    int
-        How many it is.
-    """
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or default_threads())
-    try:
-        yield torch.get_num_threads()
-    finally:
-        torch.set_num_threads(before)

@@ -66,7 +66,7 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
         template = templates[number if model.classes > 1 else 0]
         symmetry = symmetry_order(model.space, template, model.weight)
         angles = theta[rows].double().cpu().numpy()
-        zero = zero_angle(model.space, template, angles, symmetry) if model.turns else 0.0
+        zero = zero_angle(model.space, template, angles, symmetry)
         shift = own[some, :2].mean(0) if len(rows) else torch.zeros(2, device=z.device)
         frames.append((middle, torch.linalg.inv(covariance), torch.tensor(zero), shift, torch.tensor(symmetry)))
     means, precisions, zeros, shifts, symmetries = (torch.stack(part).to(z.device) for part in zip(*frames, strict=True))
