@@ -178,7 +178,7 @@ def extract_patches(
     stacked = "frame" in atoms
     _check(image, atoms, stacked, channel_axis)
     spatial = _frame(image, 0, stacked, channel_axis).shape[1:]
-    size = settings.size or _automatic_size(atoms, spatial)
+    size = settings.size or automatic_size(atoms, spatial)
     if size > min(spatial):
         raise InputDataError(
             f"Patches of {size} pixels do not fit into an image of {spatial[0]} x {spatial[1]} pixels: choose a smaller patch size."
@@ -271,7 +271,26 @@ def _check(image: Any, atoms: pd.DataFrame, stacked: bool, channel_axis: int | N
             raise InputDataError(f"The atoms table names frames outside 0 to {image.shape[axis] - 1}: it belongs to another stack.")
 
 
-def _automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...]) -> int:
+def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...]) -> int:
+    """Side of a patch where none is given.
+
+    Parameters
+    ----------
+    atoms : pandas.DataFrame
+        Atoms table.
+    spatial : tuple of int
+        Height and width of the image.
+
+    Returns
+    -------
+    int
+        Image pixels.
+
+    Raises
+    ------
+    InputDataError
+        If there are fewer than two atoms.
+    """
     distance = nearest_neighbor_distance(atoms)
     if not np.isfinite(distance):
         raise InputDataError("One atom alone does not tell how large a patch should be: give the patch size in pixels.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -16,11 +15,14 @@ from napari.layers.base import ActionType
 from napari_rvae.errors import InputDataError
 from napari_rvae.layers.coloring import Coloring
 from napari_rvae.layers.images import matrix, transformation
+from napari_rvae.layers.models import attach_model, model_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
     from numpy.typing import NDArray
+
+    from napari_rvae.models import Model
 
 RECIPE = "napari_rvae"
 """Key of a layer's metadata under which its recipe lies."""
@@ -33,25 +35,6 @@ _RESULT = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Learned:
-    """Where the results on a points layer come from.
-
-    Attributes
-    ----------
-    model : Model
-        The model that encoded the atoms.
-    patches : Patches or None
-        What it saw; None where that was not kept.
-    analysis : Analysis or None
-        All of it, ready to be saved, where the model was trained on these atoms.
-    """
-
-    model: Any
-    patches: Any = None
-    analysis: Any = None
-
-
 class _Known:
     """What is remembered about a points layer as long as it lives."""
 
@@ -59,8 +42,7 @@ class _Known:
         self.next_id = next_id
         self.image: ref[Image] | None = None
         self.coloring: Coloring | None = None
-        self.learned: Learned | None = None
-        self.before: tuple[pd.DataFrame, Any, Learned | None] | None = None  # what the last results replaced
+        self.before: tuple[pd.DataFrame, Any, Model | None] | None = None  # what the last results replaced
 
 
 _known: WeakKeyDictionary[Points, _Known] = WeakKeyDictionary()
@@ -156,7 +138,11 @@ def atoms_table(points: Points, image: Image | None = None) -> pd.DataFrame:
 
 
 def join_results(
-    points: Points, results: pd.DataFrame, recipe: Any = None, learned: Learned | None = None
+    points: Points,
+    results: pd.DataFrame,
+    recipe: Any = None,
+    model: Model | None = None,
+    image: Image | None = None,
 ) -> None:
     """Write latents onto the atoms they belong to; those that were replaced can be brought back.
 
@@ -168,15 +154,21 @@ def join_results(
         Latent table with ``atom_id``; its columns that come from a model are written.
     recipe : object, optional
         Kept in the layer's metadata.
-    learned : Learned, optional
-        The model, for those who want to decode.
+    model : Model, optional
+        Kept with the layer, for those who want to decode.
+    image : napari.layers.Image, optional
+        The image in whose pixels `results` give positions: atoms that were moved since get no values.
     """
     identify(points)
+    if image is not None:
+        now = atoms_table(points, image).set_index("atom_id")[["y", "x"]].reindex(results["atom_id"])
+        still = np.isclose(now, results[["y", "x"]], rtol=0, atol=1e-6).all(1)
+        results = results[still]
     features, known = points.features, _known[points]
     old = [name for name in features if is_result(name)]
     new = [name for name in results if is_result(name)]
-    known.before = features[["atom_id", *old]], points.metadata.get(RECIPE), known.learned
-    known.learned = learned
+    known.before = features[["atom_id", *old]], points.metadata.get(RECIPE), model_of(points)
+    attach_model(points, model)
     _exchange(points, features.drop(columns=old), results.set_index("atom_id")[new], recipe)
 
 
@@ -207,23 +199,6 @@ def undo_results(points: Points) -> None:
     before = _known[points].before
     if before is not None:
         join_results(points, *before)
-
-
-def learned_of(points: Points) -> Learned | None:
-    """Tell where the results on a points layer come from.
-
-    Parameters
-    ----------
-    points : napari.layers.Points
-        Any points layer.
-
-    Returns
-    -------
-    Learned or None
-        None where there are no results, or they were read from a file.
-    """
-    known = _known.get(points)
-    return known.learned if known else None
 
 
 def _exchange(points: Points, kept: pd.DataFrame, results: pd.DataFrame, recipe: Any) -> None:

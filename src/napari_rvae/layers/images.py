@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from napari_rvae.errors import InputDataError
+from napari_rvae.io import ImageData
+from napari_rvae.io.files import sha256
 
 if TYPE_CHECKING:
     from napari.layers import Image, Layer
@@ -103,3 +108,54 @@ def matrix(layer: Layer) -> NDArray[np.float64]:
     whole = np.eye(layer.ndim + 1)
     whole[:-1] = np.column_stack([*columns, origin])
     return whole
+
+
+def image_source(layer: Image) -> ImageData:
+    """Describe an image layer as the steps know images; its hash is left to `hashed`, which takes time.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        An image or stack.
+
+    Returns
+    -------
+    ImageData
+        With the size of a pixel in nm where the layer has a unit of length, as a plain ratio where it has none.
+
+    Raises
+    ------
+    InputDataError
+        If the layer has colours or more than three axes.
+    """
+    size, unit = pixel_size(layer)
+    if unit:
+        try:
+            factor = float((1 * layer.units[-1]).to("nm").magnitude)
+            size, unit = (size[0] * factor, size[1] * factor), "nm"
+        except ValueError:  # no length
+            unit = ""
+    path = Path(layer.source.path or layer.name)
+    return ImageData(image_data(layer), layer.name, size, unit or None, path, sha256="")
+
+
+def hashed(source: ImageData) -> ImageData:
+    """Add the hash of the pixels, or of the file where they come from one.
+
+    Parameters
+    ----------
+    source : ImageData
+        From `image_source`.
+
+    Returns
+    -------
+    ImageData
+        Ready for a recipe.
+    """
+    if source.path.exists():
+        return replace(source, sha256=sha256(source.path))
+    digest = hashlib.sha256(f"{source.data.shape} {source.data.dtype}".encode())
+    frames = source.data if source.data.ndim == 3 else [source.data]
+    for frame in frames:  # lazy stacks one by one
+        digest.update(np.ascontiguousarray(frame).data)
+    return replace(source, sha256=digest.hexdigest())
