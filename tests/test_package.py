@@ -43,12 +43,13 @@ def wheel_python(tmp_path_factory):
 
 def test_wheel_has_a_manifest_whose_commands_can_be_imported(wheel_python):
     code = """if True:
-        import json, napari_rvae
+        import importlib, json, napari_rvae
         from npe2 import PluginManifest
         manifest = PluginManifest.from_distribution("napari-rvae")
         commands = manifest.contributions.commands or []
         for command in commands:
-            assert callable(command.get_callable()), command.id
+            module, _, name = command.python_name.partition(":")
+            assert callable(getattr(importlib.import_module(module), name)), command.id
         widgets = [widget.display_name for widget in manifest.contributions.widgets or []]
         print(json.dumps([napari_rvae.__file__, manifest.name, widgets]))
     """
