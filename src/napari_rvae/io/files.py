@@ -53,6 +53,8 @@ def reading(file: Path) -> Iterator[None]:
     try:
         if not file.exists():
             raise InputDataError(f"there is no file {file}")
+        if not (file.is_file() or file.is_dir()):
+            raise InputDataError(f"{file} is no file")
         if file.is_file() and file.stat().st_size == 0:
             raise InputDataError(f"{file} is empty")
         with warnings.catch_warnings(), _silent_logs():

@@ -6,6 +6,7 @@ import os
 import re
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,7 +16,7 @@ from napari_rvae.io.files import reading, replacing
 
 _PIXELS = ("y", "x", "sigma", "error", "dy", "dx", "dy_error", "dx_error")
 _NUMBERS_OF_ATOMS = ("amplitude", "background", "sigma", "snr", "error")
-_MOST_ROWS_OF_HAND = 2**53  # larger identities cannot pass through a float
+_LARGEST_WHOLE = 2**53  # beyond it a float skips numbers
 
 
 def save_table(table: pd.DataFrame, path: str | os.PathLike[str]) -> None:
@@ -89,7 +90,7 @@ def load_table(path: str | os.PathLike[str]) -> pd.DataFrame:
         else:
             table = pd.read_csv(file, float_precision="round_trip", encoding="utf-8-sig", skipinitialspace=True)
     if "flag" in table:
-        table["flag"] = table["flag"].fillna("").astype(str)
+        table["flag"] = _text(table["flag"])
     return table
 
 
@@ -157,9 +158,14 @@ def as_atoms(table: pd.DataFrame, name: str) -> pd.DataFrame:
     if len(bad):
         raise InputDataError(f"{name} has no position in row {bad[0] + 1} ({len(bad)} such rows); fill or delete it")
     atoms["sublattice"] = _whole(table, "sublattice", name, np.zeros(len(table)))
-    atoms["flag"] = table["flag"].fillna("").astype(str) if "flag" in table else ""
+    atoms["flag"] = _text(table["flag"]) if "flag" in table else ""
     others = [column for column in table if column not in atoms]
     return pd.concat([atoms, table[others]], axis=1)
+
+
+def _text(column: pd.Series[Any]) -> pd.Series[str]:
+    """Write missing texts as empty ones; a column of nothing else is read as numbers."""
+    return column.astype(object).where(column.notna(), "").astype(str)
 
 
 def _number(table: pd.DataFrame, column: str, name: str) -> pd.Series[float]:
@@ -175,7 +181,7 @@ def _whole(table: pd.DataFrame, column: str, name: str, default: object) -> pd.S
     if column not in table:
         return pd.Series(default, index=table.index).astype(np.int64)
     values = _number(table, column, name)
-    if not values.between(0, _MOST_ROWS_OF_HAND).all() or (values % 1 != 0).any():
+    if not values.between(0, _LARGEST_WHOLE).all() or (values % 1 != 0).any():
         raise InputDataError(f"{name} needs whole numbers from 0 in column {column}")
     return values.astype(np.int64)
 
