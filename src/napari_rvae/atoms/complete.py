@@ -6,15 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import map_coordinates
 from scipy.spatial import cKDTree
 
-from napari_rvae.atoms.find import Detection, filter_response, find_maxima
+from napari_rvae.atoms.find import Detection
+from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.lattice import Sites, lattice_sites
 from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_image
-from napari_rvae.atoms.scale import Array
+from napari_rvae.atoms.response import filter_response, find_maxima, image_values
 
-Floats = NDArray[np.float64]
 PRIOR = 4.0  # log odds that a site of the lattice is occupied
 CLOSEST = 2.0  # no two atoms nearer, in sigmas
 
@@ -35,11 +34,11 @@ def find_columns(detection: Detection, *, stop: Callable[[], bool] | None = None
     for last in (False, True):
         clean, left = clean_response(detection, fits)
         spacing = nearest_neighbor_distance(fits.values[:, :2])
-        sites = lattice_sites(clean, detection.sigma, spacing) if detection.period else None
+        sites = lattice_sites(clean, detection.sigma, spacing) if detection.lattice else None
         positions = fits.values[:, :2]
-        snr = clean_at(clean, positions)
+        snr = image_values(clean, positions)
         accepted = sites.positions[_occupied(sites)] if sites is not None else np.zeros((0, 2))
-        keep = snr > detection.threshold
+        keep = snr > detection.threshold * detection.roughness(positions)
         positions = _apart([positions[keep], accepted, _left_over(detection, left)], CLOSEST * detection.sigma)
         fits = fit_atoms(detection, positions, thorough=last, stop=stop)
     distance, _ = cKDTree(accepted).query(fits.values[:, :2]) if len(accepted) else (np.full(len(fits.values), np.inf), 0)
@@ -58,19 +57,9 @@ def clean_response(detection: Detection, fits: Fits) -> tuple[Array, Array]:
         pixels - model_image(pixels.shape, fits.values), detection.noise, detection.sigma, surround=3, mean=pixels
     )
     restored = fits.values.copy()
-    restored[:, AMPLITUDE] /= _at(error, restored[:, :2])
+    restored[:, AMPLITUDE] /= image_values(error, restored[:, :2])
     restored[:, SIGMA] = np.sqrt(2) * detection.sigma
     return left + model_image(pixels.shape, restored), left
-
-
-def _at(image: Array, positions: Floats) -> Floats:
-    y, x = np.round(positions).astype(int).T
-    return np.asarray(image[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)], np.float64)
-
-
-def clean_at(image: Array, positions: Floats) -> Floats:
-    """Values of an image between its pixels."""
-    return np.asarray(map_coordinates(image, positions.T, order=1, mode="nearest"), np.float64)
 
 
 def _occupied(sites: Sites) -> NDArray[np.bool_]:

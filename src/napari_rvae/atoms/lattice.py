@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from napari_rvae.atoms.kernels import translated_mean
-from napari_rvae.atoms.scale import Array
+from napari_rvae.atoms.frame import Array, Floats
 
-Floats = NDArray[np.float64]
 WINDOW = 9.0  # neighbour distances across a window
 LONGEST = 0.42  # longest translation used, in windows
 CANDIDATES = 14  # autocorrelation peaks that may span the lattice
@@ -67,7 +66,7 @@ def lattice_sites(response: Array, sigma: float, spacing: float) -> Sites:
     step = max(8, window // 2)
     reduce = max(1, int(sigma / 1.1))
     cap = float(np.quantile(response[::3, ::3], 0.98))
-    small = _reduced(np.clip(response, -cap, cap), reduce)
+    small = reduced(np.clip(response, -cap, cap), reduce)
     size = max(3, 2 * int(1.2 * sigma) + 1)
 
     def block_sites(corner: tuple[int, int]) -> list[Floats]:
@@ -109,7 +108,8 @@ def _block_maxima(response: Array, block: list[tuple[int, int]], moves: NDArray[
 SIGNIFICANT = 0.25
 
 
-def _reduced(image: Array, factor: int) -> Array:
+def reduced(image: Array, factor: int) -> Array:
+    """Mean over squares of pixels."""
     if factor == 1:
         return image
     height, width = (side // factor * factor for side in image.shape)
@@ -143,6 +143,8 @@ def window_lattice(tile: Array, shortest: float) -> tuple[Floats, float]:
     index = np.round(np.where(inside[..., None], moves, 0) + center).astype(int)
     values = np.where(inside, correlation[index[..., 0], index[..., 1]], 0)
     score = values.sum(1) / inside.sum(1)
+    if not score.max() > 0:
+        return np.zeros((2, 2)), 0.0
     near = np.flatnonzero(score > 0.85 * score.max())
     best = near[np.argmin(area[near])]
     return _polished(correlation, center, pairs[best], reach), float(score[best])

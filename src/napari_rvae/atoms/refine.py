@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from napari_rvae.atoms.find import Detection
+from napari_rvae.atoms.frame import Floats
 from napari_rvae.atoms.kernels import fit_range, render
 from napari_rvae.errors import Stopped
 
-Floats = NDArray[np.float64]
 Y, X, AMPLITUDE, BACKGROUND, SIGMA = range(5)
 NEIGHBOURS = 12
 REACH = 1.5  # an atom may move so many sigmas from where it was found

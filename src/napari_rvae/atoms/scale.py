@@ -1,253 +1,172 @@
-"""What can be said about an image before atoms are looked for: valid pixels, noise, contrast, width of an atom."""
+"""What nobody should have to tell: the width of an atom and whether atoms are bright or dark.
+
+A matched filter is best where its width is the atom's own. So a ladder of widths is tried, and the one whose maxima
+carry the most evidence wins; the mean patch around its maxima then gives the width itself.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, median_filter, uniform_filter
+from scipy.ndimage import gaussian_filter
 
-from napari_rvae.errors import InputDataError
+from napari_rvae.atoms.frame import Array, Frame
+from napari_rvae.atoms.lattice import reduced, window_lattice
+from napari_rvae.atoms.noise import Noise, lattice_period, middle
+from napari_rvae.atoms.response import filter_response, find_maxima, rare, texture_limit
+from napari_rvae.settings import FindSettings
 
-Array = NDArray[np.float32]
-Floats = NDArray[np.float64]
-SMALLEST_SIDE = 16
-BLOCK = 512
-FEW_PERIODS = 12
-LEAST = 4e-6  # variance, standard units: below 0.2 % of the range nothing counts, however little noise there is
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Variance of a pixel as a straight line over the local mean, and how much of it runs along lines.
-
-    Parameters
-    ----------
-    gain, floor, least : float
-        ``variance = max(gain * mean + floor, least)``, in units of the normalised image.
-    rows, columns : numpy.ndarray
-        Excess power of noise that is correlated along rows (by horizontal frequency, cycles per pixel from 0 to 0.5)
-        and along columns, relative to the white part.
-    """
-
-    gain: float
-    floor: float
-    least: float
-    rows: Array
-    columns: Array
-
-    def variance(self, mean: Array) -> Array:
-        """Variance of pixels whose expectation is `mean`."""
-        return np.maximum(self.gain * mean + self.floor, self.least).astype(np.float32)
-
-    def spectrum(self, ky: Array, kx: Array) -> Array:
-        """Noise power relative to its white part at frequencies `ky` (column) and `kx` (row), cycles per pixel."""
-        along_rows = np.interp(np.abs(kx), np.linspace(0, 0.5, len(self.rows)), self.rows)
-        along_columns = np.interp(np.abs(ky), np.linspace(0, 0.5, len(self.columns)), self.columns)
-        return np.asarray(1 + along_rows + along_columns, np.float32)
+DARK = -0.25  # skewness of the response below which atoms may be dark
+WIDEST = 0.4  # widest atom, in distances of lattice planes
+REPEATS = 0.3  # mean autocorrelation of the response over the translations of a lattice, at least
 
 
 @dataclass(frozen=True)
-class Frame:
-    """One image in standard units: ``pixels = sign * (image - offset) / unit``, atoms bright, holes filled.
+class Scale:
+    """Width of an atom (pixels), contrast (1 bright, -1 dark), and whether the image has a lattice."""
+
+    sigma: float
+    sign: int
+    lattice: bool
+
+
+def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
+    """Estimate what the settings leave open.
 
     Parameters
     ----------
-    pixels : numpy.ndarray
-        float32 (y, x).
-    invalid : numpy.ndarray or None
-        True where the image had no finite value.
-    offset, unit : float
-        To go back to the image's own values.
-    sign : int
-        1 for bright atoms, -1 for dark ones.
+    frame : Frame
+        The image, in its own contrast.
+    noise : Noise
+        Its noise.
+    settings : FindSettings
+        What is known.
     """
+    pixels = middle(frame.pixels)
+    period = lattice_period(pixels, noise)
+    if period is not None:
+        pixels = middle(pixels, 640)
+    known = [settings.sigma] if settings.sigma else _ladder(pixels, settings)
+    steps = [_filtered(pixels, noise, sigma) for sigma in known]
+    period = period or max(repetition(step) for step in steps) or None
+    lattice = period is not None
+    if settings.sigma is None and period is not None:
+        steps = [step for step in steps if step.sigma * step.binning < WIDEST * period] or steps[:1]
+    signs = {"auto": (1, -1), "bright": (1,), "dark": (-1,)}[settings.contrast]
+    evidence = {sign: [_evidence(step, sign, lattice) for step in steps] for sign in signs}
+    best = {sign: int(np.argmax(values)) for sign, values in evidence.items()}
+    sign = signs[0]
+    if len(signs) == 2 and max(evidence[-1]) > max(evidence[1]) and _skewness(steps[best[-1]].response) < DARK:
+        sign = -1
+    chosen = steps[best[sign]]
+    sigma = chosen.sigma * chosen.binning
+    if settings.sigma is None and max(evidence[sign]) > 0:
+        sigma = _width(sign * pixels, replace(noise, gain=sign * noise.gain), sigma, lattice)
+    return Scale(sigma, sign, lattice)
 
-    pixels: Array
-    invalid: NDArray[np.bool_] | None
-    offset: float
-    unit: float
-    sign: int = 1
 
-    def inverted(self) -> Frame:
-        """The same frame for atoms of the opposite contrast."""
-        return Frame(-self.pixels, self.invalid, self.offset, self.unit, -self.sign)
+def _ladder(pixels: Array, settings: FindSettings) -> list[float]:
+    if settings.spacing:
+        return [factor * settings.spacing for factor in (0.13, 0.18, 0.25)]
+    widths = 1.4 ** np.arange(0, 12)
+    return [float(width) for width in widths if width <= min(pixels.shape) / 20] or [1.0]
 
 
-def check_image(image: Any) -> None:
-    """Refuse what is not one real, two-dimensional image.
+@dataclass(frozen=True)
+class _Step:
+    """A response on binned pixels; `sigma` is in binned pixels."""
 
-    Raises
-    ------
-    InputDataError
-        If atoms cannot be looked for in such an array; the message says what to do.
+    sigma: float
+    binning: int
+    response: Array
+
+
+def _filtered(pixels: Array, noise: Noise, sigma: float) -> _Step:
+    binning = max(1, int(sigma / 1.6))
+    response, _ = filter_response(reduced(pixels, binning), noise.binned(binning), sigma / binning)
+    return _Step(sigma / binning, binning, response)
+
+
+def _evidence(step: _Step, sign: int, lattice: bool) -> float:
+    """Sum of the squared heights of all significant maxima, but no single one of them counts more than the typical."""
+    response = step.response * np.float32(sign)
+    limit = rare(step.sigma * step.binning)
+    maxima, heights = find_maxima(response, limit, 2 * step.sigma)
+    if not lattice:
+        heights = heights[heights > limit * texture_limit(response, step.sigma)[tuple(maxima.astype(int).T)]]
+    return float(len(heights) * np.median(heights) ** 2) if len(heights) else 0.0
+
+
+def _skewness(response: Array) -> float:
+    margin = min(8, min(response.shape) // 4)
+    inner = response[margin:-margin, margin:-margin]
+    inner = np.clip(inner, *np.quantile(inner, [0.002, 0.998]))
+    return float(np.mean((inner - inner.mean()) ** 3) / (inner.std() ** 3 + 1e-30))
+
+
+def repetition(step: _Step) -> float:
+    """Shortest translation (pixels) with which the response repeats across a small image; 0 where it does not."""
+    cap = float(np.quantile(np.abs(step.response), 0.98))
+    vectors, score = window_lattice(np.clip(step.response, -cap, cap), 2.2 * step.sigma)
+    by_chance = 15 * step.sigma / min(step.response.shape)  # measured on noise: fewer, larger grains repeat more
+    return float(np.hypot(*vectors.T).min()) * step.binning if score > max(REPEATS, 2.3 * by_chance) else 0.0
+
+
+def _width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> float:
+    """Width of an atom, from the mean patch around the maxima at a first guess, until it stands."""
+    start = sigma
+    for _ in range(4):
+        width = _mean_width(pixels, noise, sigma, lattice)
+        if not start / 2 < width < 2 * start:
+            return sigma
+        if abs(width - sigma) < 0.02 * sigma:
+            return width
+        sigma = width
+    return sigma
+
+
+def _mean_width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> float:
+    """Width of a Gaussian fitted to the mean patch; 0 without candidates.
+
+    Candidates are chosen on one half of the pixels, like the white fields of a chess board, and averaged on the other:
+    choosing and averaging on the same pixels sharpens noise.
     """
-    shape, dtype = tuple(image.shape), np.dtype(image.dtype)
-    if len(shape) == 3 and shape[-1] in (3, 4):
-        raise InputDataError("This is a colour image (RGB); convert it to grey or split its channels first.")
-    if len(shape) != 2:
-        raise InputDataError(f"Atoms are found in images (y, x) or stacks (t, y, x), not in an array of shape {shape}.")
-    if dtype == bool:
-        raise InputDataError("This is a mask of true and false; give the image it was made from.")
-    if np.issubdtype(dtype, np.complexfloating):
-        raise InputDataError("This image is complex; take its amplitude or phase first.")
-    if not np.issubdtype(dtype, np.number):
-        raise InputDataError(f"The image holds {dtype}, not numbers.")
-    if 0 in shape:
-        raise InputDataError("The image is empty; choose one with pixels.")
-    if min(shape) < SMALLEST_SIDE:
-        raise InputDataError(f"The image is only {shape[0]} x {shape[1]} pixels; at least {SMALLEST_SIDE} in each direction are needed.")
+    rows, columns = np.indices(pixels.shape, sparse=True)
+    background = gaussian_filter(pixels, 3 * sigma, truncate=3)
+    half = np.where((rows + columns) % 2 == 0, 2 * (pixels - background), 0).astype(np.float32)
+    response = filter_response(half, noise, sigma, mean=pixels)[0] / np.float32(np.sqrt(2))
+    maxima, heights = find_maxima(response, rare(sigma), 2 * sigma)
+    if not lattice:
+        maxima = maxima[heights > rare(sigma) * texture_limit(response, sigma)[tuple(maxima.astype(int).T)]]
+    radius = int(np.ceil(max(6 * sigma, 6)))
+    inside = np.all((maxima >= radius) & (maxima < np.array(pixels.shape) - radius), axis=1)
+    centers = maxima[inside].astype(int)[:2000]
+    if len(centers) < 3:
+        return 0.0
+    offsets = np.arange(-radius, radius + 1)
+    y, x = np.meshgrid(offsets, offsets, indexing="ij")
+    other = ((y + x) % 2 == 1) & (np.hypot(y, x) <= radius)
+    values = pixels[centers[:, 0, None] + y[other], centers[:, 1, None] + x[other]]
+    return _gaussian_width(np.hypot(y[other], x[other]), values.mean(0))
 
 
-def standard_frame(image: Any) -> Frame:
-    """Bring an image to float32 with median 0 and a robust range of 1, whatever its type and scale.
+def _gaussian_width(distance: NDArray[np.float64], profile: Array) -> float:
+    """Width of the Gaussian that fits a radial profile from its top to its first valley."""
+    from scipy.optimize import least_squares
 
-    Pixels that are not finite are filled from their surroundings and remembered.
+    ring = np.round(distance).astype(int)
+    radial = np.bincount(ring, profile)[1:] / np.bincount(ring).clip(1)[1:]
+    radial = np.convolve(np.pad(radial, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
+    rising = np.flatnonzero(np.diff(radial) > 0)
+    rising = rising[radial[rising] < 0.5 * (radial[0] + radial.min())]
+    valley = max(rising[0] + 1 if len(rising) else len(radial), 3)
 
-    Raises
-    ------
-    InputDataError
-        If the image is constant or mostly not finite.
-    """
-    check_image(image)
-    pixels = np.asarray(image)
-    step = max(1, int(np.sqrt(pixels.size / 1e6)))
-    sample = pixels[::step, ::step].astype(np.float64)
-    sample = sample[np.isfinite(sample)]
-    if sample.size < 0.5 * pixels[::step, ::step].size:
-        raise InputDataError("More than half of the pixels are not numbers (NaN or infinite); crop the image to its valid part.")
-    low, offset, high = np.percentile(sample, [0.1, 50, 99.9])
-    unit = float(high - low) or float(sample.max() - sample.min())
-    if not unit > 1e-12 * max(abs(high), abs(low), 1e-300):
-        raise InputDataError("The image is constant: there is nothing to find; check that the right layer is chosen.")
-    standard = np.empty(pixels.shape, np.float32)
-    for start in range(0, len(pixels), BLOCK):
-        block = pixels[start : start + BLOCK].astype(np.float64)
-        standard[start : start + BLOCK] = (block - offset) / unit
-    invalid = ~np.isfinite(standard)
-    if not invalid.any():
-        return Frame(_without_hot_pixels(standard), None, float(offset), unit)
-    _fill(standard, invalid)
-    return Frame(_without_hot_pixels(standard), invalid, float(offset), unit)
+    def residual(p: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(p[0] * np.exp(-(near**2) / (2 * p[2] ** 2)) + p[1] - values, np.float64)
 
-
-def _fill(pixels: Array, invalid: NDArray[np.bool_]) -> None:
-    """Fill invalid pixels in place with a Gaussian mean of valid ones, ever wider where the hole is wide."""
-    pixels[invalid] = 0
-    missing = invalid.copy()
-    sigma = 1.5
-    while missing.any() and sigma < max(pixels.shape):
-        weight = gaussian_filter((~invalid).astype(np.float32), sigma)
-        mean = gaussian_filter(np.where(invalid, 0, pixels), sigma)
-        ready = missing & (weight > 0.05)
-        pixels[ready] = mean[ready] / weight[ready]
-        missing &= ~ready
-        sigma *= 2
-
-
-def _without_hot_pixels(pixels: Array) -> Array:
-    """Replace single pixels that stand out of all their neighbours as no focused atom can."""
-    typical = median_filter(pixels, size=3)
-    difference = pixels - typical
-    step = max(1, int(np.sqrt(pixels.size / 1e6)))
-    spread = 1.4826 * np.median(np.abs(difference[::step, ::step])) + 1e-6
-    hot = np.abs(difference) > 12 * spread
-    if not hot.any() or hot.mean() > 1e-3:
-        return pixels
-    around = (9 * uniform_filter(np.abs(difference), 3) - np.abs(difference)) / 8
-    return np.where(hot & (np.abs(difference) > 6 * around), typical, pixels).astype(np.float32)
-
-
-def estimate_noise(pixels: Array) -> Noise:
-    """Noise of an image from frequencies beyond the resolution of the microscope.
-
-    The variance is regressed on the local mean; noise correlated along lines shows as power at low frequencies along
-    the line and highest frequencies across it, where no atom has any.
-    """
-    tile = pixels[: 2048, : 2048]
-    high = _high_pass(tile)
-    mean, variance = gaussian_filter(tile, 3), gaussian_filter(high * high, 3)
-    edges = np.quantile(mean[::3, ::3], np.linspace(0.01, 0.99, 13))
-    label = np.digitize(mean, edges[1:-1]).ravel()
-    count = np.bincount(label, minlength=12)
-    x = np.bincount(label, mean.ravel(), 12) / count.clip(1)
-    y = np.bincount(label, variance.ravel(), 12) / count.clip(1)
-    good = count > 30
-    gain, floor = 0.0, float(np.mean(high * high))
-    if good.sum() > 3 and np.ptp(x[good]) > 1e-6:
-        weight = 1 / np.maximum(y[good], 1e-9)
-        gain, floor = np.polyfit(x[good], y[good], 1, w=weight)
-    least = max(0.25 * float(y[good].min()) if good.any() else 0.0, LEAST)
-    rows, columns = _line_noise(tile)
-    return Noise(float(gain), float(floor), least, rows, columns)
-
-
-def _high_pass(pixels: Array) -> Array:
-    """Differences over the corners of the frequency plane, scaled so that white noise keeps its variance."""
-    kernel = np.array([-1, 4, -6, 4, -1], np.float32)
-    kernel /= np.sqrt((kernel**2).sum())
-    from scipy.ndimage import correlate1d
-
-    return correlate1d(correlate1d(pixels, kernel, 0), kernel, 1)
-
-
-def _line_noise(tile: Array) -> tuple[Array, Array]:
-    power, ky, kx = power_spectrum(tile)
-    high_y, high_x = np.abs(ky) > 0.36, kx > 0.36
-    white = float(power[high_y][:, high_x].mean())
-    rows = power[high_y].mean(0) / white - 1
-    columns = power[:, high_x].mean(1)[: tile.shape[0] // 2 + 1] / white - 1
-    return _excess(rows), _excess(columns)
-
-
-def _excess(power: Array) -> Array:
-    """Smooth a measured excess and drop what is not significant."""
-    smooth = gaussian_filter(power, 1.0, mode="nearest")
-    return np.where(smooth > 0.5, smooth, 0).astype(np.float32)
-
-
-def power_spectrum(tile: Array) -> tuple[Array, Floats, Floats]:
-    """Power of a tile and its frequencies (cycles per pixel), per pixel of noise, at least that of `LEAST`."""
-    window = np.outer(np.hanning(tile.shape[0]), np.hanning(tile.shape[1])).astype(np.float32)
-    power = np.abs(scipy.fft.rfft2((tile - tile.mean()) * window)) ** 2 / float((window**2).sum())
-    ky, kx = np.fft.fftfreq(tile.shape[0]), np.fft.rfftfreq(tile.shape[1])
-    corner = power[np.abs(ky) > 0.36][:, kx > 0.36]
-    return power + np.float32(max(0.0, LEAST - float(corner.mean()))), ky, kx
-
-
-def lattice_period(pixels: Array, noise: Noise) -> float | None:
-    """Distance of the strongest lattice planes, pixels; None where no frequency stands out of its ring.
-
-    Noise and randomly placed atoms spread their power over a ring with a median of ln 2 times the mean and a largest
-    value of some 12 times; a Bragg spot is hundreds of times above.
-    """
-    tile = pixels[:2048, :2048]
-    power, ky, kx = power_spectrum(tile)
-    power /= noise.spectrum(ky[:, None], kx[None, :])
-    axes = (np.abs(kx)[None, :] * tile.shape[1] < 2.5) | (np.abs(ky)[:, None] * tile.shape[0] < 2.5)
-    side = min(tile.shape)
-    ring = np.round(np.hypot(ky[:, None], kx[None, :]) * side).astype(int)
-    ring[axes | (ring > 0.45 * side) | (ring < 3)] = 0
-    order = np.argsort(ring, axis=None, kind="stable")
-    starts = np.searchsorted(ring.ravel()[order], np.arange(1, int(0.45 * side) + 2))
-    parts = np.split(power.ravel()[order], starts)[1:-1]
-    median = np.array([np.median(part) if len(part) else 0 for part in parts]) / np.log(2)
-    highest = np.array([part.max() if len(part) else 0 for part in parts])
-    smooth = median_filter(median, 7, mode="nearest")
-    # few periods have few samples in their ring, and slow changes of the background look alike
-    radius = np.arange(1, len(parts) + 1)
-    limit = np.where(radius < FEW_PERIODS, 150, 45)
-    found = (highest > limit * smooth) & (smooth > 0) & (radius > 5)
-    if not found.any():
-        return None
-    return side / float(radius[np.argmax(np.where(found, highest, 0))])
-
-
-def estimate_contrast(response: Array) -> Literal["bright", "dark"]:
-    """Are atoms bright or dark: the sharper extremes of the response win, bright unless dark is clearly better."""
-    sample = response[:: max(1, response.shape[0] // 1024), :: max(1, response.shape[1] // 1024)]
-    skewness = float(np.mean((sample - sample.mean()) ** 3) / (sample.std() ** 3 + 1e-30))
-    return "dark" if skewness < -0.5 else "bright"
+    near, values = distance[distance <= valley], profile[distance <= valley]
+    guess = [float(np.ptp(values)), float(values.min()), 0.4 * valley]
+    fit = least_squares(residual, guess, bounds=([0, -np.inf, 0.4], [np.inf, np.inf, 2.0 * valley]))
+    return float(fit.x[2])

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rvae.atoms.find import Detection, detect, prepare
-from napari_rvae.atoms.scale import check_image, standard_frame
+from napari_rvae.atoms.frame import check_image, standard_frame
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import FindSettings
 

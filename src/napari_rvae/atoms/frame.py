@@ -1,0 +1,128 @@
+"""The border: any image that can be analysed becomes a float32 frame in standard units, all others are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, median_filter, uniform_filter
+
+from napari_rvae.errors import InputDataError
+
+Array = NDArray[np.float32]
+Floats = NDArray[np.float64]
+SMALLEST_SIDE = 16
+BLOCK = 512
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image in standard units: ``pixels = sign * (image - offset) / unit``, atoms bright, holes filled.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        float32 (y, x).
+    invalid : numpy.ndarray or None
+        True where the image had no finite value.
+    offset, unit : float
+        To go back to the image's own values.
+    sign : int
+        1 for bright atoms, -1 for dark ones.
+    """
+
+    pixels: Array
+    invalid: NDArray[np.bool_] | None
+    offset: float
+    unit: float
+    sign: int = 1
+
+    def inverted(self) -> Frame:
+        """The same frame for atoms of the opposite contrast."""
+        return Frame(-self.pixels, self.invalid, self.offset, self.unit, -self.sign)
+
+
+def check_image(image: Any) -> None:
+    """Refuse what is not one real, two-dimensional image.
+
+    Raises
+    ------
+    InputDataError
+        If atoms cannot be looked for in such an array; the message says what to do.
+    """
+    shape, dtype = tuple(image.shape), np.dtype(image.dtype)
+    if len(shape) == 3 and shape[-1] in (3, 4):
+        raise InputDataError("This is a colour image (RGB); convert it to grey or split its channels first.")
+    if len(shape) != 2:
+        raise InputDataError(f"Atoms are found in images (y, x) or stacks (t, y, x), not in an array of shape {shape}.")
+    if dtype == bool:
+        raise InputDataError("This is a mask of true and false; give the image it was made from.")
+    if np.issubdtype(dtype, np.complexfloating):
+        raise InputDataError("This image is complex; take its amplitude or phase first.")
+    if not np.issubdtype(dtype, np.number):
+        raise InputDataError(f"The image holds {dtype}, not numbers.")
+    if 0 in shape:
+        raise InputDataError("The image is empty; choose one with pixels.")
+    if min(shape) < SMALLEST_SIDE:
+        raise InputDataError(f"The image is only {shape[0]} x {shape[1]} pixels; at least {SMALLEST_SIDE} in each direction are needed.")
+
+
+def standard_frame(image: Any) -> Frame:
+    """Bring an image to float32 with median 0 and a robust range of 1, whatever its type and scale.
+
+    Pixels that are not finite are filled from their surroundings and remembered.
+
+    Raises
+    ------
+    InputDataError
+        If the image is constant or mostly not finite.
+    """
+    check_image(image)
+    pixels = np.asarray(image)
+    step = max(1, int(np.sqrt(pixels.size / 1e6)))
+    sample = pixels[::step, ::step].astype(np.float64)
+    sample = sample[np.isfinite(sample)]
+    if sample.size < 0.5 * pixels[::step, ::step].size:
+        raise InputDataError("More than half of the pixels are not numbers (NaN or infinite); crop the image to its valid part.")
+    low, offset, high = np.percentile(sample, [0.1, 50, 99.9])
+    unit = float(high - low) or float(sample.max() - sample.min())
+    if not unit > 1e-12 * max(abs(high), abs(low), 1e-300):
+        raise InputDataError("The image is constant: there is nothing to find; check that the right layer is chosen.")
+    standard = np.empty(pixels.shape, np.float32)
+    for start in range(0, len(pixels), BLOCK):
+        block = pixels[start : start + BLOCK].astype(np.float64)
+        standard[start : start + BLOCK] = (block - offset) / unit
+    invalid = ~np.isfinite(standard)
+    if not invalid.any():
+        return Frame(_without_hot_pixels(standard), None, float(offset), unit)
+    _fill(standard, invalid)
+    return Frame(_without_hot_pixels(standard), invalid, float(offset), unit)
+
+
+def _fill(pixels: Array, invalid: NDArray[np.bool_]) -> None:
+    """Fill invalid pixels in place with a Gaussian mean of valid ones, ever wider where the hole is wide."""
+    pixels[invalid] = 0
+    missing = invalid.copy()
+    sigma = 1.5
+    while missing.any() and sigma < max(pixels.shape):
+        weight = gaussian_filter((~invalid).astype(np.float32), sigma)
+        mean = gaussian_filter(np.where(invalid, 0, pixels), sigma)
+        ready = missing & (weight > 0.05)
+        pixels[ready] = mean[ready] / weight[ready]
+        missing &= ~ready
+        sigma *= 2
+
+
+def _without_hot_pixels(pixels: Array) -> Array:
+    """Replace single pixels that stand out of all their neighbours as no focused atom can."""
+    typical = median_filter(pixels, size=3)
+    difference = pixels - typical
+    step = max(1, int(np.sqrt(pixels.size / 1e6)))
+    spread = 1.4826 * np.median(np.abs(difference[::step, ::step])) + 1e-6
+    hot = np.abs(difference) > 12 * spread
+    if not hot.any() or hot.mean() > 1e-3:
+        return pixels
+    around = (9 * uniform_filter(np.abs(difference), 3) - np.abs(difference)) / 8
+    return np.where(hot & (np.abs(difference) > 6 * around), typical, pixels).astype(np.float32)

@@ -1,0 +1,145 @@
+"""Noise of an image, and whether it has a lattice, from its power spectrum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from scipy.ndimage import correlate1d, gaussian_filter, median_filter
+
+from napari_rvae.atoms.frame import Array, Floats
+
+FEW_PERIODS = 12
+LEAST = 4e-6  # variance, standard units: below 0.2 % of the range nothing counts, however little noise there is
+SIDE = 1024  # pixels of the middle part that is looked at
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Variance of a pixel as a straight line over the local mean, and how much of it runs along lines.
+
+    Parameters
+    ----------
+    gain, floor, least : float
+        ``variance = max(gain * mean + floor, least)``, in units of the normalised image.
+    rows, columns : numpy.ndarray
+        Excess power of noise that is correlated along rows (by horizontal frequency, cycles per pixel from 0 to 0.5)
+        and along columns, relative to the white part.
+    """
+
+    gain: float
+    floor: float
+    least: float
+    rows: Array
+    columns: Array
+
+    def variance(self, mean: Array) -> Array:
+        """Variance of pixels whose expectation is `mean`."""
+        return np.maximum(self.gain * mean + self.floor, self.least).astype(np.float32)
+
+    def spectrum(self, ky: Array, kx: Array) -> Array:
+        """Noise power relative to its white part at frequencies `ky` (column) and `kx` (row), cycles per pixel."""
+        along_rows = np.interp(np.abs(kx), np.linspace(0, 0.5, len(self.rows)), self.rows)
+        along_columns = np.interp(np.abs(ky), np.linspace(0, 0.5, len(self.columns)), self.columns)
+        return np.asarray(1 + along_rows + along_columns, np.float32)
+
+    def binned(self, factor: int) -> Noise:
+        """Noise of the mean over squares of pixels."""
+        area = factor * factor
+        rows, columns = (power[: max(2, len(power) // factor)] for power in (self.rows, self.columns))
+        return Noise(self.gain / area, self.floor / area, self.least / area, rows, columns)
+
+
+def middle(pixels: Array, side: int = SIDE) -> Array:
+    """The middle part of an image, at most `side` pixels wide."""
+    top, left = (max(0, (full - side) // 2) for full in pixels.shape)
+    return pixels[top : top + side, left : left + side]
+
+
+def estimate_noise(pixels: Array) -> Noise:
+    """Noise of an image from frequencies beyond the resolution of the microscope.
+
+    The variance is regressed on the local mean; noise correlated along lines shows as power at low frequencies along
+    the line and highest frequencies across it, where no atom has any.
+    """
+    tile = middle(pixels)
+    high = _high_pass(tile)
+    mean, variance = gaussian_filter(tile, 3), gaussian_filter(high * high, 3)
+    edges = np.quantile(mean[::3, ::3], np.linspace(0.01, 0.99, 13))
+    label = np.digitize(mean, edges[1:-1]).ravel()
+    count = np.bincount(label, minlength=12)
+    x = np.bincount(label, mean.ravel(), 12) / count.clip(1)
+    y = np.bincount(label, variance.ravel(), 12) / count.clip(1)
+    good = count > 30
+    gain, floor = 0.0, float(np.mean(high * high))
+    if good.sum() > 3 and np.ptp(x[good]) > 1e-6:
+        weight = 1 / np.maximum(y[good], 1e-9)
+        gain, floor = np.polyfit(x[good], y[good], 1, w=weight)
+    least = max(0.25 * float(y[good].min()) if good.any() else 0.0, LEAST)
+    rows, columns = _line_noise(tile)
+    return Noise(float(gain), float(floor), least, rows, columns)
+
+
+def _high_pass(pixels: Array) -> Array:
+    """Differences over the corners of the frequency plane, scaled so that white noise keeps its variance."""
+    kernel = np.array([-1, 4, -6, 4, -1], np.float32)
+    kernel /= np.sqrt((kernel**2).sum())
+    return correlate1d(correlate1d(pixels, kernel, 0), kernel, 1)
+
+
+def _line_noise(tile: Array) -> tuple[Array, Array]:
+    power, ky, kx = power_spectrum(tile)
+    high_y, high_x = np.abs(ky) > 0.36, kx > 0.36
+    white = float(power[high_y][:, high_x].mean())
+    rows = power[high_y].mean(0) / white - 1
+    columns = power[:, high_x].mean(1)[: tile.shape[0] // 2 + 1] / white - 1
+    return _excess(rows), _excess(columns)
+
+
+def _excess(power: Array) -> Array:
+    """Smooth a measured excess and drop what is not significant.
+
+    Offsets of whole lines drift like a random walk: slow changes from line to line are far stronger than the fast ones
+    that can be told from atoms, so these frequencies are all but left out.
+    """
+    smooth = gaussian_filter(power, 1.0, mode="nearest")
+    smooth[:3] *= np.where(smooth[:3] > 1, 50, 1)
+    return np.where(smooth > 0.5, smooth, 0).astype(np.float32)
+
+
+def power_spectrum(tile: Array) -> tuple[Array, Floats, Floats]:
+    """Power of a tile and its frequencies (cycles per pixel), per pixel of noise, at least that of `LEAST`."""
+    window = np.outer(np.hanning(tile.shape[0]), np.hanning(tile.shape[1])).astype(np.float32)
+    power = np.abs(scipy.fft.rfft2((tile - tile.mean()) * window)) ** 2 / float((window**2).sum())
+    ky, kx = np.fft.fftfreq(tile.shape[0]), np.fft.rfftfreq(tile.shape[1])
+    corner = power[np.abs(ky) > 0.36][:, kx > 0.36]
+    return power + np.float32(max(0.0, LEAST - float(corner.mean()))), ky, kx
+
+
+def lattice_period(pixels: Array, noise: Noise) -> float | None:
+    """Distance of the strongest lattice planes, pixels; None where no frequency stands out of its ring.
+
+    Noise and randomly placed atoms spread their power over a ring with a median of ln 2 times the mean and a largest
+    value of some 12 times; a Bragg spot is hundreds of times above.
+    """
+    tile = middle(pixels)
+    power, ky, kx = power_spectrum(tile)
+    power /= noise.spectrum(ky[:, None], kx[None, :])
+    axes = (np.abs(kx)[None, :] * tile.shape[1] < 2.5) | (np.abs(ky)[:, None] * tile.shape[0] < 2.5)
+    side = min(tile.shape)
+    ring = np.round(np.hypot(ky[:, None], kx[None, :]) * side).astype(int)
+    ring[axes | (ring > 0.45 * side) | (ring < 3)] = 0
+    order = np.argsort(ring, axis=None, kind="stable")
+    starts = np.searchsorted(ring.ravel()[order], np.arange(1, int(0.45 * side) + 2))
+    parts = np.split(power.ravel()[order], starts)[1:-1]
+    median = np.array([np.median(part) if len(part) else 0 for part in parts]) / np.log(2)
+    highest = np.array([part.max() if len(part) else 0 for part in parts])
+    smooth = median_filter(median, 7, mode="nearest")
+    # few periods have few samples in their ring, and slow changes of the background look alike
+    radius = np.arange(1, len(parts) + 1)
+    limit = np.where(radius < FEW_PERIODS, 150, 45)
+    found = (highest > limit * smooth) & (smooth > 0) & (radius > 5)
+    if not found.any():
+        return None
+    return side / float(radius[np.argmax(np.where(found, highest, 0))])

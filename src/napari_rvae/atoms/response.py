@@ -1,0 +1,105 @@
+"""The matched filter, in units of its own noise, and its maxima."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
+
+from napari_rvae.atoms.frame import Array
+from napari_rvae.atoms.noise import Noise
+
+
+def texture_limit(response: Array, sigma: float) -> Array:
+    """How much higher than in plain noise a maximum must be where the background has texture, at least 1.
+
+    Atoms are bright: what is dark shows how much a structureless background varies at their scale. Texture varies
+    less wildly than its variance says, hence the factor.
+    """
+    dark = np.minimum(response, 0)
+    rough = gaussian_filter(dark * dark, 12 * sigma, truncate=2)
+    return np.maximum(0.83 * np.sqrt(2 * rough), 1).astype(np.float32)
+
+
+def rare(sigma: float) -> float:
+    """Height above which smoothed white noise has one maximum in two megapixels.
+
+    Maxima of a Gaussian field above t have a density of ``t exp(-t^2 / 2) / ((2 pi)^1.5 2 sigma^2)`` where its
+    correlation falls off as ``exp(-r^2 / (4 sigma^2))`` (Adler, The Geometry of Random Fields, 1981).
+    """
+    height = np.linspace(2.5, 7, 451)
+    density = height * np.exp(-(height**2) / 2) / ((2 * np.pi) ** 1.5 * sigma**2)  # surroundings make it twice as rough
+    return float(height[np.argmax(density < 0.5e-6)])
+
+
+def filter_response(
+    pixels: Array, noise: Noise, sigma: float, surround: float = 2.0, mean: Array | None = None
+) -> tuple[Array, Array]:
+    """Response of a matched filter (a Gaussian less its surroundings), divided by its standard deviation.
+
+    Parameters
+    ----------
+    pixels : numpy.ndarray
+        (y, x), standard units.
+    noise : Noise
+        Noise of the pixels.
+    sigma : float
+        Width of an atom, pixels.
+    surround : float
+        Width of the surroundings, in `sigma`.
+    mean : numpy.ndarray, optional
+        What sets the local noise, if not the pixels themselves.
+
+    Returns
+    -------
+    response, error : numpy.ndarray
+        float32 (y, x): the response, and the standard deviation of an amplitude measured by it; their product is the
+        amplitude of an atom of this width.
+    """
+    (top, bottom), (left, right) = (_padding(side, 4 * surround * sigma) for side in pixels.shape)
+    # odd reflection continues a slope, so that a gradient has no response at the border
+    padded = np.pad(pixels, ((top, bottom), (left, right)), mode="reflect", reflect_type="odd")
+    ky = np.fft.fftfreq(padded.shape[0]).astype(np.float32)[:, None]
+    kx = np.fft.rfftfreq(padded.shape[1]).astype(np.float32)[None, :]
+    atom = np.exp(-((2 * np.pi * sigma) ** 2) * (ky**2 + kx**2) / 2)
+    power = noise.spectrum(ky, kx)
+    transfer = atom * (1 - atom ** (surround**2)) / power
+    weight = np.full(kx.shape[1], 2.0 / padded.size)  # rfft holds half of the plane
+    weight[0] /= 2
+    height = 2 * np.pi * sigma**2 * float(((transfer * atom) @ weight).sum())
+    spread = np.sqrt(float(((transfer**2 * power) @ weight).sum())) / height
+    del atom, power
+    spectrum = scipy.fft.rfft2(padded, workers=-1)
+    spectrum *= transfer
+    filtered = scipy.fft.irfft2(spectrum, s=padded.shape, workers=-1)
+    local = uniform_filter(pixels if mean is None else mean, 2 * int(2.5 * sigma) + 1)
+    error = np.sqrt(noise.variance(local)) * np.float32(spread)
+    response = filtered[top : padded.shape[0] - bottom, left : padded.shape[1] - right]
+    return (response / (np.float32(height) * error)).astype(np.float32), error.astype(np.float32)
+
+
+def _padding(side: int, wanted: float) -> tuple[int, int]:
+    """Pixels to add before and after, at most what a reflection can give, to a length good for FFTs."""
+    before = min(int(np.ceil(wanted)), side - 1)
+    return before, min(scipy.fft.next_fast_len(side + 2 * before, real=True) - side - before, side - 1)
+
+
+def find_maxima(
+    response: Array, threshold: float, separation: float, invalid: NDArray[np.bool_] | None = None
+) -> tuple[NDArray[np.float64], Array]:
+    """Maxima of the response above a threshold, highest first, none nearer than `separation` to a higher one."""
+    size = 2 * max(1, int(separation / np.sqrt(2))) + 1
+    peak = (response == maximum_filter(response, size=size)) & (response > threshold)
+    if invalid is not None:
+        peak &= ~invalid
+    where = np.argwhere(peak)
+    heights = response[peak]
+    order = np.argsort(-heights, kind="stable")
+    return where[order].astype(np.float64), heights[order]
+
+
+def image_values(image: Array, positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Values of an image at the pixels nearest to positions (n, 2)."""
+    y, x = np.round(positions).astype(int).T
+    return np.asarray(image[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)], np.float64)
