@@ -59,6 +59,10 @@ WhereOption = Annotated[
 PatchesOption = Annotated[
     bool | None, typer.Option("--patches/--image", help="Say what the file holds where the rule above fails.")
 ]
+ConditionOption = Annotated[
+    Path | None,
+    typer.Option("--condition", metavar="NPY", help="What conditional models are given of each patch."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing results.")]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
 
@@ -202,10 +206,7 @@ def _train(
     labels: Annotated[
         Path | None, typer.Option("--labels", metavar="NPY", help="Class of each patch, -1 where it is not known.")
     ] = None,
-    condition: Annotated[
-        Path | None,
-        typer.Option("--condition", metavar="NPY", help="What conditional models are given of each patch."),
-    ] = None,
+    condition: ConditionOption = None,
     force: ForceOption = False,
     **values: Any,
 ) -> None:
@@ -266,12 +267,21 @@ def _encode(
     output: TableOption,
     atoms: AtomsOption = None,
     where: WhereOption = None,
+    condition: ConditionOption = None,
     patches: PatchesOption = None,
     force: ForceOption = False,
     **values: Any,
 ) -> None:
     """Apply a trained model to another image or other patches."""
-    from napari_rvae.io import check_outputs, check_table_name, load_atoms, load_image, load_patches, save_table
+    from napari_rvae.io import (
+        check_outputs,
+        check_table_name,
+        load_atoms,
+        load_image,
+        load_patches,
+        load_vector,
+        save_table,
+    )
     from napari_rvae.models import load_model
     from napari_rvae.workflows import encode_image, encode_patches
 
@@ -281,12 +291,13 @@ def _encode(
     trained = load_model(model)
     if _holds_patches(data, patches, atoms, where):
         loaded = load_patches(data)
+        given = None if condition is None else load_vector(condition, len(loaded.data), "condition")
         with _progress() as progress:
-            table = encode_patches(trained, loaded, progress=progress)
+            table = encode_patches(trained, loaded, condition=given, progress=progress)
     else:
-        loaded, given = load_image(data), None if atoms is None else load_atoms(atoms)
+        loaded, places = load_image(data), None if atoms is None else load_atoms(atoms)
         with _progress() as progress:
-            table = encode_image(trained, loaded, find, atoms=given, where=where, progress=progress)
+            table = encode_image(trained, loaded, find, atoms=places, where=where, progress=progress)
     save_table(table, output)
     typer.echo(f"{table['z1'].notna().sum()} of {len(table)} encoded: {output}")
 

@@ -52,9 +52,8 @@ class FileRecord(BaseModel):
         """
         if isinstance(data, ImageData):
             part = f"::{data.part}" if data.part else ""
-            return cls(path=f"{data.path.absolute()}{part}", sha256=data.sha256)
-        path = Path(data).absolute()
-        return cls(path=str(path), sha256=sha256(path))
+            return cls(path=f"{os.path.abspath(data.path)}{part}", sha256=data.sha256)  # noqa: PTH100  links stay
+        return cls(path=os.path.abspath(data), sha256=sha256(Path(data)))  # noqa: PTH100
 
     def found(self, beside: Path) -> str:
         """Find the file where it was, or beside the recipe, and make sure that it is the same.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 PANEL = 640  # side of a panel's picture
 _TITLE, _MARGIN, _BAR = 44, 28, 96  # heights and widths around it
 _FINE = 2  # drawn so many times larger, then averaged
-_INK, _PALE, _PAPER = (40, 40, 46), (150, 150, 158), (255, 255, 255)
+_INK, _PALE, _PAPER, _PLOT = (40, 40, 46), (150, 150, 158), (255, 255, 255), (247, 247, 249)
 _LINE, _SECOND = (38, 110, 180), (226, 116, 44)
 # viridis at nine places, and ten well-told-apart colours for classes
 _SEQUENTIAL = np.array(
@@ -118,6 +118,21 @@ def gray(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(255 * np.clip(level, 0, 1), np.uint8)
 
 
+def wide(image: NDArray[Any]) -> bool:
+    """Tell whether an image is so wide that each panel needs a row of its own.
+
+    Parameters
+    ----------
+    image : ndarray, (y, x)
+        Any image.
+
+    Returns
+    -------
+    bool
+    """
+    return bool(image.shape[1] > 2 * image.shape[0])
+
+
 def image_panel(image: NDArray[Any], atoms: pd.DataFrame, column: str) -> Image:
     """Draw an image with its atoms coloured by one column.
 
@@ -137,12 +152,13 @@ def image_panel(image: NDArray[Any], atoms: pd.DataFrame, column: str) -> Image:
     """
     from PIL import Image, ImageDraw
 
-    zoom = PANEL / max(image.shape)
+    box = (3 * PANEL, PANEL) if wide(image) else (PANEL, PANEL)
+    zoom = min(box[0] / image.shape[1], box[1] / image.shape[0])
     size = tuple(max(1, round(length * zoom)) for length in image.shape[::-1])
     picture = Image.fromarray(gray(image)).resize((size[0] * _FINE, size[1] * _FINE), Image.Resampling.LANCZOS)
-    picture = picture.point(lambda value: value * 0.6).convert("RGB")
+    picture = picture.point(lambda value: value * 0.75).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    radius = _FINE * np.clip(0.3 * zoom * np.sqrt(image.size / max(len(atoms), 1)), 1.5, 12)
+    radius = _FINE * np.clip(0.24 * zoom * np.sqrt(image.size / max(len(atoms), 1)), 1.5, 12)
     known = atoms[column].notna()
     for _, rows, large in ((0, atoms[~known], 0.4), (1, atoms[known], 1.0)):
         colors = colored(rows, column)[0] if large == 1.0 and len(rows) else np.full((len(rows), 3), 150, np.uint8)
@@ -150,16 +166,15 @@ def image_panel(image: NDArray[Any], atoms: pd.DataFrame, column: str) -> Image:
         for (x, y), color in zip(places, colors.tolist(), strict=True):
             r = radius * large
             draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(color))
-    panel, pen = _panel(f"{_name(column)} of {known.sum()} atoms", PANEL + _BAR)
-    corner = ((PANEL - size[0]) // 2, _TITLE + (PANEL - size[1]) // 2)
-    panel.paste(picture.reduce(_FINE), corner)
+    panel, pen = _panel(f"{_name(column)} of {known.sum()} atoms", size[0] + _BAR, max(size[1], _BAR))
+    panel.paste(picture.reduce(_FINE), (0, _TITLE))
     if known.any():
         _, bar, limits = colored(atoms[known], column)
-        strip = Image.fromarray(np.repeat(bar[::-1, None], 18, 1)).resize((18, PANEL // 2))
-        top, left = _TITLE + PANEL // 4, PANEL + 14
+        length, top, left = panel.height // 2, _TITLE + panel.height // 6, size[0] + 14
+        strip = Image.fromarray(np.repeat(bar[::-1, None], 18, 1)).resize((18, length))
         panel.paste(strip, (left, top))
         pen.text((left, top - 24), limits[1], fill=_INK, font=_font(17))
-        pen.text((left, top + PANEL // 2 + 4), limits[0], fill=_INK, font=_font(17))
+        pen.text((left, top + length + 4), limits[0], fill=_INK, font=_font(17))
     return panel
 
 
@@ -306,10 +321,10 @@ def page(title: str, detail: str, rows: Sequence[Sequence[Image]]) -> Image:
     return sheet
 
 
-def _panel(title: str, width: int = PANEL) -> tuple[Image, Any]:
+def _panel(title: str, width: int = PANEL, height: int = PANEL) -> tuple[Image, Any]:
     from PIL import Image, ImageDraw
 
-    panel = Image.new("RGB", (width, PANEL + _TITLE + 26), _PAPER)
+    panel = Image.new("RGB", (width, height + _TITLE + 26), _PAPER)
     pen = ImageDraw.Draw(panel)
     pen.text((0, 8), title, fill=_INK, font=_font(22))
     return panel, pen
@@ -318,7 +333,7 @@ def _panel(title: str, width: int = PANEL) -> tuple[Image, Any]:
 def _canvas(drawing: Any) -> tuple[Image, Any]:
     from PIL import Image
 
-    fine = Image.new("RGB", (PANEL * _FINE, PANEL * _FINE), (247, 247, 249))
+    fine = Image.new("RGB", (PANEL * _FINE, PANEL * _FINE), _PLOT)
     return fine, drawing.Draw(fine)
 
 
@@ -326,6 +341,7 @@ def _frame(pen: Any, across: tuple[str, str], up: tuple[str, str]) -> None:
     """Draw the axes of a plot with the values at their ends."""
     bottom = _TITLE + PANEL
     pen.rectangle((0, _TITLE, PANEL - 1, bottom - 1), outline=_PALE)
+    pen.rectangle((1, _TITLE + 1, 5 + pen.textlength(up[1], _font(17)), _TITLE + 26), fill=_PLOT)
     pen.text((2, bottom + 2), across[0], fill=_PALE, font=_font(17))
     pen.text((PANEL - 2, bottom + 2), across[1], fill=_PALE, font=_font(17), anchor="ra")
     pen.text((6, _TITLE + 4), up[1], fill=_PALE, font=_font(17))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from napari_rvae.io import ImageData, add_physical_positions
 from napari_rvae.settings import FindSettings, PatchSettings
@@ -37,7 +38,7 @@ def encode_image(
     atoms : DataFrame, optional
         Atoms table to use instead.
     where : str, optional
-        Expression that chooses the atoms.
+        Expression that chooses the atoms; without it the one of the training, ``""`` means all.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 
@@ -57,13 +58,19 @@ def encode_image(
 
     table = atoms_of(image, find or FindSettings(), atoms, scaled(progress, 0, 0.3), stop)
     settings = _patch_settings(model, image)
+    where = model.recipe.get("made_by", {}).get("where") if where is None else where
     patches = chosen_patches(image, table, settings, where, scaled(progress, 0.3, 0.5), stop)
     latent = encode(model, patches, atoms=table, progress=scaled(progress, 0.5, 1), stop=stop)
     return add_physical_positions(latent, image.pixel_size, image.unit)
 
 
 def encode_patches(
-    model: Model, source: ImageData, *, progress: Progress | None = None, stop: Stop | None = None
+    model: Model,
+    source: ImageData,
+    *,
+    condition: NDArray[Any] | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
 ) -> pd.DataFrame:
     """Apply a trained model to ready-made patches.
 
@@ -73,6 +80,8 @@ def encode_patches(
         A trained model.
     source : ImageData
         (n, h, w) or (n, channels, h, w).
+    condition : ndarray, (n,) or (n, k), optional
+        What conditional models are given.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 
@@ -92,13 +101,15 @@ def encode_patches(
     from napari_rvae.patches import patches_from_array
 
     patches = patches_from_array(source.data, _patch_settings(model, source))
-    return encode(model, patches, progress=progress, stop=stop)
+    table: pd.DataFrame = encode(model, patches, condition=condition, progress=progress, stop=stop)
+    return table
 
 
 def _patch_settings(model: Model, image: ImageData) -> PatchSettings:
     """Cut as in training; the same size in nm where both images have one."""
+    used = model.recipe.get("made_by", {}).get("used", {})
     noted = dict(model.recipe.get("patch", {}))
-    before, now = model.recipe.get("pixel_size"), image.pixel_size
-    if noted.get("size") and before and now and model.recipe.get("unit") == image.unit:
+    before, now = used.get("pixel_size"), image.pixel_size
+    if noted.get("size") and before and now and used.get("unit") == image.unit:
         noted["size"] = round(noted["size"] * before[-1] / now[-1])
     return PatchSettings(**noted)

@@ -160,6 +160,7 @@ def analyze_image(
         used=_used(model, patches, image),
         units=column_units(latent, image.unit),
     )
+    _noted_in_model(model, recipe)
     return Analysis(image, table, patches, model, latent, recipe, losses)
 
 
@@ -210,7 +211,7 @@ def analyze_patches(
     everyone = np.ones(len(patches), bool)
     inputs = {"patches": FileRecord.of(source)} | {name: FileRecord.of(file) for name, file in (files or {}).items()}
     model, losses = _trained(patches, training, everyone, scaled(progress, 0, 0.9), stop, labels, condition)
-    latent = encode(model, patches, progress=scaled(progress, 0.9, 1), stop=stop)
+    latent = encode(model, patches, condition=condition, progress=scaled(progress, 0.9, 1), stop=stop)
     recipe = Recipe(
         command="train",
         inputs=inputs,
@@ -218,6 +219,7 @@ def analyze_patches(
         used=_used(model, patches, source),
         units=column_units(latent),
     )
+    _noted_in_model(model, recipe)
     return Analysis(source, None, patches, model, latent, recipe, losses)
 
 
@@ -268,11 +270,13 @@ def _trained(
 
 
 def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
-    """Note what the settings left open; in the model too, for images that it is applied to later."""
-    model.recipe |= {
-        "patch": patches.settings.model_dump(mode="json"),
-        "pixel_size": source.pixel_size,
-        "unit": source.unit,
-    }
-    noted = ("device", "threads", "epochs", "batch_size", "patch", "pixel_size", "unit")
-    return {name: model.recipe[name] for name in noted if name in model.recipe}
+    """Note what the settings left open."""
+    noted = {"device": "device", "threads": "threads", "epochs_done": "epochs", "batch_size": "batch_size"}
+    facts = {name: model.recipe[kept] for kept, name in noted.items() if kept in model.recipe}
+    scale = {"pixel_size": source.pixel_size, "unit": source.unit}
+    return {**facts, "patch": patches.settings.model_dump(mode="json"), **scale}
+
+
+def _noted_in_model(model: Model, recipe: Recipe) -> None:
+    """Let the model file say where it comes from, and how other images are to be cut for it."""
+    model.recipe["made_by"] = recipe.model_dump(mode="json", exclude={"atoms"}, exclude_none=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_rvae.workflows.drawing import curve_panel, image_panel, page, scatter_panel, tile_panel
+from napari_rvae.workflows.drawing import curve_panel, image_panel, page, scatter_panel, tile_panel, wide
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,22 +41,26 @@ def analysis_summary(analysis: Analysis) -> Image:
     color = "class" if "class" in encoded else "angle" if turned else "reconstruction_error"
     if analysis.atoms is not None:
         pixels, shown = _first_frame(analysis.source, table)
-        top = [image_panel(pixels, shown, column) for column in ("z1", "angle" if turned else "reconstruction_error")]
+        columns = ["z1", *(["z2"] if "z2" in encoded else []), "angle" if turned else "reconstruction_error"]
+        panels = [image_panel(pixels, shown, column) for column in columns]
+        rows = [[panel] for panel in panels] if wide(pixels) else [panels]
     else:
         first = np.arange(min(_TILES**2, len(analysis.patches)))
-        top = [
-            tile_panel(analysis.patches.data[first, 0], "the first patches"),
-            tile_panel(_reconstructed(analysis, first), "the same, decoded from latents and pose"),
+        rows = [
+            [
+                tile_panel(analysis.patches.data[first, 0], "the first patches"),
+                tile_panel(_reconstructed(analysis, first), "the same, decoded from latents and pose"),
+            ]
         ]
     second = "z2" if "z2" in encoded else color
     bottom = [
-        tile_panel(_manifold(analysis.model, encoded), "decoded: z1 to the right, z2 downwards"),
+        tile_panel(_manifold(analysis.model, encoded), "decoded: z1 to the right, z2 upwards"),
         scatter_panel(encoded, "z1", second, color),
         curve_panel(analysis.losses),
     ]
     title = f"{analysis.source.name}: {settings['model']}, {len(encoded)} of {len(table)} encoded"
     detail = f"{used.get('epochs', '?')} epochs on {used.get('device', '?')}, seed {settings['seed']}"
-    return page(title, f"{detail}, napari-rvae {analysis.recipe.version}", [top, bottom])
+    return page(title, f"{detail}, napari-rvae {analysis.recipe.version}", [*rows, bottom])
 
 
 def average_summary(result: AverageResult) -> Image:
@@ -74,12 +78,13 @@ def average_summary(result: AverageResult) -> Image:
     """
     averages, table = result.averages, result.table
     labels = [f"{kind}: {count}" for kind, count in enumerate(averages.counts)][: _TILES**2]
-    panels = [tile_panel(np.asarray(averages.images)[: _TILES**2, 0], "class: number of patches", labels)]
+    rows = [[tile_panel(np.asarray(averages.images)[: _TILES**2, 0], "class: number of patches", labels)]]
     if {"y", "x"} <= set(table):
         pixels, shown = _first_frame(result.source, table)
-        panels.append(image_panel(pixels, shown, "class"))
+        picture = image_panel(pixels, shown, "class")
+        rows = [*rows, [picture]] if wide(pixels) else [[*rows[0], picture]]
     title = f"{result.source.name}: {len(averages.counts)} class averages of {len(table)} patches"
-    return page(title, f"napari-rvae {result.recipe.version}", [panels])
+    return page(title, f"napari-rvae {result.recipe.version}", rows)
 
 
 def _first_frame(source: ImageData, table: pd.DataFrame) -> tuple[NDArray[Any], pd.DataFrame]:
@@ -102,7 +107,7 @@ def _manifold(model: Model, encoded: pd.DataFrame) -> NDArray[np.float32]:
     grid = np.tile(np.median(latents, 0), (len(rows), 1))
     grid[:, 0] = low[0] + (high[0] - low[0]) * columns
     if len(names) > 1:
-        grid[:, 1] = low[1] + (high[1] - low[1]) * rows
+        grid[:, 1] = high[1] - (high[1] - low[1]) * rows
     return np.asarray(decode(model, grid.astype(np.float32))[:, 0])
 
 
