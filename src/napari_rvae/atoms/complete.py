@@ -10,9 +10,9 @@ from scipy.spatial import cKDTree
 
 from napari_rvae.atoms.find import Detection
 from napari_rvae.atoms.frame import Array, Floats
-from napari_rvae.atoms.lattice import Sites, lattice_sites
+from napari_rvae.atoms.lattice import Block, Sites, lattice_sites, local_lattices
 from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_image
-from napari_rvae.atoms.response import filter_response, find_maxima, image_values
+from napari_rvae.atoms.response import filter_response, find_maxima, image_values, texture_limit
 
 PRIOR = 4.0  # log odds that a site of the lattice is occupied
 CLOSEST = 2.0  # no two atoms nearer, in sigmas
@@ -31,18 +31,35 @@ def find_columns(detection: Detection, *, stop: Callable[[], bool] | None = None
     fits = fit_atoms(detection, detection.positions(), thorough=False, stop=stop)
     if len(fits.values) < 2:
         return fit_atoms(detection, fits.values[:, :2], stop=stop), np.zeros(len(fits.values), bool)
+    blocks: list[Block] | None = None if detection.lattice else []
     for last in (False, True):
         clean, left = clean_response(detection, fits)
-        spacing = nearest_neighbor_distance(fits.values[:, :2])
-        sites = lattice_sites(clean, detection.sigma, spacing) if detection.lattice else None
-        positions = fits.values[:, :2]
-        snr = image_values(clean, positions)
-        accepted = sites.positions[_occupied(sites)] if sites is not None else np.zeros((0, 2))
-        keep = snr > detection.threshold * detection.roughness(positions)
-        positions = _apart([positions[keep], accepted, _left_over(detection, left)], CLOSEST * detection.sigma)
+        if blocks is None:
+            blocks = local_lattices(clean, detection.sigma, nearest_neighbor_distance(fits.values[:, :2]))
+        positions, accepted = _second_look(detection, fits, clean, left, blocks)
         fits = fit_atoms(detection, positions, thorough=last, stop=stop)
-    distance, _ = cKDTree(accepted).query(fits.values[:, :2]) if len(accepted) else (np.full(len(fits.values), np.inf), 0)
-    return fits, distance < 0.3 * spacing
+    if not len(accepted):
+        return fits, np.zeros(len(fits.values), bool)
+    distance, _ = cKDTree(accepted).query(fits.values[:, :2])
+    return fits, distance < 0.3 * nearest_neighbor_distance(positions)
+
+
+def _second_look(
+    detection: Detection, fits: Fits, clean: Array, left: Array, blocks: list[Block]
+) -> tuple[Floats, Floats]:
+    """Positions of all atoms now that some are known, and the lattice sites among them."""
+    positions = fits.values[:, :2]
+    spacing = nearest_neighbor_distance(positions)
+    accepted = np.zeros((0, 2))
+    if detection.lattice:
+        sites = lattice_sites(clean, blocks, detection.sigma)
+        accepted = sites.positions[_occupied(sites)]
+        positions = positions[image_values(clean, positions) > detection.threshold]
+    maxima, heights = find_maxima(left, detection.threshold, 1.5 * detection.sigma, detection.frame.invalid)
+    # what a smooth background or a wrong profile leaves is rough on both sides of zero
+    new = maxima[heights > detection.threshold * image_values(texture_limit(left, detection.sigma), maxima)]
+    positions = _apart([positions, accepted], CLOSEST * detection.sigma)
+    return _apart([positions, new], max(CLOSEST * detection.sigma, 0.55 * spacing)), accepted
 
 
 def nearest_neighbor_distance(positions: Floats) -> float:
@@ -71,11 +88,6 @@ def _occupied(sites: Sites) -> NDArray[np.bool_]:
     odds = PRIOR - 4 * np.maximum(spread / expected - 1, 0)
     odds = odds - (here - mean) ** 2 / (2 * spread**2) - np.log(spread) + here**2 / 2
     return np.asarray(significant & (odds > 0))
-
-
-def _left_over(detection: Detection, left: Array) -> Floats:
-    maxima, heights = find_maxima(left, detection.threshold, 1.5 * detection.sigma, detection.frame.invalid)
-    return maxima[:0]
 
 
 def _apart(groups: list[Floats], distance: float) -> Floats:

@@ -7,9 +7,8 @@ no support, and no atom needs it.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import scipy.fft
@@ -22,6 +21,7 @@ from napari_rvae.atoms.frame import Array, Floats
 WINDOW = 9.0  # neighbour distances across a window
 LONGEST = 0.42  # longest translation used, in windows
 CANDIDATES = 14  # autocorrelation peaks that may span the lattice
+SIGNIFICANT = 0.25  # mean autocorrelation over the translations of a lattice, at least
 STEPS = np.array([(i, j) for i in range(-4, 5) for j in range(-4, 5) if (i, j) > (0, 0)])  # half of the plane
 
 
@@ -37,8 +37,6 @@ class Sites:
         (n,) response at the site itself.
     mean, spread, count : numpy.ndarray
         (n,) mean and standard deviation of the response at the site's translated copies, and how many there are.
-    covered : float
-        Part of the image that has a lattice.
     """
 
     positions: Floats
@@ -46,11 +44,19 @@ class Sites:
     mean: Floats
     spread: Floats
     count: Floats
-    covered: float
 
 
-def lattice_sites(response: Array, sigma: float, spacing: float) -> Sites:
-    """Maxima of the response averaged over the local lattice's translations.
+@dataclass(frozen=True)
+class Block:
+    """A part of the image, ``(top, bottom), (left, right)``, and the translations (n, 2) of the lattice around it."""
+
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    moves: NDArray[np.int64]
+
+
+def local_lattices(response: Array, sigma: float, spacing: float) -> list[Block]:
+    """The lattice around every part of an image, where there is one.
 
     Parameters
     ----------
@@ -64,37 +70,37 @@ def lattice_sites(response: Array, sigma: float, spacing: float) -> Sites:
     shape = np.array(response.shape)
     window = int(min(WINDOW * spacing, shape.min()))
     step = max(8, window // 2)
-    reduce = max(1, int(sigma / 1.1))
+    binning = max(1, int(sigma / 1.1))
     cap = float(np.quantile(response[::3, ::3], 0.98))
-    small = reduced(np.clip(response, -cap, cap), reduce)
+    small = reduced(np.clip(response, -cap, cap), binning)
+    blocks = []
+    for top in range(0, shape[0], step):
+        for left in range(0, shape[1], step):
+            block = np.array([(top, min(top + step, shape[0])), (left, min(left + step, shape[1]))])
+            y, x = np.clip((block.sum(1) - window) // 2, 0, shape - window) // binning
+            tile = small[y : y + window // binning, x : x + window // binning]
+            vectors, score = window_lattice(tile, 2.2 * sigma / binning)
+            if score > SIGNIFICANT:
+                moves = np.round(translations(vectors * binning, LONGEST * window)).astype(np.int64)
+                blocks.append(Block((top, int(block[0, 1])), (left, int(block[1, 1])), moves))
+    return blocks
+
+
+def lattice_sites(response: Array, blocks: list[Block], sigma: float) -> Sites:
+    """Maxima of the response averaged over the local lattice's translations."""
     size = max(3, 2 * int(1.2 * sigma) + 1)
-
-    def block_sites(corner: tuple[int, int]) -> list[Floats]:
-        block = [(start, min(start + step, int(end))) for start, end in zip(corner, shape, strict=True)]
-        first = np.clip([(start + end - window) // 2 for start, end in block], 0, shape - window) // reduce
-        tile = small[first[0] : first[0] + window // reduce, first[1] : first[1] + window // reduce]
-        vectors, score = window_lattice(tile, 2.2 * sigma / reduce)
-        if score < SIGNIFICANT:
-            return []
-        moves = np.round(translations(vectors * reduce, LONGEST * window)).astype(np.int64)
-        return [_block_maxima(response, block, moves, size)]
-
-    corners = [(top, left) for top in range(0, shape[0], step) for left in range(0, shape[1], step)]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(block_sites, corners))
-    rows = [part for parts in found for part in parts]
-    table = np.concatenate(rows) if rows else np.zeros((0, 6))
-    covered = len(rows) / len(corners)
-    return Sites(table[:, :2], table[:, 2], table[:, 3], table[:, 4], table[:, 5], covered)
+    parts = [_block_maxima(response, block, size) for block in blocks]
+    table = np.concatenate(parts) if parts else np.zeros((0, 6))
+    return Sites(table[:, :2], *table[:, 2:].T)
 
 
-def _block_maxima(response: Array, block: list[tuple[int, int]], moves: NDArray[np.int64], size: int) -> Floats:
+def _block_maxima(response: Array, block: Block, size: int) -> Floats:
     """Rows (y, x, here, mean, spread, count) of the maxima of the mean over translations inside a block."""
     halo = size // 2 + 1
-    (top, bottom), (left, right) = block
+    (top, bottom), (left, right) = block.rows, block.columns
     y0, x0 = max(top - halo, 0), max(left - halo, 0)
     y1, x1 = min(bottom + halo, response.shape[0]), min(right + halo, response.shape[1])
-    mean, spread, count = translated_mean(response, y0, y1, x0, x1, moves)
+    mean, spread, count = translated_mean(response, y0, y1, x0, x1, block.moves)
     here = response[y0:y1, x0:x1]
     total = (mean * count + here) / (count + 1)
     peak = (total == maximum_filter(total, size=size)) & (mean > 0)
@@ -103,9 +109,6 @@ def _block_maxima(response: Array, block: list[tuple[int, int]], moves: NDArray[
     where = np.argwhere(peak)
     columns = [where + [y0, x0], here[peak, None], mean[peak, None], spread[peak, None], count[peak, None]]
     return np.concatenate(columns, axis=1, dtype=np.float64)
-
-
-SIGNIFICANT = 0.25
 
 
 def reduced(image: Array, factor: int) -> Array:
@@ -150,21 +153,26 @@ def window_lattice(tile: Array, shortest: float) -> tuple[Floats, float]:
     return _polished(correlation, center, pairs[best], reach), float(score[best])
 
 
+@lru_cache(maxsize=32)
+def _window(height: int, width: int) -> tuple[Array, list[int], Array]:
+    """A Hann window, the size to correlate it in, and its autocorrelation, 1 at no shift."""
+    hann = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1]).astype(np.float32)
+    shape = [scipy.fft.next_fast_len(int(1.45 * side), real=True) for side in hann.shape]
+    weight = _correlate(hann, shape)
+    return hann, shape, np.maximum(weight / weight.max(), 0.05)
+
+
+def _correlate(image: Array, shape: list[int]) -> Array:
+    power = np.abs(scipy.fft.rfft2(image, s=shape)) ** 2
+    return np.asarray(np.fft.fftshift(scipy.fft.irfft2(power, s=shape)), np.float32)
+
+
 def _autocorrelation(tile: Array) -> tuple[Array, Floats]:
     """Autocorrelation without the window's own fall-off, 1 at no shift, and the index of no shift."""
-    hann = np.outer(np.hanning(tile.shape[0] + 2)[1:-1], np.hanning(tile.shape[1] + 2)[1:-1]).astype(np.float32)
-    data = (tile - tile.mean()) * hann
-    shape = [scipy.fft.next_fast_len(int(1.45 * side), real=True) for side in tile.shape]
-
-    def correlate(image: Array) -> Array:
-        power = np.abs(scipy.fft.rfft2(image, s=shape)) ** 2
-        return np.fft.fftshift(scipy.fft.irfft2(power, s=shape))
-
-    own, weight = correlate(data), correlate(hann)
-    center = np.array([side // 2 for side in shape])
-    scale = float(own[tuple(center)]) or 1.0
-    weight = np.maximum(weight / weight[tuple(center)], 0.05)
-    return (own / scale / weight).astype(np.float32), center.astype(np.float64)
+    hann, shape, weight = _window(*tile.shape)
+    own = _correlate((tile - tile.mean()) * hann, shape)
+    center = np.array([side // 2 for side in shape], np.float64)
+    return own / (weight * np.float32(own.max() or 1)), center
 
 
 def _half_plane_peaks(correlation: Array, center: Floats, shortest: float, reach: float) -> Floats:
@@ -201,8 +209,5 @@ def _polished(correlation: Array, center: Floats, vectors: Floats, reach: float)
     values = values - values.min(1, keepdims=True) + 1e-6
     weight = values**2
     found = (weight[..., None] * index).sum(1) / weight.sum(1)[:, None] - center
-    strength = values.max(1)
-    solution, *_ = np.linalg.lstsq(steps * strength[:, None], found * strength[:, None], rcond=None)
-    return np.asarray(solution)
-
-
+    weighted = steps * values.max(1)[:, None] ** 2
+    return np.asarray(np.linalg.solve(weighted.T @ steps, weighted.T @ found))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, maximum_filter, uniform_filter
+from scipy.ndimage import maximum_filter, uniform_filter
 
 from napari_rvae.atoms.frame import Array
 from napari_rvae.atoms.noise import Noise
@@ -18,7 +18,7 @@ def texture_limit(response: Array, sigma: float) -> Array:
     less wildly than its variance says, hence the factor.
     """
     dark = np.minimum(response, 0)
-    rough = gaussian_filter(dark * dark, 12 * sigma, truncate=2)
+    rough = uniform_filter(dark * dark, 2 * int(20 * sigma) + 1, mode="reflect")
     return np.maximum(0.83 * np.sqrt(2 * rough), 1).astype(np.float32)
 
 

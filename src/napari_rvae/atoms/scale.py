@@ -95,7 +95,8 @@ def _evidence(step: _Step, sign: int, lattice: bool) -> float:
     limit = rare(step.sigma * step.binning)
     maxima, heights = find_maxima(response, limit, 2 * step.sigma)
     if not lattice:
-        heights = heights[heights > limit * texture_limit(response, step.sigma)[tuple(maxima.astype(int).T)]]
+        heights = heights / texture_limit(response, step.sigma)[tuple(maxima.astype(int).T)]
+        heights = heights[heights > limit]
     return float(len(heights) * np.median(heights) ** 2) if len(heights) else 0.0
 
 
@@ -116,10 +117,10 @@ def repetition(step: _Step) -> float:
 
 def _width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> float:
     """Width of an atom, from the mean patch around the maxima at a first guess, until it stands."""
-    start = sigma
+    start, free = sigma, 2.0 if lattice else 1.25  # texture under lone atoms widens their mean
     for _ in range(4):
-        width = _mean_width(pixels, noise, sigma, lattice)
-        if not start / 2 < width < 2 * start:
+        width = float(np.clip(_mean_width(pixels, noise, sigma, lattice), start / free, free * start))
+        if width in (start / free, free * start) and lattice:
             return sigma
         if abs(width - sigma) < 0.02 * sigma:
             return width

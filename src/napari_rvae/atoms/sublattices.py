@@ -24,9 +24,9 @@ def assign_sublattices(amplitude: NDArray[np.float64], error: NDArray[np.float64
 
     data = np.sqrt(np.maximum(amplitude, 0))[:, None]
     data = (data - data.mean()) / (data.std() + 1e-12)
-    sample = data[:: max(1, len(data) // 20000)]
+    sample = data[:: max(1, len(data) // 3000)]
     counts = [count] if count else range(1, LARGEST + 1)
-    fits = [GaussianMixture(k, random_state=0, n_init=2, reg_covar=1e-3).fit(sample) for k in counts]
+    fits = [GaussianMixture(k, random_state=0, reg_covar=1e-3, init_params="k-means++", n_init=3).fit(sample) for k in counts]
     best = fits[int(np.argmin([fit.bic(sample) for fit in fits]))]
     rank = np.argsort(np.argsort(-best.means_[:, 0]))
     return rank[best.predict(data)].astype(np.int64)
