@@ -5,7 +5,7 @@ A result in itself, the first look at the data, and the start of every training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +20,8 @@ from napari_rvae.threads import threads
 if TYPE_CHECKING:
     import torch
 
-CYCLES = 12
-"""Patches are compared up to so many cycles across: kinds and poses show below it."""
-SIZE = 32
-"""Side to which larger patches are reduced for that, pixels."""
+    from napari_rvae.averages.exemplars import PoseFinder
+
 _KIND_ROUNDS = 3
 
 
@@ -42,12 +40,15 @@ class Averages:
     table : pandas.DataFrame
         One row per patch, in order: ``atom_id``, ``class``, ``angle`` (rad), ``dy``, ``dx`` (image pixels),
         ``strain_a``, ``strain_b`` (motif's frame), ``scale``, ``distance`` (mean squared misfit in noise variances).
+    finder : PoseFinder
+        Finds class and pose of other patches.
     """
 
     images: NDArray[np.float32]
     counts: NDArray[np.int64]
     symmetry: NDArray[np.int64]
     table: pd.DataFrame
+    finder: PoseFinder = field(repr=False, compare=False)
 
 
 def average(
@@ -82,9 +83,9 @@ def average(
     """
     import torch
 
-    from napari_rvae.averages.exemplars import PoseSearch, average_rounds, first_exemplars, ring_weight
+    from napari_rvae.averages.exemplars import PoseFinder, average_rounds, first_exemplars, ring_weight
     from napari_rvae.averages.joining import kinds_of, symmetry_order, zero_angle
-    from napari_rvae.polar import PolarSpace, turned_shape
+    from napari_rvae.polar import turned_shape
 
     settings = settings or AverageSettings()
     inner = np.flatnonzero(~patches.edge) if (~patches.edge).sum() >= 10 else np.arange(len(patches))
@@ -100,12 +101,9 @@ def average(
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.no_grad(), threads(None):
         full = _normalised(patches)
-        x = _reduced(full)
-        reduction = full.shape[-1] / x.shape[-1]
-        space = PolarSpace(
-            x.shape[-1], min(0.375, CYCLES / x.shape[-1]), angles=None if "rotation" in settings.invariance else 1
-        )
-        search = PoseSearch(space, shape_prior(settings.invariance, patches.scale * reduction))
+        prior = shape_prior(settings.invariance, patches.scale)
+        finder = PoseFinder(settings.invariance, prior, full.shape[-1])
+        search, space, x = finder.search, finder.search.space, finder.reduce(full)
         chosen = torch.as_tensor(inner)[torch.randperm(len(inner), generator=generator)[: settings.sample]]
         some = x[chosen]
         harmonics = space.analyse(some)
@@ -118,26 +116,26 @@ def average(
             before = None if number == 0 else weight
             images, assignment, weight = average_rounds(search, some, harmonics, images, 1, before)
         tell(0.7, "Joining kinds")
-        _, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
-        images = images[central]
         for number in range(_KIND_ROUNDS):
-            tell(0.8 + 0.05 * number, "Averaging kinds")
-            images, assignment, weight = average_rounds(search, some, harmonics, images, 1, weight)
+            # joined again after each round: averages made of more members, their strains centred, agree better
+            _, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
+            tell(0.8 + 0.03 * number, "Averaging kinds")
+            images, assignment, weight = average_rounds(search, some, harmonics, images[central], 1, weight)
             own = turned_shape(assignment.shape, -assignment.theta)
             middle = torch.stack([own[assignment.which == k].mean(0) for k in range(len(images))])
             images = search.resample(images, -middle)
         tell(0.9, "Assigning all patches")
-        found = search.assign(x, space.analyse(x), images, weight, steps=3)
+        finder.images, finder.weight = images, weight
+        found = finder.find(full)
         spectra = space.analyse(images)
         symmetry = np.array([symmetry_order(space, one, weight) for one in spectra])
         which, theta = found.which.numpy(), found.theta.double().numpy()
         zero = np.array([zero_angle(space, one, theta[which == k], int(symmetry[k])) for k, one in enumerate(spectra)])
         period = 2 * np.pi / symmetry[which]
         angle = (theta - zero[which] + period / 2) % period - period / 2
-        shape = found.shape
-        shape[:, :2] *= reduction
-        pictures = _mean_images(full, which, torch.as_tensor(angle, dtype=torch.float32), shape, inner, len(images))
-        own = turned_shape(shape, -torch.as_tensor(angle, dtype=torch.float32)).numpy()
+        turn = torch.as_tensor(angle, dtype=torch.float32)
+        pictures = _mean_images(full, which, turn, found.shape, inner, len(images))
+        shape, own = found.shape.numpy(), turned_shape(found.shape, -turn).numpy()
         freedom = float(space.degrees_of_freedom.sum()) * x.shape[1]
     tell(1.0, "Averaging")
     table = pd.DataFrame(
@@ -145,8 +143,8 @@ def average(
             "atom_id": patches.atom_id,
             "class": which.astype(np.int64),
             "angle": angle,
-            "dy": shape[:, 1].numpy() * patches.step[0],
-            "dx": shape[:, 0].numpy() * patches.step[1],
+            "dy": shape[:, 1] * patches.step[0],
+            "dx": shape[:, 0] * patches.step[1],
             "strain_a": own[:, 2],
             "strain_b": own[:, 3],
             "scale": np.exp(own[:, 4]),
@@ -154,7 +152,7 @@ def average(
         }
     )
     counts = np.bincount(which, minlength=len(images))
-    return Averages(pictures, counts, symmetry, table)
+    return Averages(pictures, counts, symmetry, table, finder)
 
 
 def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:
@@ -177,14 +175,6 @@ def _normalised(patches: Patches) -> torch.Tensor:
     if patches.settings.normalization == "patch":
         x = x / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
     return x
-
-
-def _reduced(x: torch.Tensor) -> torch.Tensor:
-    import torch
-
-    if x.shape[-1] <= SIZE:
-        return x
-    return torch.nn.functional.interpolate(x, (SIZE, SIZE), mode="bicubic", antialias=True, align_corners=False)
 
 
 def _mean_images(

@@ -14,6 +14,12 @@ from torch import Tensor, nn
 
 from napari_rvae.polar import PolarSpace, Resampler, gauss_newton, turned_shape
 
+CYCLES = 12
+"""Patches are compared up to so many cycles across: kinds and poses show below it."""
+SIZE = 32
+"""Side to which larger patches are reduced for that, pixels."""
+APART = 0.35
+"""Angles further apart than this, in radian, are followed separately."""
 _BLOCK = 250
 
 
@@ -30,9 +36,9 @@ class Assignment:
     shape : torch.Tensor
         (n, 5) offset, strain, scale in the image frame.
     cost : torch.Tensor
-        (n, templates) whitened squared distance to every template in its best pose on the grid.
+        (n, templates) squared distance, in noise variances, to every template in its best pose on the grid.
     residual : torch.Tensor
-        (n,) squared distance, in units of the weight, to the template chosen after the pose was improved.
+        (n,) the same to the template chosen, after the pose was improved.
     """
 
     which: Tensor
@@ -84,7 +90,8 @@ class PoseSearch(nn.Module):
         Returns
         -------
         distance, shape, theta : torch.Tensor
-            (n, templates), (n, templates, 5) in the motif's frame, (n, templates).
+            (n, templates, 2), (n, templates, 2, 5) in the motif's frame, (n, templates, 2): the best pose, and the
+            best one at quite another angle.
         """
         templates = self.variants(images)
         penalty = torch.where(self.prior > 0, self.grid / self.prior.clamp_min(1e-9), 0.0).square().sum(1)
@@ -93,10 +100,13 @@ class PoseSearch(nn.Module):
         for block in harmonics.split(_BLOCK):
             weighted = block * weight
             match = self.space.correlate_all(weighted, templates).unflatten(1, (len(images), -1))
-            distance = own[:, :, None] - 2 * match + (block * weighted).sum((1, 2))[:, None, None, None]
-            value, place = distance.flatten(2).min(2)
-            angles = self.space.angles
-            found.append((value, self.grid[place // angles], self.space.theta[place % angles]))
+            profile, shape = (own[:, :, None] - 2 * match).min(2)
+            best = profile.argmin(2, keepdim=True)
+            away = (self.space.theta - self.space.theta[best] + torch.pi) % (2 * torch.pi) - torch.pi
+            other = profile.masked_fill(away.abs() < APART, torch.inf).argmin(2, keepdim=True)
+            angle = torch.cat([best, other], 2)
+            power = (block * weighted).sum((1, 2))[:, None, None]
+            found.append((profile.gather(2, angle) + power, self.grid[shape.gather(2, angle)], self.space.theta[angle]))
         value, shape, theta = (torch.cat(part) for part in zip(*found, strict=True))
         return value, shape, theta
 
@@ -122,12 +132,18 @@ class PoseSearch(nn.Module):
             Per patch.
         """
         cost, shapes, thetas = self.distances(harmonics, images, weight)
-        which = cost.argmin(1)
+        which = cost[:, :, 0].argmin(1)
         rows = torch.arange(len(x), device=x.device)
-        theta = thetas[rows, which]
-        shape = turned_shape(shapes[rows, which], theta)
-        theta, shape, residual = self.improve(x, self.space.analyse(images)[which], theta, shape, weight, steps)
-        return Assignment(which, theta, shape, cost, residual)
+        templates = self.space.analyse(images)[which]
+        poses = [(thetas[rows, which, k], turned_shape(shapes[rows, which, k], thetas[rows, which, k])) for k in (0, 1)]
+        theta, shape, residual = self.improve(x, templates, *poses[0], weight, steps)
+        # the grid is coarse: where another angle is nearly as good on it, see how good it becomes
+        near = (cost[rows, which, 1] < 2 * cost[rows, which, 0] + len(self.space.order)).nonzero()[:, 0]
+        if len(near) and self.moves:
+            other = self.improve(x[near], templates[near], poses[1][0][near], poses[1][1][near], weight, steps)
+            near, *better = (part[other[2] < residual[near]] for part in (near, *other))
+            theta[near], shape[near], residual[near] = better
+        return Assignment(which, theta, shape, cost[:, :, 0], residual)
 
     def improve(
         self, x: Tensor, templates: Tensor, theta: Tensor, shape: Tensor, weight: Tensor, steps: int
@@ -185,6 +201,47 @@ class PoseSearch(nn.Module):
         return self.resample(x, shape, theta)
 
 
+class PoseFinder(nn.Module):
+    """Finds class and pose of whole patches against a few averages; kept with a model as the start of its inference.
+
+    Parameters
+    ----------
+    invariance : tuple of str
+        Poses that are free.
+    prior : torch.Tensor
+        (5,) width of the prior of each shape parameter, in patch pixels.
+    size : int
+        Side of the patches in pixels; larger ones than `SIZE` are reduced.
+    """
+
+    def __init__(self, invariance: tuple[str, ...], prior: Tensor, size: int) -> None:
+        super().__init__()
+        self.size, self.side = size, min(size, SIZE)
+        self.reduction = size / self.side
+        angles = None if "rotation" in invariance else 1
+        space = PolarSpace(self.side, min(0.375, CYCLES / self.side), angles=angles)
+        self.search = PoseSearch(space, prior / prior.new_tensor([self.reduction, self.reduction, 1, 1, 1]))
+        self.register_buffer("images", torch.zeros(0))
+        self.register_buffer("weight", torch.zeros(0))
+
+    images: Tensor
+    weight: Tensor
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """Patches at the side at which they are compared."""
+        if self.size == self.side:
+            return x
+        shape = (self.side, self.side)
+        return nn.functional.interpolate(x, shape, mode="bicubic", antialias=True, align_corners=False)
+
+    def find(self, x: Tensor) -> Assignment:
+        """Class and pose of normalised patches, (n, channels, D, D); offsets in patch pixels."""
+        small = self.reduce(x)
+        found = self.search.assign(small, self.search.space.analyse(small), self.images, self.weight, steps=3)
+        found.shape[:, :2] *= self.reduction
+        return found
+
+
 def shape_grid(prior: Tensor) -> Tensor:
     """Shapes to try, (shapes, 5), the identity first: never more than one kind of change at a time.
 
@@ -240,7 +297,7 @@ def first_exemplars(
     chosen = [0]
     nearest: Tensor | None = None
     while len(chosen) < min(count, len(some)):
-        distance = search.distances(harmonics[some], x[some[chosen[-1:]]], weight)[0][:, 0]
+        distance = search.distances(harmonics[some], x[some[chosen[-1:]]], weight)[0][:, 0, 0]
         nearest = distance if nearest is None else torch.minimum(nearest, distance)
         # what is as near as the nearest are to each other is noise, not another motif
         excess = (nearest - nearest.quantile(0.05)).clamp_min(0)

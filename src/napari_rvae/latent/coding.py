@@ -14,6 +14,7 @@ from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.models.inference import Inferred, infer
 from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.polar import turned_shape
+from napari_rvae.threads import threads
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -72,7 +73,8 @@ def encode(
             raise Stopped("Stopped while encoding.")
         rows = np.arange(start, min(start + _BLOCK, len(patches)))
         one = None if known is None else known[rows].to(device)
-        parts.append(_columns(model, patches, *_settled(model, patches.select(rows), one)))
+        with threads(model.settings.threads):
+            parts.append(_columns(model, patches, *_settled(model, patches.select(rows), one)))
         if progress is not None:
             progress(min(1.0, (start + _BLOCK) / len(patches)), "Encoding")
     table = pd.concat(parts, ignore_index=True)
@@ -90,7 +92,7 @@ def _settled(model: Model, patches: Patches, condition: Tensor | None) -> tuple[
     """Pose and content, the windows cut again until they have followed their motifs."""
     device = model.noise.device
     x = torch.as_tensor(patches.data, device=device)
-    shape = torch.zeros(len(x), 5, device=device)
+    shape = _first_shape(model, x, condition)
     base = torch.zeros_like(shape)
     theta: Tensor | None = None
     follows = patches.cut is not None and float(model.pose_prior[0]) > 0
@@ -109,6 +111,16 @@ def _settled(model: Model, patches: Patches, condition: Tensor | None) -> tuple[
         )
     mean = ((x - model.mean[:, None, None]) / model.spread[:, None, None]).mean((2, 3))
     return found, mean
+
+
+def _first_shape(model: Model, x: Tensor, condition: Tensor | None) -> Tensor:
+    """The better one, patch by patch, of the shapes from which inference may start."""
+    starts = model.first_shapes(x)
+    if len(starts) == 1:
+        return starts[0]
+    tried = [infer(model, x, shape, condition=condition, steps=2) for shape in starts]
+    better = tried[1].cost < tried[0].cost
+    return torch.where(better[:, None], tried[1].shape, tried[0].shape)
 
 
 def _columns(model: Model, patches: Patches, found: Inferred, mean: Tensor) -> pd.DataFrame:

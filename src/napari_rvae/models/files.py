@@ -45,7 +45,8 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         "settings": model.settings.model_dump(),
         "recipe": model.recipe,
     }
-    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    state = {name: value for name, value in model.state_dict().items() if not name.startswith("_finder.")}
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(Path(path)) as place:
         save_file(tensors, str(place), {"napari_rvae": json.dumps(header)})
 
@@ -73,6 +74,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from napari_rvae.averages.exemplars import PoseFinder
     from napari_rvae.models.model import Model
 
     file = Path(path)
@@ -87,17 +89,26 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Model:
     if set(tensors) != set(expected):
         raise ModelFileError(f"{file.name} lacks parts of its model, or holds others: take another copy, or train again.")
     for name, value in tensors.items():
-        kinds_free = name.startswith("kind_") and value.ndim == expected[name].ndim
-        if value.shape != expected[name].shape and not (kinds_free and value.shape[1:] == expected[name].shape[1:]):
+        own = name.startswith("finder_") or (
+            name.startswith("kind_") and value.ndim == expected[name].ndim and value.shape[1:] == expected[name].shape[1:]
+        )
+        if value.shape != expected[name].shape and not own:
             raise ModelFileError(f"{file.name} does not fit its own description: take another copy, or train again.")
         if value.dtype != expected[name].dtype or not bool(value.isfinite().all()):
             raise ModelFileError(f"{file.name} holds numbers that are no numbers: take another copy, or train again.")
     frames = {name: tensors.pop(name) for name in list(tensors) if name.startswith("kind_")}
     if len({len(value) for value in frames.values()}) != 1:
         raise ModelFileError(f"{file.name} does not fit its own description: take another copy, or train again.")
+    images, weight = tensors.pop("finder_images"), tensors.pop("finder_weight")
     model.load_state_dict(tensors, strict=False)
     model.to(device)
     model.set_frames(*(frames[f"kind_{name}"] for name in ("mean", "precision", "angle", "shift", "symmetry")))
+    if len(images):
+        finder = PoseFinder(model.settings.invariances, model.pose_prior.cpu(), model.size)
+        fits = images.shape[1:] == (model.channels, finder.side, finder.side)
+        if not fits or weight.shape != (model.channels, 2 * finder.search.space.terms):
+            raise ModelFileError(f"{file.name} does not fit its own description: take another copy, or train again.")
+    model.set_finder(images, weight)
     model.eval()
     return model
 

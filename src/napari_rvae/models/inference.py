@@ -36,7 +36,9 @@ class Inferred:
     covariance : torch.Tensor
         (n, p, p) of the free shape parameters, the angle if free, and z, in the motif's frame; empty unless `content`.
     angles : torch.Tensor
-        (n, J) posterior of the angle, relative to `theta`.
+        (n, J) posterior of the angle on the grid.
+    cost : torch.Tensor
+        (n,) squared misfit in noise variances, priors included.
     """
 
     theta: Tensor
@@ -47,6 +49,7 @@ class Inferred:
     templates: Tensor
     covariance: Tensor
     angles: Tensor
+    cost: Tensor
 
 
 @torch.no_grad()
@@ -143,7 +146,6 @@ def infer(
         *_, covariance = gauss_newton(
             model.space, harmonics, best["templates"], best["theta"], best["shape"], model.weight, prior, model.turns, slope
         )
-    best.pop("cost")
     return Inferred(covariance=covariance, **best)
 
 

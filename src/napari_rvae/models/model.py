@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from napari_rvae.averages.exemplars import PoseFinder
 from napari_rvae.models.decoder import CoordinateDecoder, SpectrumDecoder
 from napari_rvae.models.encoder import InvariantEncoder, PlainEncoder
 from napari_rvae.polar import GENERATORS, PolarSpace, Resampler
@@ -79,6 +80,8 @@ class Model(nn.Module):
     spread: Tensor
     noise: Tensor
     signal: Tensor
+    finder_images: Tensor
+    finder_weight: Tensor
     kind_mean: Tensor
     kind_precision: Tensor
     kind_angle: Tensor
@@ -90,6 +93,7 @@ class Model(nn.Module):
         self.settings, self.size, self.channels, self.conditions = settings, size, channels, conditions
         self.k_max = k_max
         self.recipe: dict[str, Any] = {}
+        self._finder: PoseFinder | None = None
         self.classes = (settings.classes or 1) if settings.family in ("joint", "semi") else 1
         self.turns = "rotation" in settings.invariances
         self.space = PolarSpace(size, k_max, angles=None if self.turns else 1)
@@ -109,6 +113,8 @@ class Model(nn.Module):
             "spread": torch.ones(channels),
             "noise": torch.ones(channels, rings),
             "signal": torch.ones(channels, rings),
+            "finder_images": torch.zeros(0, channels, 1, 1),
+            "finder_weight": torch.zeros(channels, 0),
             "kind_mean": torch.zeros(1, latent),
             "kind_precision": torch.eye(latent)[None],
             "kind_angle": torch.zeros(1),
@@ -144,6 +150,20 @@ class Model(nn.Module):
 
         save_model(self, path)
 
+    def first_shapes(self, x: Tensor) -> list[Tensor]:
+        """Offsets, strains and scales, (n, 5), from which inference starts, for raw patches (n, channels, D, D)."""
+        still = torch.zeros(len(x), 5, device=x.device)
+        if not bool((self.pose_prior > 0).any()) or len(self.finder_images) == 0:
+            return [still]
+        if self._finder is None:
+            self._finder = PoseFinder(self.settings.invariances, self.pose_prior, self.size).to(x.device)
+            self._finder.images, self._finder.weight = self.finder_images, self.finder_weight
+        return [still, self._finder.find(self.normalised(x)).shape]
+
+    def set_finder(self, images: Tensor, weight: Tensor) -> None:
+        """Keep class averages, (kinds, channels, d, d), and one over their noise variance, (channels, 2 T)."""
+        self.finder_images, self.finder_weight, self._finder = images, weight, None
+
     def set_frames(self, mean: Tensor, precision: Tensor, angle: Tensor, shift: Tensor, symmetry: Tensor) -> None:
         """Store each kind's place in latent space, zero angle, mean offset (motif's frame) and order of symmetry."""
         self.kind_mean, self.kind_precision = mean, precision
@@ -170,17 +190,17 @@ class Model(nn.Module):
         torch.Tensor
             (n, channels, 2 T).
         """
-        x = (x - self.mean[:, None, None]) / self.spread[:, None, None]
-        if self.settings_normalise_each:
-            x = x / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        x = self.normalised(x)
         if shape is not None and bool((self.pose_prior > 0).any()):
             x = self.resample(x, shape)
         return self.space.analyse(x)
 
-    @property
-    def settings_normalise_each(self) -> bool:
-        """Whether each patch is divided by its own contrast."""
-        return bool(self.recipe.get("normalization") == "patch")
+    def normalised(self, x: Tensor) -> Tensor:
+        """Raw patches in the units in which the model was trained."""
+        x = (x - self.mean[:, None, None]) / self.spread[:, None, None]
+        if self.recipe.get("normalization") == "patch":
+            x = x / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        return x
 
     def encode(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log deviation of z, (n, latent) each, from (n, channels, 2 T)."""

@@ -115,6 +115,8 @@ def _train(
         if not bool((spread > 0).all()):
             raise InputDataError("All patches are the same, constant image: there is nothing to learn.")
         model.spread.copy_(spread)
+    if averages is not None:
+        model.set_finder(averages.finder.images, averages.finder.weight)
     model.to(device)
     trainer = Trainer(model, patches, labels, condition)
     if averages is not None:

@@ -28,7 +28,6 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
         The kinds; without them all patches are one kind.
     """
     model = trainer.model
-    trainer.window = None
     trainer.cut_again()
     found = []
     for rows in torch.arange(len(trainer.x), device=trainer.device).split(500):
@@ -37,6 +36,8 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             trainer.x[rows],
             trainer.shape[rows],
             base=trainer.base[rows],
+            theta=trainer.theta[rows],
+            window=trainer.window,
             condition=None if trainer.condition is None else trainer.condition[rows],
             steps=2,
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.models import Model
-from napari_rvae.models.inference import infer, log_angle_prior
+from napari_rvae.models.inference import Inferred, infer, log_angle_prior
 from napari_rvae.patches import Patches, Stop
 from napari_rvae.polar import radial_taper
 
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from napari_rvae.averages import Averages
 
 WARM_EPOCHS = 8
-"""Epochs in which the angle stays near that of the class averages."""
-WARM_WINDOW = 0.15
+"""Epochs in which angles stay near those of the class averages."""
+WINDOW = 0.15
 """How near, in radian."""
+JUMP = 0.25
+"""Later an angle may jump to another place if that takes away this part of the misfit that noise explains. A smaller
+gain is the decoder's imperfection: following it splits a nearly symmetric motif into turned copies of itself."""
 PATIENCE = 6
 """Epochs without improvement after which the step size falls, and then training ends."""
 _POSE_EPOCHS = (1, 2, 4, 7, 11, 16, 22, 29, 37, 46, 56, 70, 90, 120)
@@ -167,7 +170,7 @@ class Trainer:
         self.shape = torch.where(self.model.pose_prior > 0, shape, 0.0)
         self.cut_again()
         self._take_out_poses()
-        self.window = WARM_WINDOW
+        self.window = WINDOW
         self._start_noise()
 
     def cut_again(self, tolerance: float = 0.05) -> None:
@@ -191,27 +194,37 @@ class Trainer:
             self.harmonics[rows] = model.space.turn(harmonics, -self.theta[rows])
 
     @torch.no_grad()
-    def update_poses(self, stop: Stop | None = None) -> None:
-        """Estimate every patch's pose anew with the model so far."""
+    def update_poses(self, jump: bool, stop: Stop | None = None) -> None:
+        """Estimate every patch's pose anew with the model so far; far from the present angle only if it may jump."""
         model = self.model
         if not (model.turns or bool((model.pose_prior > 0).any())):
             return
+        least = max(10.0, JUMP * float(model.space.degrees_of_freedom.sum()) * model.channels)
         for rows in torch.arange(len(self.x), device=self.device).split(_BLOCK):
             if stop is not None and stop():
                 return
-            found = infer(
-                model,
-                self.x[rows],
-                self.shape[rows],
-                base=self.base[rows],
-                theta=self.theta[rows],
-                window=self.window,
-                condition=None if self.condition is None else self.condition[rows],
-                labels=None if self.labels is None else self.labels[rows],
-                steps=1,
-            )
-            self.theta[rows], self.shape[rows] = found.theta, found.shape
-            self.harmonics[rows] = found.harmonics
+            found = self._infer(rows, self.window)
+            theta, shape, harmonics = found.theta, found.shape, found.harmonics
+            if jump and self.window is not None:
+                free = self._infer(rows, None)
+                better = free.cost < found.cost - least
+                theta = torch.where(better, free.theta, theta)
+                shape = torch.where(better[:, None], free.shape, shape)
+                harmonics = torch.where(better[:, None, None], free.harmonics, harmonics)
+            self.theta[rows], self.shape[rows], self.harmonics[rows] = theta, shape, harmonics
+
+    def _infer(self, rows: Tensor, window: float | None) -> Inferred:
+        return infer(
+            self.model,
+            self.x[rows],
+            self.shape[rows],
+            base=self.base[rows],
+            theta=self.theta[rows],
+            window=window,
+            condition=None if self.condition is None else self.condition[rows],
+            labels=None if self.labels is None else self.labels[rows],
+            steps=1,
+        )
 
     def log_prior(self, rows: Tensor) -> Tensor:
         """Log probability of the angles, relative to the poses taken out; outside the window there is none."""
@@ -289,13 +302,11 @@ class Trainer:
         end = epochs
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
-            if epoch > WARM_EPOCHS:
-                self.window = None
             terms = self.epoch(stop)
             if epoch in _POSE_EPOCHS:
                 if epoch in (4, 16):
                     self.cut_again()
-                self.update_poses(stop)
+                self.update_poses(epoch > WARM_EPOCHS, stop)
             trained += time.perf_counter() - start
             held_out = self.held_out_loss()
             loss = terms["data"] + settings.beta * terms["divergence"] + terms["supervised"]
