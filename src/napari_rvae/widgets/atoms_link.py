@@ -14,7 +14,7 @@ import pandas as pd
 from napari.layers import Points
 from psygnal import Signal
 
-from napari_rvae.layers import color_points, coloring_of, identify
+from napari_rvae.layers import identify, set_features
 from napari_rvae.widgets.selection import History, Ids, Mask, Selection, Step
 
 HIGHLIGHT = (1.0, 1.0, 1.0, 1.0)
@@ -42,6 +42,8 @@ class AtomsLink:
         Undo and redo of selections and of columns.
     x, y, color : str
         Columns that are plotted; empty before the first drawing.
+    chosen : bool
+        The axes were chosen by hand.
     changed : psygnal.Signal
         The features or the rows of the layer have changed.
     """
@@ -56,6 +58,7 @@ class AtomsLink:
         self.x = ""
         self.y = ""
         self.color = ""
+        self.chosen = False
         self._plain = self._plain_border()
         self._mirroring = False
         self.selection.changed.connect(self._selection_changed)
@@ -105,10 +108,7 @@ class AtomsLink:
                 same = len(ids) == len(table) and np.array_equal(ids, table["atom_id"])
                 by_id = pd.Series(values.array, index=ids)
                 table[name] = (by_id if same else by_id.reindex(table["atom_id"])).array
-        self.layer.features = table
-        coloring = coloring_of(self.layer)
-        if coloring is not None and coloring.column in columns and coloring.column in table:
-            color_points(self.layer, coloring.column)
+        set_features(self.layer, table)
 
     def _synchronize(self) -> bool:
         """Follow the rows; False in the middle of a change, when rows and identities do not fit yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Points
@@ -13,25 +13,20 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import (
-    QButtonGroup,
-    QComboBox,
     QFileDialog,
-    QGridLayout,
-    QHBoxLayout,
     QLabel,
     QMenu,
-    QSizePolicy,
+    QScrollArea,
     QSplitter,
     QStackedWidget,
     QTabWidget,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from napari_rvae.errors import RVAEError
 from napari_rvae.io import save_table
-from napari_rvae.layers import Coloring, add_subset, atoms_table, color_choices, color_points, coloring_of
+from napari_rvae.layers import Coloring, add_subset, atoms_table, color_points, coloring_of
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import (
     axis_columns,
@@ -39,16 +34,14 @@ from napari_rvae.widgets.columns import (
     column_label,
     displayed_text,
     displayed_values,
-    first_axes,
-    first_color,
-    is_latent,
 )
 from napari_rvae.widgets.explore_classes import ClassesPanel
 from napari_rvae.widgets.explore_clusters import ClustersPanel
+from napari_rvae.widgets.explore_controls import ColumnBoxes, ToolRow
 from napari_rvae.widgets.explore_patches import ManifoldPanel, PatchPanel
-from napari_rvae.widgets.parts import Dock, LayerBox, is_helper
+from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.plot_canvas import PyQtGraphCanvas
-from napari_rvae.widgets.scatter import Scatter, Tool
+from napari_rvae.widgets.scatter import Scatter
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -57,7 +50,13 @@ _NOTHING = (
     "<p>Find atoms, then train an rVAE: every atom becomes a point here. "
     "Any points layer with two columns of numbers can be explored.</p>"
 )
-_KEYS = "Shift adds, Ctrl takes away, both together keep what is in both."
+
+
+class _AtomsBox(LayerBox):
+    """A choice among the points layers that have something to plot."""
+
+    def offers(self, layer: Points) -> bool:
+        return super().offers(layer) and bool(axis_columns(layer.features))
 
 
 class ExploreWidget(Dock):
@@ -100,10 +99,8 @@ class ExploreWidget(Dock):
     # Layout ---------------------------------------------------------------------------------------------------------
 
     def _build(self) -> None:
-        self.layer_box = LayerBox(self, Points, "no atoms with features yet", self._can_be_explored)
-        self.x_box, self.y_box, self.color_box = (QComboBox() for _ in range(3))
-        for box in (self.x_box, self.y_box, self.color_box):
-            box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.layer_box = _AtomsBox(self, Points, "no atoms with features yet")
+        self.columns = ColumnBoxes(self.layer_box)
         self.status, self.hover = QLabel(), QLabel()
         self.hover.setWordWrap(True)
         self.hover.setMinimumHeight(2 * self.hover.fontMetrics().lineSpacing())
@@ -117,12 +114,18 @@ class ExploreWidget(Dock):
             (self.clusters, "Clusters"),
             (self.manifold, "Manifold"),
         ):
-            self.tabs.addTab(panel, name)
+            area = QScrollArea()
+            area.setWidgetResizable(True)
+            area.setFrameShape(QScrollArea.Shape.NoFrame)
+            area.setWidget(panel)
+            self.tabs.addTab(area, name)
+        self.panels = (self.patch, self.classes, self.clusters, self.manifold)
 
+        self.tools = ToolRow(self.canvas.set_tool, self._act, self._menu())
         plot = QWidget()
         above = QVBoxLayout(plot)
         above.setContentsMargins(0, 0, 0, 0)
-        above.addLayout(self._tools())
+        above.addLayout(self.tools)
         above.addWidget(self.canvas.widget, 1)
         above.addWidget(self.status)
         above.addWidget(self.hover)
@@ -140,43 +143,10 @@ class ExploreWidget(Dock):
         self.pages = QStackedWidget()
         self.pages.addWidget(nothing)
         self.pages.addWidget(content)
-        self.rows.addLayout(self._choices())
+        self.rows.addWidget(self.columns)
         self.rows.addWidget(self.pages, 1)
 
-    def _choices(self) -> QGridLayout:
-        grid = QGridLayout()
-        grid.setHorizontalSpacing(6)
-        for name, box, row, column, span in (
-            ("atoms", self.layer_box, 0, 0, 3),
-            ("x", self.x_box, 1, 0, 1),
-            ("y", self.y_box, 1, 2, 1),
-            ("colour", self.color_box, 2, 0, 3),
-        ):
-            grid.addWidget(QLabel(name), row, column)
-            grid.addWidget(box, row, column + 1, 1, span)
-        grid.setColumnStretch(1, 1)
-        grid.setColumnStretch(3, 1)
-        return grid
-
-    def _tools(self) -> QHBoxLayout:
-        row = QHBoxLayout()
-        row.setSpacing(0)
-        self.tools = QButtonGroup(self)
-        for name, tool, tip in (
-            ("Lasso", "lasso", f"Draw around points to select them. {_KEYS}"),
-            ("Box", "rectangle", f"Draw a rectangle around points to select them. {_KEYS}"),
-            ("Pan", "pan", "Move the plot. With every tool: wheel or right button to zoom, middle button to move."),
-        ):
-            button = self._button(row, name, tip, partial(self.canvas.set_tool, cast("Tool", tool)))
-            button.setCheckable(True)
-            button.setChecked(tool == "lasso")
-            self.tools.addButton(button)
-        row.addStretch(1)
-        self.invert = self._button(row, "Invert", "Select what is not selected (I)", lambda: self._select("invert"))
-        self.clear = self._button(row, "Clear", "Select nothing (Esc)", lambda: self._select("clear"))
-        self.undo = self._button(row, "↶", "Undo", lambda: self._history("undo"))
-        self.redo = self._button(row, "↷", "Redo", lambda: self._history("redo"))
-        row.addStretch(1)
+    def _menu(self) -> QMenu:
         menu = QMenu(self)
         menu.addAction("Show all points", self.scatter.fit)
         menu.addAction("Selected atoms as a new layer", self.copy_selection)
@@ -184,19 +154,7 @@ class ExploreWidget(Dock):
         table, plot = ("Table (*.csv *.parquet)", self.save_table), ("Picture (*.png *.svg)", self.canvas.save)
         menu.addAction("Save the table ...", partial(self._ask, "Save the table", *table))
         menu.addAction("Save the plot ...", partial(self._ask, "Save the plot", *plot))
-        more = self._button(row, "⋯", "Show all points, new layer, save", lambda: None)
-        more.setMenu(menu)
-        more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        return row
-
-    def _button(self, row: QHBoxLayout, name: str, tip: str, action: Any) -> QToolButton:
-        button = QToolButton()
-        button.setText(name)
-        button.setAutoRaise(True)
-        button.setToolTip(tip)
-        button.clicked.connect(lambda _checked=False: action())
-        row.addWidget(button)
-        return button
+        return menu
 
     # Layers ---------------------------------------------------------------------------------------------------------
 
@@ -207,9 +165,8 @@ class ExploreWidget(Dock):
         self.listen(layers.selection.events.active, self._active_changed)
         self.listen(self.viewer.events.theme, self._set_theme)
         self.layer_box.layer_changed.connect(self.show_layer)
-        for box in (self.x_box, self.y_box):
-            box.activated.connect(self._axes_chosen)
-        self.color_box.activated.connect(lambda: self.color_by(self.color_box.currentData()))
+        self.columns.axes_chosen.connect(self.plot_columns)
+        self.columns.color_chosen.connect(self.color_by)
         self.scatter.picked.connect(self.go_to)
         self.scatter.hovered.connect(self._hovered)
         self.canvas.left.connect(self._hover_ended)
@@ -218,10 +175,10 @@ class ExploreWidget(Dock):
         for panel in (self.classes, self.clusters):
             panel.color_wanted.connect(self.color_by)
         keys: dict[Any, Any] = {
-            QKeySequence.StandardKey.Undo: lambda: self._history("undo"),
-            QKeySequence.StandardKey.Redo: lambda: self._history("redo"),
-            "Escape": lambda: self._select("clear"),
-            "I": lambda: self._select("invert"),
+            QKeySequence.StandardKey.Undo: partial(self._act, "undo"),
+            QKeySequence.StandardKey.Redo: partial(self._act, "redo"),
+            "Escape": partial(self._act, "clear"),
+            "I": partial(self._act, "invert"),
             **{str(number): partial(self.classes.assign_number, number) for number in range(10)},
         }
         for key, action in keys.items():
@@ -239,9 +196,6 @@ class ExploreWidget(Dock):
             if isinstance(layer, Points):
                 layer.events.features.disconnect(self.layer_box.fill)
         self.scatter.close()
-
-    def _can_be_explored(self, layer: Points) -> bool:
-        return not is_helper(layer) and (layer in self._links or bool(axis_columns(layer.features)))
 
     def _layers_changed(self) -> None:
         points = [layer for layer in self.viewer.layers if isinstance(layer, Points)]
@@ -281,7 +235,7 @@ class ExploreWidget(Dock):
                 self.link = self._links[layer]
                 self.link.selection.changed.connect(self._selection_changed)
                 self.link.history.changed.connect(self._history_changed)
-            for panel in (self.classes, self.clusters, self.patch, self.manifold):
+            for panel in self.panels:
                 panel.set_link(self.link)
         self.layer_box.choose(layer)
         self._refresh()
@@ -290,9 +244,16 @@ class ExploreWidget(Dock):
         """Follow the layer list: whoever clicks on an analysed layer wants to see it."""
         self.layer_box.choose(self.viewer.layers.selection.active)
 
-    def _axes_chosen(self) -> None:
+    def plot_columns(self, x: str, y: str) -> None:
+        """Plot two columns against each other.
+
+        Parameters
+        ----------
+        x, y : str
+            Columns of numbers.
+        """
         if self.link is not None:
-            self.link.x, self.link.y = self.x_box.currentData(), self.y_box.currentData()
+            self.link.x, self.link.y, self.link.chosen = x, y, True
             self._refresh()
 
     def color_by(self, column: str) -> None:
@@ -316,10 +277,9 @@ class ExploreWidget(Dock):
     def _refresh(self) -> None:
         """Draw what the table says now."""
         link = self.link
-        self.pages.setCurrentIndex(0 if link is None else 1)
-        for box in (self.x_box, self.y_box, self.color_box):
-            box.setEnabled(link is not None)
-        if link is None or not self._choose_columns(link):
+        something = self.columns.fill(link)
+        self.pages.setCurrentIndex(int(something))
+        if link is None or not something:
             return
         table = link.table
         x, y = (displayed_values(table, name) for name in (link.x, link.y))
@@ -336,38 +296,13 @@ class ExploreWidget(Dock):
             fit=shown != self._shown,
         )
         self._shown = shown
-        self.patch.table_changed()
         self._show_count()
         self._refresh_panel()
         self._history_changed()
 
-    def _choose_columns(self, link: AtomsLink) -> bool:
-        """Fill the boxes; keep what was chosen as long as the table has it. False if there is nothing to plot."""
-        axes, colors = axis_columns(link.table), color_choices(link.layer)
-        if not axes or not colors:
-            self.pages.setCurrentIndex(0)
-            return False
-        learned = is_latent(axes[0]) and not any(is_latent(name or "") for name in (link.x, link.y))
-        if link.x not in axes or link.y not in axes or learned:
-            link.x, link.y = first_axes(axes)
-        if link.color not in colors or learned:
-            coloring = coloring_of(link.layer)
-            link.color = coloring.column if coloring and coloring.column in colors else first_color(colors)
-        for box, names, current in (
-            (self.x_box, axes, link.x),
-            (self.y_box, axes, link.y),
-            (self.color_box, colors, link.color),
-        ):
-            if [box.itemData(row) for row in range(box.count())] != names:
-                box.clear()
-                for name in names:
-                    box.addItem(column_label(name), name)
-            box.setCurrentIndex(names.index(current))
-        return True
-
     def _selection_changed(self) -> None:
         self._show_count()
-        if self.tabs.currentWidget() is self.patch:
+        if self.tabs.currentIndex() == 0:
             self.patch.refresh()
 
     def _show_count(self) -> None:
@@ -380,29 +315,23 @@ class ExploreWidget(Dock):
     def _history_changed(self) -> None:
         if self.link is None:
             return
-        history = self.link.history
-        for button, word, name in ((self.undo, "Undo", history.next_undo), (self.redo, "Redo", history.next_redo)):
-            button.setEnabled(name is not None)
-            button.setToolTip(f"{word} {name or ''}".strip())
+        self.tools.show_history(self.link.history.next_undo, self.link.history.next_redo)
 
     def _refresh_panel(self) -> None:
-        cast(Any, self.tabs.currentWidget()).refresh()
+        self.panels[self.tabs.currentIndex()].refresh()
 
     def _set_theme(self) -> None:
         theme = get_theme(self.viewer.theme)
-        highlight = "white" if theme.type == "dark" else "black"
+        highlight = "white" if sum(theme.background.as_rgb_tuple()[:3]) < 384 else "black"
         self.canvas.set_theme(theme.background.as_hex(), theme.text.as_hex(), highlight)
         self.pages.setStyleSheet(f"QToolButton:checked {{ background: {theme.current.as_hex()}; border-radius: 3px; }}")
 
     # Gestures -------------------------------------------------------------------------------------------------------
 
-    def _select(self, what: str) -> None:
+    def _act(self, what: str) -> None:
         if self.link is not None:
-            getattr(self.link.selection, what)("button")
-
-    def _history(self, what: str) -> None:
-        if self.link is not None:
-            getattr(self.link.history, what)()
+            target = self.link.history if what in ("undo", "redo") else self.link.selection
+            getattr(target, what)()
 
     def go_to(self, row: int) -> None:
         """Move the camera to an atom, and to its frame in a stack.
@@ -412,7 +341,7 @@ class ExploreWidget(Dock):
         row : int
             Row of the atom in the layer that is shown.
         """
-        if self.link is None:
+        if self.link is None or row >= len(self.link.layer.data):
             return
         place = self.link.layer.data_to_world(self.link.layer.data[row])
         dims = self.viewer.dims
@@ -429,10 +358,10 @@ class ExploreWidget(Dock):
 
     def _hovered(self, x: float, y: float, row: int) -> None:
         link = self.link
-        if link is None or row < 0:
-            return
+        if link is None or row < 0 or self._soon.isActive():
+            return  # the last means that the plot is older than the table
         self.hover.setText(displayed_text(link.table, row, (link.x, link.y, link.color)))
-        if self.tabs.currentWidget() is self.patch:
+        if self.tabs.currentIndex() == 0:
             self.patch.show_place(link.x, x, link.y, y, row)
 
     def _hover_ended(self) -> None:

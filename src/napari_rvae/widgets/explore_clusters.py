@@ -116,11 +116,13 @@ class ClustersPanel(QWidget):
         self._show_columns()
         classes = [str(name) for name in table if name != "atom_id" and Coloring.of(table, str(name)).names[1:]]
         classes.sort(key=lambda name: name not in ("annotation", "class", "cluster"))
-        for box, fallback in ((self.first, 0), (self.second, 1)):
-            current = box.currentText()
+        chosen = list(dict.fromkeys(box.currentText() for box in (self.first, self.second)))
+        chosen = [name for name in chosen if name in classes]
+        chosen += [name for name in classes if name not in chosen]
+        for place, box in enumerate((self.first, self.second)):
             box.clear()
             box.addItems(classes)
-            box.setCurrentIndex(classes.index(current) if current in classes else min(fallback, len(classes) - 1))
+            box.setCurrentText(chosen[min(place, len(chosen) - 1)] if chosen else "")
         self._compare()
 
     def find_clusters(self) -> None:

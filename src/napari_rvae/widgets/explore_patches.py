@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Image
+from napari.layers import Image, Points
 from numpy.typing import NDArray
 from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QImage, QMouseEvent, QPainter, QPaintEvent
@@ -100,6 +100,7 @@ class PatchPanel(QWidget):
         self._viewer = viewer
         self._link: AtomsLink | None = None
         self._atoms: tuple[pd.DataFrame, Any, float] | None = None
+        self._read: Any = None  # the table from which they were read
         self.left, self.right = Picture(), Picture()
         self.left_text, self.right_text, self.words = QLabel(), QLabel(), QLabel()
         grid = QGridLayout()
@@ -117,11 +118,7 @@ class PatchPanel(QWidget):
 
     def set_link(self, link: AtomsLink | None) -> None:
         """Show the atoms of another layer."""
-        self._link, self._atoms = link, None
-
-    def table_changed(self) -> None:
-        """Read the atoms anew before they are shown again."""
-        self._atoms = None
+        self._link, self._atoms, self._read = link, None, None
 
     def refresh(self) -> None:
         """Show the selection: its mean, its spread, and what distinguishes it."""
@@ -186,9 +183,11 @@ class PatchPanel(QWidget):
     def _real(self, rows: NDArray[np.intp]) -> NDArray[Any] | None:
         from napari_rvae.latent.common_frame import patches_in_common_frame
 
+        if self._link is None:
+            return None
         try:
-            if self._atoms is None:
-                self._atoms = self._read_atoms()
+            if self._atoms is None or self._read is not self._link.table:
+                self._atoms, self._read = self._read_atoms(self._link.layer), self._link.table
             atoms, image, size = self._atoms
             if image is None:
                 return None
@@ -196,10 +195,8 @@ class PatchPanel(QWidget):
         except RVAEError:  # an image that does not belong to these points: then there is nothing to see
             return None
 
-    def _read_atoms(self) -> tuple[pd.DataFrame, Any, float]:
+    def _read_atoms(self, layer: Points) -> tuple[pd.DataFrame, Any, float]:
         """Read atoms in the image's pixels, the image, and the side of a patch."""
-        assert self._link is not None
-        layer = self._link.layer
         fitting = [image for image in self._viewer.layers if isinstance(image, Image) and image.ndim == layer.ndim]
         image = image_of(layer) or (fitting[-1] if fitting else None)
         atoms = atoms_table(layer, image)

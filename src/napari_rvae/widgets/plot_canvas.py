@@ -12,7 +12,8 @@ import pyqtgraph as pg
 import pyqtgraph.exporters
 from numpy.typing import NDArray
 from qtpy.QtCore import QPointF, QRectF, Qt, QTimer
-from qtpy.QtGui import QBrush, QColor, QPainterPath, QPen, QPolygonF
+from qtpy.QtGui import QBrush, QColor, QPainter, QPainterPath, QPen, QPolygonF
+from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QGraphicsPathItem
 
 from napari_rvae.widgets.scatter import ColorScale, Floats, Histogram, Picture, ScatterCanvas, Tool, View
@@ -107,6 +108,13 @@ class _DrawingView(pg.ViewBox):
         self._corners = [QPointF(x0, y0), QPointF(x1, y0), QPointF(x1, y1), QPointF(x0, y1)]
 
 
+class _Symbols(pg.ScatterPlotItem):
+    """Symbols that leave clicks to the view beneath them."""
+
+    def mouseClickEvent(self, ev: Any) -> None:
+        ev.ignore()
+
+
 class _PlotWidget(pg.GraphicsLayoutWidget):
     """A graphics layout that tells when the mouse leaves it."""
 
@@ -151,7 +159,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         self._bar_view = pg.ViewBox(enableMenu=False, enableMouse=False)
         self._bar_axis = pg.AxisItem("bottom")
         self._bar_axis.linkToView(self._bar_view)
-        self._legend = pg.LabelItem(justify="left")
+        self.legend = pg.LabelItem(justify="left")
         for item, row, column in (
             (self.margins[0], 0, 1),
             (self.axes["left"], 1, 0),
@@ -160,7 +168,7 @@ class PyQtGraphCanvas(ScatterCanvas):
             (self.axes["bottom"], 2, 1),
             (self._bar_view, 3, 1),
             (self._bar_axis, 4, 1),
-            (self._legend, 5, 1),
+            (self.legend, 5, 1),
         ):
             self.widget.addItem(item, row, column)
         layout.setRowFixedHeight(0, _MARGIN_PIXELS)
@@ -168,13 +176,13 @@ class PyQtGraphCanvas(ScatterCanvas):
         layout.setRowStretchFactor(1, 10)
 
     def _build_items(self) -> None:
-        self._points, self._selected_points, self._cross = (
-            pg.ScatterPlotItem(pen=None, pxMode=True, size=size, symbol=symbol)
+        self.points, self.selected_points, self.cross = (
+            _Symbols(pen=None, pxMode=True, size=size, symbol=symbol)
             for size, symbol in ((6, "o"), (8, "o"), (15, "+"))
         )
-        self._density, self._selected_density = (pg.ImageItem(axisOrder="row-major") for _ in range(2))
+        self.density, self.selected_density = (pg.ImageItem(axisOrder="row-major") for _ in range(2))
         for height, item in enumerate(
-            (self._density, self._points, self._selected_density, self._selected_points, self._cross)
+            (self.density, self.points, self.selected_density, self.selected_points, self.cross)
         ):
             item.setZValue(height)
             self.main.addItem(item, ignoreBounds=True)
@@ -201,30 +209,30 @@ class PyQtGraphCanvas(ScatterCanvas):
 
     def show_points(self, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
         """Draw a symbol per atom."""
-        self._density.clear()
-        self._set(self._points, x, y, index, lut)
+        self.density.clear()
+        self._set(self.points, x, y, index, lut)
 
     def show_density(self, picture: Picture, view: View) -> None:
         """Draw a picture of the density."""
-        self._points.clear()
-        self._show_picture(self._density, picture, view)
+        self.points.clear()
+        self._show_picture(self.density, picture, view)
 
     def show_selected_points(self, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
         """Draw the selected atoms as ringed symbols."""
-        self._selected_density.clear()
-        self._set(self._selected_points, x, y, index, lut)
+        self.selected_density.clear()
+        self._set(self.selected_points, x, y, index, lut)
 
     def show_selected_density(self, picture: NDArray[np.float64], view: View) -> None:
         """Draw where the selected atoms are in the highlight colour."""
-        self._selected_points.clear()
+        self.selected_points.clear()
         rgba = np.empty((*picture.shape, 4), np.uint8)
         rgba[..., :3] = self._highlight.getRgb()[:3]
         rgba[..., 3] = 255 * picture
-        self._show_picture(self._selected_density, rgba, view)
+        self._show_picture(self.selected_density, rgba, view)
 
     def dim(self, dimmed: bool) -> None:
         """Let the atoms that are not selected step back."""
-        for item in (self._points, self._density):
+        for item in (self.points, self.density):
             item.setOpacity(_DIMMED if dimmed else 1.0)
 
     def show_margins(self, x: Histogram, y: Histogram) -> None:
@@ -248,8 +256,8 @@ class PyQtGraphCanvas(ScatterCanvas):
         for item in (self._bar_view, self._bar_axis):
             item.setVisible(bar)
         self._bar_axis.setHeight(None if bar else 0)
-        self._legend.setVisible(not bar)
-        self._legend.setText("" if scale is None or bar else self._legend_html(scale))
+        self.legend.setVisible(not bar)
+        self.legend.setText("" if scale is None or bar else self._legend_html(scale))
         if scale is not None and bar:
             low, high = scale.limits
             self._bar.setImage(scale.lut[np.newaxis, :-1], levels=(0, 255))
@@ -259,7 +267,7 @@ class PyQtGraphCanvas(ScatterCanvas):
 
     def mark(self, x: float | None, y: float | None) -> None:
         """Draw a cross at a place, or none."""
-        self._cross.setData([] if x is None else [x], [] if y is None else [y])
+        self.cross.setData([] if x is None else [x], [] if y is None else [y])
 
     def set_tool(self, tool: Tool) -> None:
         """Choose what dragging with the left button does."""
@@ -281,9 +289,9 @@ class PyQtGraphCanvas(ScatterCanvas):
         for axis in (*self.axes.values(), self._bar_axis):
             axis.setPen(faint)
             axis.setTextPen(foreground)
-        self._legend.setText(self._legend.text, color=foreground)
-        self._cross.setPen(pg.mkPen(foreground, width=1.5))
-        self._selected_points.setPen(pg.mkPen(self._highlight, width=1.5))
+        self.legend.setText(self.legend.text, color=foreground)
+        self.cross.setPen(pg.mkPen(foreground, width=1.5))
+        self.selected_points.setPen(pg.mkPen(self._highlight, width=1.5))
         fill = QColor(self._highlight)
         fill.setAlpha(40)
         for view in (self.main, *self.margins):
@@ -301,12 +309,23 @@ class PyQtGraphCanvas(ScatterCanvas):
     def save(self, path: Path) -> None:
         """Write the plot at print quality: .svg as vectors, everything else as pixels."""
         scene = self.widget.scene()
-        if path.suffix.lower() == ".svg":
-            pg.exporters.SVGExporter(scene).export(str(path))
-            return
         exporter = pg.exporters.ImageExporter(scene)
-        exporter.parameters()["width"] = _PRINT_WIDTH
-        exporter.export(str(path))
+        if path.suffix.lower() != ".svg":
+            exporter.parameters()["width"] = _PRINT_WIDTH
+            exporter.export(str(path))
+            return
+        # pyqtgraph's own SVG exporter stumbles over filled paths.
+        size = self.widget.sceneRect().size().toSize()
+        file = QSvgGenerator()
+        file.setFileName(str(path))
+        file.setSize(size)
+        file.setViewBox(QRectF(0, 0, size.width(), size.height()))
+        painter = QPainter(file)
+        painter.fillRect(0, 0, size.width(), size.height(), self.widget.backgroundBrush())
+        exporter.setExportMode(True, {"antialias": True, "painter": painter, "resolutionScale": 1.0})
+        scene.render(painter, QRectF(painter.viewport()), self.widget.sceneRect())
+        exporter.setExportMode(False)
+        painter.end()
 
     def _set(self, item: pg.ScatterPlotItem, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
         drawn = np.isfinite(x) & np.isfinite(y)

@@ -1,0 +1,469 @@
+"""The Explore dock in a real viewer, driven by the mouse and the keyboard."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pyqtgraph as pg
+import pytest
+from napari.components import ViewerModel
+from qtpy.QtCore import QEvent, QPointF, Qt
+from qtpy.QtGui import QMouseEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_rvae.layers import add_atoms, attach_model
+from napari_rvae.widgets.atoms_link import HIGHLIGHT
+from napari_rvae.widgets.explore import ExploreWidget
+
+SHIFT, CTRL = Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.ControlModifier
+CENTERS = np.array([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
+KIND = np.arange(60) % 3
+LEFT_LOWER = [(-1.2, -1.2), (2.2, -1.2), (2.2, 2.2), (-1.2, 2.2)]  # around the atoms of kind 0
+
+
+def table(n=60):
+    rng = np.random.default_rng(0)
+    z = CENTERS[KIND[:n]] + rng.uniform(-1, 1, (n, 2))
+    return pd.DataFrame(
+        {
+            "atom_id": 100 + np.arange(n),
+            "y": 10.0 + 10 * (np.arange(n) // 10),
+            "x": 10.0 + 10 * (np.arange(n) % 10),
+            "z1": z[:, 0],
+            "z2": z[:, 1],
+            "angle": np.linspace(0, 1.5, n),
+            "symmetry": 4,
+            "sublattice": KIND[:n],
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def no_rate_limit(monkeypatch):
+    monkeypatch.setitem(pg.CONFIG_OPTIONS, "mouseRateLimit", -1)  # a test moves faster than a hand
+
+
+@pytest.fixture
+def viewer():
+    """A viewer without a window: the dock does not need one, and most tests neither."""
+    return ViewerModel()
+
+
+@pytest.fixture
+def layer(viewer):
+    return analysed(viewer)
+
+
+@pytest.fixture
+def explore(viewer, layer, qtbot):
+    return shown(viewer, qtbot)
+
+
+@pytest.fixture
+def window(make_napari_viewer, qtbot):
+    """A real window with the dock in it."""
+    viewer = make_napari_viewer(show=True)
+    layer = analysed(viewer)
+    explore = ExploreWidget(viewer)
+    viewer.window.add_dock_widget(explore, name="Explore latent space", area="right")
+    viewer.window.resize(1200, 900)
+    settle()
+    return viewer, layer, explore
+
+
+def analysed(viewer, atoms=None):
+    data = np.random.default_rng(0).normal(size=(80, 120)).astype(np.float32)
+    image = viewer.add_image(data, name="image", scale=(0.5, 0.5))
+    return add_atoms(viewer, table() if atoms is None else atoms, image)
+
+
+def shown(viewer, qtbot):
+    explore = ExploreWidget(viewer)
+    qtbot.addWidget(explore, before_close_func=lambda widget: widget.closed())
+    explore.resize(400, 900)
+    with qtbot.waitExposed(explore):
+        explore.show()
+    settle()
+    return explore
+
+
+def settle():
+    """Let drawings that were put off happen."""
+    QApplication.sendPostedEvents()
+    QApplication.processEvents()
+
+
+def drag(explore, places, view=None, modifiers=Qt.KeyboardModifier.NoModifier, button=Qt.MouseButton.LeftButton):
+    """Drag the mouse through places given in data coordinates."""
+    widget, view = explore.canvas.widget, view or explore.canvas.main
+    stops = [QPointF(widget.mapFromScene(view.mapViewToScene(QPointF(*place)))) for place in places]
+    path = [a + (b - a) * step / 4 for a, b in pairwise(stops) for step in range(1, 5)]
+    none = Qt.MouseButton.NoButton
+    moves = [(QEvent.Type.MouseMove, place, none, button) for place in path]
+    events = [
+        (QEvent.Type.MouseMove, stops[0], none, none),
+        (QEvent.Type.MouseButtonPress, stops[0], button, button),
+        *moves,
+        (QEvent.Type.MouseButtonRelease, stops[-1], button, none),
+    ]
+    for kind, place, changed, held in events:
+        shown = widget.viewport()
+        event = QMouseEvent(kind, place, QPointF(shown.mapToGlobal(place.toPoint())), changed, held, modifiers)
+        QApplication.sendEvent(shown, event)
+
+
+def press(qtbot, explore, key, modifiers=Qt.KeyboardModifier.NoModifier):
+    """Press a key while the mouse is at work in the plot."""
+    explore.window().activateWindow()
+    explore.canvas.widget.setFocus()
+    qtbot.waitUntil(explore.canvas.widget.hasFocus)
+    qtbot.keyClick(explore.canvas.widget, key, modifiers)
+
+
+def lit_in_image(layer):
+    return np.flatnonzero((layer.border_color == np.array(HIGHLIGHT, np.float32)).all(axis=1)).tolist()
+
+
+def lit_in_plot(explore):
+    return len(explore.canvas.selected_points.data)
+
+
+def rows_of(kind):
+    return np.flatnonzero(kind == KIND).tolist()
+
+
+def test_shows_latents_in_the_colours_of_the_image(explore, layer):
+    assert explore.layer_box.currentText() == layer.name
+    assert (explore.columns.x_box.currentText(), explore.columns.y_box.currentText()) == ("z1", "z2")
+    assert explore.columns.color_box.currentText() == "sublattice"
+    assert len(explore.canvas.points.data) == 60
+    brushes = [brush.color().getRgbF() for brush in explore.canvas.points.data["brush"]]
+    np.testing.assert_allclose(brushes, layer.face_color, atol=0.01)
+
+
+def test_lasso_lights_up_the_atoms_in_the_image_and_leaves_their_colour(window):
+    _viewer, layer, explore = window
+    faces = layer.face_color.copy()
+    drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
+    assert lit_in_image(layer) == rows_of(0)
+    assert set(layer.selected_data) == set(rows_of(0))
+    assert lit_in_plot(explore) == 20
+    assert "20</b> of 60" in explore.status.text()
+    np.testing.assert_array_equal(layer.face_color, faces)
+
+
+def test_rectangle_modifiers_margins_buttons_and_undo(explore, layer, qtbot):
+    qtbot.mouseClick(explore.tools.tools.buttons()[1], Qt.MouseButton.LeftButton)
+    drag(explore, [(-1.2, -1.2), (2, 2)])
+    assert lit_in_image(layer) == rows_of(0)
+    drag(explore, [(3.2, 2), (6.3, -1.3)], modifiers=SHIFT)
+    assert lit_in_image(layer) == sorted(rows_of(0) + rows_of(1))
+    drag(explore, [(-1.2, -1.2), (2, 2)], modifiers=CTRL)
+    assert lit_in_image(layer) == rows_of(1)
+    drag(explore, [(-1.2, 0.5), (2.2, 0.5)], view=explore.canvas.margins[0])
+    assert lit_in_image(layer) == sorted(rows_of(0) + rows_of(2))
+    drag(explore, [(0.5, 3.2), (0.5, 6.2)], view=explore.canvas.margins[1], modifiers=SHIFT | CTRL)
+    assert lit_in_image(layer) == rows_of(2)
+    qtbot.mouseClick(explore.tools.invert, Qt.MouseButton.LeftButton)
+    assert lit_in_image(layer) == sorted(rows_of(0) + rows_of(1))
+    qtbot.mouseClick(explore.tools.clear, Qt.MouseButton.LeftButton)
+    assert lit_in_image(layer) == []
+    for rows in (sorted(rows_of(0) + rows_of(1)), rows_of(2)):
+        qtbot.mouseClick(explore.tools.undo, Qt.MouseButton.LeftButton)
+        assert lit_in_image(layer) == rows
+    assert "select 20 atoms" in explore.tools.undo.toolTip()
+    qtbot.mouseClick(explore.tools.redo, Qt.MouseButton.LeftButton)
+    assert lit_in_image(layer) == sorted(rows_of(0) + rows_of(1))
+    assert lit_in_plot(explore) == 40
+
+
+def test_pan_moves_the_view_and_selects_nothing(explore, layer, qtbot):
+    before = explore.canvas.view
+    qtbot.mouseClick(explore.tools.tools.buttons()[2], Qt.MouseButton.LeftButton)
+    drag(explore, [(0, 0), (2, 2)])
+    assert explore.canvas.view.left == pytest.approx(before.left - 2, abs=0.3)
+    assert lit_in_image(layer) == []
+    qtbot.mouseClick(explore.tools.tools.buttons()[0], Qt.MouseButton.LeftButton)
+    drag(explore, [(0, 0), (2, 2)], button=Qt.MouseButton.MiddleButton)
+    assert explore.canvas.view.left == pytest.approx(before.left - 4, abs=0.5)
+
+
+def test_atoms_picked_in_the_image_light_up_in_the_plot_without_an_echo(explore, layer):
+    told = []
+    explore.link.selection.changed.connect(told.append)
+    layer.selected_data = {3, 4, 5}
+    assert told == ["image"]
+    assert explore.link.selection.rows.tolist() == [3, 4, 5] == lit_in_image(layer)
+    np.testing.assert_allclose(sorted(explore.canvas.selected_points.data["x"]), sorted(layer.features["z1"][3:6]))
+    layer.selected_data.add(9)
+    assert lit_in_plot(explore) == 4
+    layer.selected_data = set()
+    assert (lit_in_plot(explore), lit_in_image(layer)) == (0, [])
+    explore.link.history.undo()
+    assert set(layer.selected_data) == {3, 4, 5, 9}
+
+
+def test_click_selects_an_atom_and_takes_the_camera_there(window, qtbot):
+    viewer, layer, explore = window
+    x, y = layer.features.loc[41, ["z1", "z2"]]
+    widget, main = explore.canvas.widget, explore.canvas.main
+    place = widget.mapFromScene(main.mapViewToScene(QPointF(x, y)))
+    qtbot.mouseClick(widget.viewport(), Qt.MouseButton.LeftButton, pos=place)
+    assert lit_in_image(layer) == [41]
+    camera = getattr(viewer, "scene", viewer).camera
+    np.testing.assert_allclose(camera.center[-2:], layer.data_to_world(layer.data[41]))
+    empty = widget.mapFromScene(main.mapViewToScene(QPointF(5, 5)))
+    qtbot.mouseClick(widget.viewport(), Qt.MouseButton.LeftButton, pos=empty)
+    assert lit_in_image(layer) == []
+
+
+def test_stacks_are_linked_in_every_frame(viewer, qtbot):
+    image = viewer.add_image(np.zeros((3, 80, 120), np.float32), name="movie")
+    layer = add_atoms(viewer, table().assign(frame=np.arange(60) // 20), image)
+    explore = shown(viewer, qtbot)
+    drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
+    assert lit_in_image(layer) == rows_of(0)
+    explore.go_to(45)
+    assert viewer.dims.current_step[0] == 2
+
+
+def test_axes_and_colours_can_be_any_feature_and_carry_units(explore, layer, qtbot):
+    explore.columns.x_box.setCurrentIndex(explore.columns.x_box.findData("angle"))
+    explore.columns.x_box.activated.emit(explore.columns.x_box.currentIndex())
+    assert explore.canvas.axes["bottom"].labelText == "angle (deg)"
+    assert explore.canvas.points.data["x"].max() == pytest.approx(np.degrees(1.5))
+    explore.columns.color_box.setCurrentIndex(explore.columns.color_box.findData("angle"))
+    explore.columns.color_box.activated.emit(explore.columns.color_box.currentIndex())
+    colors = [brush.color().getRgbF() for brush in explore.canvas.points.data["brush"]]
+    np.testing.assert_allclose(colors, layer.face_color, atol=0.03)
+
+
+def test_missing_values_are_grey_or_not_drawn_but_never_lost(explore, layer, qtbot):
+    features = layer.features.copy()
+    features.loc[:9, "z1"] = np.nan
+    features.loc[10:19, "sublattice"] = np.nan
+    layer.features = features
+    qtbot.waitUntil(lambda: len(explore.canvas.points.data) == 50)
+    greys = [brush.color().getRgb()[:3] for brush in explore.canvas.points.data["brush"][:10]]
+    assert greys == [(128, 128, 128)] * 10
+    drag(explore, [(-1.2, -1.2), (7, -1.2), (7, 7), (-1.2, 7)])
+    assert explore.link.selection.count == 50
+
+
+def test_selection_follows_the_atoms_when_the_table_changes(explore, layer, qtbot):
+    drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
+    chosen = set(layer.features["atom_id"].iloc[rows_of(0)])
+
+    layer.remove([0, 1, 2])
+    qtbot.waitUntil(lambda: len(explore.canvas.points.data) == 57)
+    assert set(explore.link.selection.ids[explore.link.selection.mask]) == chosen - {100}
+    assert set(layer.features["atom_id"].iloc[lit_in_image(layer)]) == chosen - {100}
+
+    layer.selected_data = set()
+    layer.add([[33.0, 44.0]])
+    assert len(explore.link.selection.ids) == 58
+    assert set(layer.features["atom_id"].iloc[lit_in_image(layer)]) == {160}, "napari selects a point that is added"
+    explore.link.history.undo()
+    explore.link.history.undo()
+    assert set(layer.features["atom_id"].iloc[lit_in_image(layer)]) == chosen - {100}
+
+    data = layer.data.copy()
+    data[0] += 1
+    layer.data = data
+    layer.features = layer.features.drop(columns=["z1", "z2"])
+    qtbot.waitUntil(lambda: explore.columns.x_box.findData("z1") < 0)
+    assert explore.link.selection.count == 19
+
+
+def test_layers_may_be_renamed_switched_and_deleted(window, qtbot):
+    viewer, layer, explore = window
+    drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
+    layer.name = "first"
+    assert explore.layer_box.currentText() == "first"
+    second = add_atoms(viewer, table(30), viewer.layers[0])
+    settle()
+    assert explore.link.layer is second, "the layer that becomes active is shown"
+    assert len(explore.canvas.points.data) == 30
+    drag(explore, [(3.2, -1.2), (7, -1.2), (7, 2), (3.2, 2)])
+    assert len(lit_in_image(second)) == 10
+    viewer.layers.selection.active = layer
+    assert (len(explore.canvas.points.data), lit_in_plot(explore)) == (60, 20)
+    assert lit_in_image(layer) == rows_of(0)
+
+    watched = (layer.events.data, layer.events.features, layer.events.name)
+    links = weakref.ref(explore.link)
+    viewer.layers.remove(layer)
+    assert explore.link.layer is second
+    assert len(explore.canvas.points.data) == 30
+    gc.collect()
+    assert links() is None
+    ours = [c for emitter in watched for c in emitter.callbacks if "explore" in str(c) or "atoms_link" in str(c)]
+    assert ours == []
+    viewer.layers.remove(second)
+    assert explore.link is None
+    assert explore.pages.currentIndex() == 0
+    drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
+    explore.classes.assign_number(1)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_no_atoms_and_one_atom(viewer, qtbot, n):
+    layer = analysed(viewer, table(n))
+    explore = shown(viewer, qtbot)
+    assert explore.link.layer is layer
+    drag(explore, [(-9, -9), (9, -9), (9, 9), (-9, 9)])
+    qtbot.mouseClick(explore.tools.invert, Qt.MouseButton.LeftButton)
+    for place in range(4):
+        explore.tabs.setCurrentIndex(place)
+    layer.add([[5.0, 5.0]])
+    qtbot.waitUntil(lambda: f"of {n + 1} atoms" in explore.status.text())
+
+
+def test_a_layer_without_features_is_offered_once_it_has_some(viewer, qtbot):
+    plain = viewer.add_points(np.zeros((4, 2)))
+    explore = shown(viewer, qtbot)
+    assert explore.link is None
+    plain.features = pd.DataFrame({"a": np.arange(4.0), "b": np.arange(4.0)})
+    qtbot.waitUntil(lambda: explore.link is not None and explore.link.layer is plain)
+    assert plain.features["atom_id"].is_unique
+
+
+def test_number_keys_make_classes_and_undo_takes_them_back(window, qtbot):
+    _viewer, layer, explore = window
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.classes))
+    for number, region in ((Qt.Key.Key_1, LEFT_LOWER), (Qt.Key.Key_2, [(x + 5, y) for x, y in LEFT_LOWER])):
+        drag(explore, [*region, region[0]])
+        press(qtbot, explore, number)
+    annotation = layer.features["annotation"]
+    assert annotation.cat.categories.tolist() == ["class 1", "class 2"]
+    # The codes are what the semi-supervised models take: -1 has no label.
+    np.testing.assert_array_equal(annotation.cat.codes, np.choose(KIND, [0, 1, -1]))
+    assert explore.columns.color_box.currentText() == "annotation"
+    names = [explore.classes.list.topLevelItem(row).text(1) for row in range(2)]
+    numbers = [explore.classes.list.topLevelItem(row).text(2) for row in range(2)]
+    assert (names, numbers) == (["class 1", "class 2"], ["20", "20"])
+
+    press(qtbot, explore, Qt.Key.Key_0)
+    assert layer.features["annotation"].notna().sum() == 20
+    press(qtbot, explore, Qt.Key.Key_Z, CTRL)
+    assert layer.features["annotation"].notna().sum() == 40
+    explore.classes.list.topLevelItem(0).setText(1, "vacancy")
+    assert layer.features["annotation"].cat.categories.tolist() == ["vacancy", "class 2"]
+    for _ in range(10):
+        press(qtbot, explore, Qt.Key.Key_Z, CTRL)
+    assert "annotation" not in layer.features
+    assert lit_in_image(layer) == []
+
+
+def test_classes_survive_atoms_that_come_and_go_and_are_selected_renamed_and_deleted(explore, layer, qtbot):
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.classes))
+    drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
+    explore.classes.assign_number(1)
+    layer.remove([0, 1])
+    explore.link.history.undo()
+    assert "annotation" not in layer.features
+    explore.link.history.redo()
+    assert layer.features["annotation"].notna().sum() == 19
+    explore.link.selection.clear()
+    explore.classes.list.setCurrentItem(explore.classes.list.topLevelItem(0))
+    buttons = {button.text(): button for button in explore.classes.findChildren(type(explore.clusters.by))}
+    qtbot.mouseClick(buttons["Select"], Qt.MouseButton.LeftButton)
+    assert explore.link.selection.count == 19
+    qtbot.mouseClick(buttons["New"], Qt.MouseButton.LeftButton)
+    assert layer.features["annotation"].cat.categories.tolist() == ["class 1", "class 2"]
+    # Joining two classes under one name.
+    explore.classes.list.topLevelItem(1).setText(1, "class 1")
+    assert layer.features["annotation"].cat.categories.tolist() == ["class 1"]
+    explore.classes.list.setCurrentItem(explore.classes.list.topLevelItem(0))
+    qtbot.mouseClick(buttons["Delete"], Qt.MouseButton.LeftButton)
+    assert layer.features["annotation"].notna().sum() == 0
+    explore.link.history.undo()
+    assert layer.features["annotation"].notna().sum() == 19
+
+
+def test_clusters_are_found_in_a_thread_and_become_a_column(explore, layer, qtbot):
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.clusters))
+    with qtbot.waitSignal(explore.clusters.work.done, timeout=30_000):
+        qtbot.mouseClick(explore.clusters.work.start_button, Qt.MouseButton.LeftButton)
+    assert pd.crosstab(layer.features["cluster"], KIND).gt(0).to_numpy().sum() == 3
+    assert layer.features["cluster_probability"].min() > 0.9
+    assert explore.columns.color_box.currentText() == "cluster"
+    assert "3 clusters" in explore.clusters.work.label.text()
+    panel = explore.clusters
+    assert {panel.first.currentText(), panel.second.currentText()} == {"cluster", "sublattice"}
+    assert "1.000" in panel.score.text()
+    explore.link.history.undo()
+    assert "cluster" not in layer.features
+
+
+def test_clusters_of_too_few_values_say_so_and_change_nothing(explore, layer, qtbot, monkeypatch):
+    layer.features = layer.features.assign(z1=np.nan)
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.clusters))
+    with qtbot.waitSignal(explore.clusters.work.done, timeout=30_000):
+        explore.clusters.find_clusters()
+    assert "Only 0 atoms" in explore.clusters.work.label.text()
+    assert "cluster" not in layer.features
+
+
+def test_selection_shows_its_mean_patch_and_hover_the_nearest_atom(explore, layer, qtbot):
+    explore.link.selection.combine(KIND == 1)
+    assert explore.patch.left_text.text() == "mean of 20"
+    assert "z1" in explore.patch.words.text()
+    x, y = layer.features.loc[7, ["z1", "z2"]]
+    explore.canvas.hovered.emit(x, y)
+    assert explore.hover.text().startswith("atom 107 · z1")
+    assert explore.patch.right_text.text() == "nearest: atom 107"
+    assert explore.patch.left_text.text() == "no model"
+    explore.canvas.left.emit()
+    assert explore.patch.left_text.text() == "mean of 20"
+
+
+def test_a_model_decodes_the_place_under_the_cursor_and_its_manifold(explore, layer, viewer, qtbot):
+    from napari_rvae.models import Model
+    from napari_rvae.settings import TrainSettings
+
+    attach_model(layer, Model(TrainSettings(hidden=8), size=24, channels=1, k_max=0.3).eval())
+    explore.canvas.hovered.emit(0.0, 0.0)
+    assert explore.patch.left_text.text() == "decoded here"
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.manifold))
+    qtbot.mouseClick(explore.manifold.picture, Qt.MouseButton.LeftButton)  # its middle
+    middle = np.nanmedian(layer.features[["z1", "z2"]], axis=0)
+    np.testing.assert_allclose(explore.canvas.cross.getData(), middle[:, np.newaxis], atol=1e-6)
+    qtbot.mouseClick(explore.manifold.layer_button, Qt.MouseButton.LeftButton)
+    assert viewer.layers[-1].data.shape == (9 * 24, 9 * 24)
+
+
+def test_out_come_the_table_the_plot_and_the_selection(explore, layer, viewer, qtbot, tmp_path):
+    drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
+    explore.save_table(tmp_path / "atoms.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "atoms.csv"), layer.features, check_dtype=False)
+    for name in ("plot.png", "plot.svg"):
+        explore.canvas.save(tmp_path / name)
+        assert (tmp_path / name).stat().st_size > 1000
+    copy = explore.copy_selection()
+    assert copy.features["atom_id"].tolist() == layer.features["atom_id"].iloc[rows_of(0)].tolist()
+    np.testing.assert_array_equal(copy.data, layer.data[rows_of(0)])
+    np.testing.assert_allclose(copy.scale, layer.scale)
+
+
+def test_follows_the_theme(explore, viewer):
+    for theme in ("light", "dark"):
+        viewer.theme = theme
+        assert (explore.canvas.widget.backgroundBrush().color().lightness() < 128) == (theme == "dark")
+
+
+def test_closing_the_dock_lets_go_of_everything(window):
+    viewer, layer, explore = window
+    drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
+    viewer.window.remove_dock_widget(explore)
+    assert lit_in_image(layer) == []
+    layer.selected_data = {1, 2}
+    layer.features = layer.features.assign(z1=0.0)
+    viewer.theme = "light"
+    viewer.layers.clear()
+    emitters = [viewer.layers.events.inserted, viewer.layers.events.removed, viewer.events.theme, layer.events.features]
+    assert [c for emitter in emitters for c in emitter.callbacks if "explore" in str(c).lower()] == []
