@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +17,77 @@ from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_im
 from napari_rvae.atoms.response import filter_response, find_maxima, image_values, texture_limit
 
 PRIOR = 4.0  # log odds that a site of the lattice is occupied
+DOUBTFUL = 1.5  # an atom off the lattice is doubted below so many thresholds
 CLOSEST = 2.0  # no two atoms nearer, in sigmas
 
 
-def find_columns(detection: Detection, *, stop: Callable[[], bool] | None = None) -> tuple[Fits, NDArray[np.bool_]]:
+@dataclass(frozen=True)
+class Columns:
+    """All atoms of an image, fitted.
+
+    Parameters
+    ----------
+    fits : Fits
+        One row per atom, in standard units.
+    snr : numpy.ndarray
+        (n,) amplitudes in standard deviations of what the filter measures: the unit of the threshold.
+    doubtful : numpy.ndarray
+        (n,) bool: weak, and not where the lattice around has its sites.
+    """
+
+    fits: Fits
+    snr: Floats
+    doubtful: NDArray[np.bool_]
+
+    def select(self, chosen: NDArray[Any]) -> Columns:
+        """Some of the atoms, by mask or index."""
+        fits = Fits(self.fits.values[chosen], self.fits.variances[chosen])
+        return Columns(fits, self.snr[chosen], self.doubtful[chosen])
+
+
+def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[], bool] | None = None) -> Columns:
     """Fit all atoms of a prepared image: those that stand out, then those that become visible once these are known.
 
-    Returns
-    -------
-    fits : Fits
-        One row per atom.
-    supported : numpy.ndarray
-        (n,) True where the lattice around expects an atom.
+    Parameters
+    ----------
+    detection : Detection
+        The image and its filter response.
+    refine : bool
+        If False, only the maxima of the response, at pixel accuracy.
+    stop : callable, optional
+        Polled between steps.
     """
     fits = fit_atoms(detection, detection.positions(), thorough=False, stop=stop)
-    if len(fits.values) < 2:
-        return fit_atoms(detection, fits.values[:, :2], stop=stop), np.zeros(len(fits.values), bool)
+    if not refine:
+        fits.values[:, :2] = detection.positions()
+        snr = fits.values[:, AMPLITUDE] / image_values(detection.error, fits.values[:, :2])
+        return Columns(fits, snr, np.zeros(len(snr), bool))
     blocks: list[Block] | None = None if detection.lattice else []
+    accepted = np.zeros((0, 2))
     for last in (False, True):
-        clean, left = clean_response(detection, fits)
-        if blocks is None:
-            blocks = local_lattices(clean, detection.sigma, nearest_neighbor_distance(fits.values[:, :2]))
-        positions, accepted = _second_look(detection, fits, clean, left, blocks)
+        if len(fits.values) > 1:
+            clean, left = clean_response(detection, fits)
+            if blocks is None:
+                blocks = local_lattices(clean, detection.sigma, nearest_neighbor_distance(fits.values[:, :2]))
+            positions, accepted = _second_look(detection, fits, clean, left, blocks)
+        else:
+            positions = fits.values[:, :2]
         fits = fit_atoms(detection, positions, thorough=last, stop=stop)
-    if not len(accepted):
-        return fits, np.zeros(len(fits.values), bool)
-    distance, _ = cKDTree(accepted).query(fits.values[:, :2])
-    return fits, distance < 0.3 * nearest_neighbor_distance(positions)
+    fits = _distinct(fits, 0.6 * CLOSEST * detection.sigma)
+    snr = fits.values[:, AMPLITUDE] / image_values(detection.error, fits.values[:, :2])
+    supported = np.ones(len(snr), bool)
+    if detection.lattice and len(snr) > 1:
+        near = 0.3 * nearest_neighbor_distance(fits.values[:, :2])
+        supported = np.isfinite(cKDTree(accepted).query(fits.values[:, :2], distance_upper_bound=near)[0])
+    return Columns(fits, snr, ~supported & (snr < DOUBTFUL * detection.threshold))
+
+
+def _distinct(fits: Fits, distance: float) -> Fits:
+    """Without what has no light, and without the weaker one where two have met while being fitted."""
+    order = np.argsort(-fits.values[:, AMPLITUDE], kind="stable")
+    order = order[(fits.values[order, AMPLITUDE] > 0) & (fits.variances[order, AMPLITUDE] > 0)]
+    keep = order[_is_apart(fits.values[order, :2], distance)]
+    return Fits(fits.values[keep], fits.variances[keep])
 
 
 def _second_look(
@@ -93,10 +139,15 @@ def _occupied(sites: Sites) -> NDArray[np.bool_]:
 def _apart(groups: list[Floats], distance: float) -> Floats:
     """All positions, earlier ones first, without those nearer than `distance` to one before."""
     positions = np.concatenate(groups)
-    pairs = cKDTree(positions).query_pairs(distance, output_type="ndarray")
-    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]
+    return positions[_is_apart(positions, distance)]
+
+
+def _is_apart(positions: Floats, distance: float) -> NDArray[np.bool_]:
     keep = np.ones(len(positions), bool)
-    for first, second in pairs:
+    if not len(positions):
+        return keep
+    pairs = cKDTree(positions).query_pairs(distance, output_type="ndarray")
+    for first, second in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]:
         if keep[first]:
             keep[second] = False
-    return positions[keep]
+    return keep

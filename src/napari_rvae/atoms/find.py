@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from napari_rvae.atoms.frame import Array, Frame, standard_frame
 from napari_rvae.atoms.noise import Noise, estimate_noise
-from napari_rvae.atoms.response import filter_response, find_maxima, image_values, rare, texture_limit
+from napari_rvae.atoms.response import filter_response, find_maxima, image_values, rare, roundness, texture_limit
 from napari_rvae.atoms.scale import estimate_scale
 from napari_rvae.settings import FindSettings
 
+RIDGE = 0.2  # roundness below which a lone maximum belongs to a line or a step
 LOWEST = 2.0  # maxima below are never candidates
 
 
@@ -96,7 +97,7 @@ def prepare(image: Any, settings: FindSettings | None = None) -> Detection:
 
 def detect(frame: Frame, settings: FindSettings) -> Detection:
     """`prepare` for an image that is already in standard units."""
-    noise = estimate_noise(frame.pixels)
+    noise = estimate_noise(frame.pixels, frame.step)
     scale = estimate_scale(frame, noise, settings)
     if scale.sign < 0:
         frame, noise = frame.inverted(), replace(noise, gain=-noise.gain)
@@ -104,6 +105,10 @@ def detect(frame: Frame, settings: FindSettings) -> Detection:
     response, error = filter_response(frame.pixels, noise, sigma)
     separation = 0.5 * settings.spacing if settings.spacing else 1.5 * sigma
     maxima, heights = find_maxima(response, LOWEST, separation, frame.invalid)
-    texture = None if scale.lattice else texture_limit(response, sigma)
+    texture = None
+    if not scale.lattice:
+        texture = texture_limit(response, sigma)
+        spots = roundness(response, maxima, sigma) > RIDGE
+        maxima, heights = maxima[spots], heights[spots]
     threshold = settings.threshold if settings.threshold is not None else rare(sigma)
     return Detection(frame, noise, sigma, scale.lattice, response, error, texture, maxima, heights, threshold)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class Frame:
         True where the image had no finite value.
     offset, unit : float
         To go back to the image's own values.
+    step : float
+        Smallest difference that the image's type can hold, in standard units; 0 for fractions.
     sign : int
         1 for bright atoms, -1 for dark ones.
     """
@@ -37,11 +39,12 @@ class Frame:
     invalid: NDArray[np.bool_] | None
     offset: float
     unit: float
+    step: float = 0.0
     sign: int = 1
 
     def inverted(self) -> Frame:
         """The same frame for atoms of the opposite contrast."""
-        return Frame(-self.pixels, self.invalid, self.offset, self.unit, -self.sign)
+        return replace(self, pixels=-self.pixels, sign=-self.sign)
 
 
 def check_image(image: Any) -> None:
@@ -94,11 +97,11 @@ def standard_frame(image: Any) -> Frame:
     for start in range(0, len(pixels), BLOCK):
         block = pixels[start : start + BLOCK].astype(np.float64)
         standard[start : start + BLOCK] = (block - offset) / unit
+    grain = 1 / unit if np.issubdtype(pixels.dtype, np.integer) else 0.0
     invalid = ~np.isfinite(standard)
-    if not invalid.any():
-        return Frame(_without_hot_pixels(standard), None, float(offset), unit)
-    _fill(standard, invalid)
-    return Frame(_without_hot_pixels(standard), invalid, float(offset), unit)
+    if invalid.any():
+        _fill(standard, invalid)
+    return Frame(_without_hot_pixels(standard), invalid if invalid.any() else None, float(offset), unit, grain)
 
 
 def _fill(pixels: Array, invalid: NDArray[np.bool_]) -> None:

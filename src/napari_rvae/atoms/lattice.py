@@ -69,7 +69,7 @@ def local_lattices(response: Array, sigma: float, spacing: float) -> list[Block]
     """
     shape = np.array(response.shape)
     window = int(min(WINDOW * spacing, shape.min()))
-    step = max(8, window // 2)
+    step = max(8, int(0.66 * window))
     binning = max(1, int(sigma / 1.1))
     cap = float(np.quantile(response[::3, ::3], 0.98))
     small = reduced(np.clip(response, -cap, cap), binning)

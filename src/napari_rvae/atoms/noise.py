@@ -57,7 +57,7 @@ def middle(pixels: Array, side: int = SIDE) -> Array:
     return pixels[top : top + side, left : left + side]
 
 
-def estimate_noise(pixels: Array) -> Noise:
+def estimate_noise(pixels: Array, step: float = 0.0) -> Noise:
     """Noise of an image from frequencies beyond the resolution of the microscope.
 
     The variance is regressed on the local mean; noise correlated along lines shows as power at low frequencies along
@@ -76,7 +76,7 @@ def estimate_noise(pixels: Array) -> Noise:
     if good.sum() > 3 and np.ptp(x[good]) > 1e-6:
         weight = 1 / np.maximum(y[good], 1e-9)
         gain, floor = np.polyfit(x[good], y[good], 1, w=weight)
-    least = max(0.25 * float(y[good].min()) if good.any() else 0.0, LEAST)
+    least = max(0.25 * float(y[good].min()) if good.any() else 0.0, LEAST, step**2)  # whole numbers come in steps, and these in contours
     rows, columns = _line_noise(tile)
     return Noise(float(gain), float(floor), least, rows, columns)
 

@@ -23,6 +23,8 @@ from napari_rvae.errors import Stopped
 
 Y, X, AMPLITUDE, BACKGROUND, SIGMA = range(5)
 NEIGHBOURS = 12
+QUICK = (False, 3), (False, 1)  # sweeps: are widths free, how many steps
+THOROUGH = (False, 3), (True, 1), (False, 1), (True, 1), (False, 2)
 REACH = 1.5  # an atom may move so many sigmas from where it was found
 
 
@@ -89,7 +91,7 @@ def fit_atoms(
     everything = values if fixed is None else np.concatenate([values, fixed])
     neighbours, radius = _neighbourhood(everything, count, detection.sigma)
     variances = np.zeros((count, 5))
-    for free, iterations in ((False, 3), (True, 1), (False, 1), (True, 1), (False, 2), (False, 1))[:: 1 if thorough else 5]:
+    for free, iterations in THOROUGH if thorough else QUICK:
         if stop is not None and stop():
             raise Stopped("Stopped while fitting atoms.")
         # tails and neighbours not yet found would widen a wide fit

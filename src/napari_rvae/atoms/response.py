@@ -58,8 +58,8 @@ def filter_response(
         amplitude of an atom of this width.
     """
     (top, bottom), (left, right) = (_padding(side, 4 * surround * sigma) for side in pixels.shape)
-    # odd reflection continues a slope, so that a gradient has no response at the border
-    padded = np.pad(pixels, ((top, bottom), (left, right)), mode="reflect", reflect_type="odd")
+    flat = pixels - trend(pixels, 4 * surround * sigma)
+    padded = np.pad(flat, ((top, bottom), (left, right)), mode="symmetric")
     ky = np.fft.fftfreq(padded.shape[0]).astype(np.float32)[:, None]
     kx = np.fft.rfftfreq(padded.shape[1]).astype(np.float32)[None, :]
     atom = np.exp(-((2 * np.pi * sigma) ** 2) * (ky**2 + kx**2) / 2)
@@ -76,7 +76,24 @@ def filter_response(
     local = uniform_filter(pixels if mean is None else mean, 2 * int(2.5 * sigma) + 1)
     error = np.sqrt(noise.variance(local)) * np.float32(spread)
     response = filtered[top : padded.shape[0] - bottom, left : padded.shape[1] - right]
+    error *= np.outer(_mirrored(pixels.shape[0], sigma), _mirrored(pixels.shape[1], sigma))
     return (response / (np.float32(height) * error)).astype(np.float32), error.astype(np.float32)
+
+
+def trend(pixels: Array, width: float) -> Array:
+    """Slow changes of the background, continued straight on beyond the border."""
+    size = 2 * int(width / 2) + 1
+    (top, left) = (min(size, side - 1) for side in pixels.shape)
+    padded = np.pad(pixels, ((top, top), (left, left)), mode="reflect", reflect_type="odd")
+    smooth = uniform_filter(uniform_filter(padded, size), size)
+    return np.asarray(smooth[top : smooth.shape[0] - top, left : smooth.shape[1] - left], np.float32)
+
+
+def _mirrored(side: int, sigma: float) -> Array:
+    """How much noise grows toward the border, where a pixel and its mirror image count as two."""
+    distance = np.arange(side) + 0.5
+    growth = np.exp(-(distance**2) / sigma**2)
+    return np.sqrt(1 + growth + growth[::-1]).astype(np.float32)
 
 
 def _padding(side: int, wanted: float) -> tuple[int, int]:
@@ -103,3 +120,17 @@ def image_values(image: Array, positions: NDArray[np.float64]) -> NDArray[np.flo
     """Values of an image at the pixels nearest to positions (n, 2)."""
     y, x = np.round(positions).astype(int).T
     return np.asarray(image[y.clip(0, image.shape[0] - 1), x.clip(0, image.shape[1] - 1)], np.float64)
+
+
+def roundness(response: Array, positions: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    """Smaller over larger curvature of the response at its maxima (n, 2): 1 for a spot, 0 for a ridge."""
+    step = max(1, round(sigma))
+
+    def at(dy: int, dx: int) -> NDArray[np.float64]:
+        return image_values(response, positions + [dy * step, dx * step])
+
+    here = at(0, 0)
+    yy, xx = 2 * here - at(1, 0) - at(-1, 0), 2 * here - at(0, 1) - at(0, -1)
+    yx = (at(1, -1) + at(-1, 1) - at(1, 1) - at(-1, -1)) / 4
+    mean, difference = (yy + xx) / 2, np.hypot((yy - xx) / 2, yx)
+    return np.asarray((mean - difference) / np.maximum(mean + difference, 1e-9))

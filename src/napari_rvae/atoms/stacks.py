@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from napari_rvae.atoms.find import Detection, detect, prepare
 from napari_rvae.atoms.frame import check_image, standard_frame
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import FindSettings
+
+if TYPE_CHECKING:
+    from napari_rvae.atoms.complete import Columns
 
 Progress = Callable[[float, str], None]
 COLUMNS = ["atom_id", "y", "x", "amplitude", "background", "sigma", "snr", "error", "sublattice", "flag"]
@@ -93,23 +95,23 @@ def _frame_atoms(
     from napari_rvae.atoms.complete import find_columns
 
     if progress is not None:
-        progress(0.3, "fitting")
-    fits, _ = find_columns(detection, stop=stop)
-    return atoms_table(detection, fits.values, fits.variances, settings)
+        progress(0.3, "fitting atoms")
+    columns = find_columns(detection, settings.refine, stop=stop)
+    if settings.threshold is not None:
+        columns = columns.select(columns.snr >= settings.threshold)
+    return atoms_table(detection, columns, settings)
 
 
-def atoms_table(detection: Detection, values: NDArray[np.float64], variances: NDArray[np.float64], settings: FindSettings) -> pd.DataFrame:
+def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) -> pd.DataFrame:
     """The atoms table from fitted columns, in the image's own units, in reading order."""
     from scipy.spatial import cKDTree
 
     from napari_rvae.atoms.sublattices import assign_sublattices
 
-    good = (values[:, 2] > 0) & (variances[:, 2] > 0)
-    values, variances = values[good], variances[good]
-    frame, height = detection.frame, np.array(detection.frame.pixels.shape)
+    values, variances = columns.fits.values, columns.fits.variances
     order = np.lexsort((values[:, 1], np.round(values[:, 0] / max(1.0, 2 * detection.sigma))))
-    values, variances = values[order], variances[order]
-    snr = values[:, 2] / np.sqrt(variances[:, 2])
+    values, variances, snr, doubtful = values[order], variances[order], columns.snr[order], columns.doubtful[order]
+    frame, height = detection.frame, np.array(detection.frame.pixels.shape)
     edge = np.any((values[:, :2] < 2 * detection.sigma) | (values[:, :2] > height - 1 - 2 * detection.sigma), axis=1)
     spacing = float("nan")
     if len(values) > 1:
@@ -124,8 +126,8 @@ def atoms_table(detection: Detection, values: NDArray[np.float64], variances: ND
             "sigma": values[:, 4],
             "snr": snr,
             "error": np.sqrt((variances[:, 0] + variances[:, 1]) / 2),
-            "sublattice": assign_sublattices(values[:, 2], np.sqrt(variances[:, 2]), settings.sublattices),
-            "flag": np.where(edge, "edge", ""),
+            "sublattice": assign_sublattices(values[:, 2], settings.sublattices),
+            "flag": np.where(edge, "edge", np.where(doubtful, "unsupported", "")),
         },
         columns=COLUMNS,
     )

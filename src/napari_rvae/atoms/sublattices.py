@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 LARGEST = 4
 
 
-def assign_sublattices(amplitude: NDArray[np.float64], error: NDArray[np.float64], count: int | None = None) -> NDArray[np.int64]:
+def assign_sublattices(amplitude: NDArray[np.float64], count: int | None = None) -> NDArray[np.int64]:
     """Sublattice of every atom, 0 the brightest, by a mixture of Gaussians over the amplitude.
 
     Parameters
     ----------
-    amplitude, error : numpy.ndarray
-        (n,) amplitudes and their standard deviations.
+    amplitude : numpy.ndarray
+        (n,) amplitudes.
     count : int, optional
         How many there are; found by the Bayesian information criterion when None.
     """
