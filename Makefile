@@ -2,14 +2,11 @@
 .PHONY: setup demo test lint bench docs
 BIN := .venv/bin
 
-# Without a display the window opens on a virtual one.
-DISPLAY_RUN := $(if $(filter Linux,$(shell uname)),$(if $(DISPLAY)$(WAYLAND_DISPLAY),,xvfb-run -a -s "-screen 0 1600x1000x24"))
-
 setup:
 	@PYTHON=$(PYTHON) bash .ci/setup
 
 demo: setup  ## napari on a sample, analysed, docks open; your own file: make demo IMAGE=my.dm4
-	$(DISPLAY_RUN) $(BIN)/napari-rvae demo $(IMAGE)
+	$(BIN)/napari-rvae demo $(IMAGE)
 
 test: setup  ## a part of it: make test ARGS=tests/atoms
 	$(BIN)/pytest $(if $(ARGS),,--cov) $(ARGS)

@@ -327,13 +327,20 @@ def _repeat(
 @_with_settings()
 def _demo(
     image: Annotated[str | None, typer.Argument(metavar="[IMAGE]", help="Your own image instead of a sample.")] = None,
+    screenshot: Annotated[
+        bool, typer.Option("--screenshot", help="Save a picture and the results, and close; so without a display.")
+    ] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where they are saved.")] = Path(
+        "demo-output"
+    ),
 ) -> None:
     """Open napari with the whole pipeline run on a sample."""
     try:
         from napari_rvae.widgets.demo import run_demo
     except ImportError as error:  # napari comes without a window toolkit
         raise RVAEError(f'the window cannot be opened ({error}); try: pip install "napari-rvae[all]"') from error
-    run_demo(image)
+    for path in run_demo(image, screenshot=screenshot, output=output):
+        typer.echo(path)
 
 
 def _holds_patches(data: str, said: bool | None, atoms: Path | None, where: str | None) -> bool:

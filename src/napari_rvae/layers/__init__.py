@@ -16,10 +16,11 @@ from napari_rvae.layers.atoms import (
     image_of,
     is_result,
     join_results,
+    set_features,
     undo_results,
 )
 from napari_rvae.layers.coloring import GREY, Coloring
-from napari_rvae.layers.images import hashed, image_data, image_source, pixel_size, transformation
+from napari_rvae.layers.images import add_image, hashed, image_data, image_source, pixel_size, transformation
 from napari_rvae.layers.maps import add_arrows, add_cells, cell_colormap
 from napari_rvae.layers.models import MODEL, attach_model, model_of
 from napari_rvae.layers.regions import inside
@@ -33,6 +34,7 @@ __all__ = [
     "add_arrows",
     "add_atoms",
     "add_cells",
+    "add_image",
     "add_subset",
     "atoms_table",
     "attach_model",
@@ -51,6 +53,7 @@ __all__ = [
     "join_results",
     "model_of",
     "pixel_size",
+    "set_features",
     "transformation",
     "undo_results",
 ]

@@ -73,7 +73,7 @@ def add_atoms(viewer: ViewerModel, atoms: pd.DataFrame, image: Image, recipe: An
         positions,
         name=f"{image.name} atoms",
         features=pd.DataFrame({name: atoms[name].to_numpy() for name in atoms}),
-        size=max(0.4 * spacing, 1.5),
+        size=max(0.5 * spacing, 1.5),
         border_width=0.08,
         border_color="black",
         face_color=_PLAIN,
@@ -129,7 +129,8 @@ def atoms_table(points: Points, image: Image | None = None) -> pd.DataFrame:
     if image is not None:
         if image.ndim != points.ndim:
             raise InputDataError(
-                f"'{points.name}' has {points.ndim} axes and '{image.name}' {image.ndim}: choose points that belong to this image."
+                f"'{points.name}' has {points.ndim} axes and '{image.name}' {image.ndim}: "
+                "choose points that belong to this image."
             )
         change = np.linalg.solve(matrix(image), matrix(points))
         if not np.allclose(change, np.eye(len(change)), atol=1e-9):
@@ -162,8 +163,8 @@ def join_results(
     identify(points)
     if image is not None:
         now = atoms_table(points, image).set_index("atom_id")[["y", "x"]].reindex(results["atom_id"])
-        still = np.isclose(now, results[["y", "x"]], rtol=0, atol=1e-6).all(1)
-        results = results[still]
+        still = np.asarray(np.isclose(now, results[["y", "x"]], rtol=0, atol=1e-6).all(axis=1))
+        results = results.loc[still]
     features, known = points.features, _known[points]
     old = [name for name in features if is_result(name)]
     new = [name for name in results if is_result(name)]
@@ -203,23 +204,36 @@ def undo_results(points: Points) -> None:
 
 def _exchange(points: Points, kept: pd.DataFrame, results: pd.DataFrame, recipe: Any) -> None:
     rows = results[~results.index.duplicated()].reindex(kept["atom_id"])
-    features = kept.assign(**{name: rows[name].to_numpy() for name in rows})
-    coloring = _known[points].coloring
+    points.metadata = {**points.metadata, RECIPE: recipe}
+    set_features(points, kept.assign(**{str(name): rows[name].to_numpy() for name in rows}))
+
+
+def set_features(points: Points, features: pd.DataFrame) -> None:
+    """Exchange the whole table of a points layer; the colours follow the column they show.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+    features : pandas.DataFrame
+        One row per point, in order, with ``atom_id``.
+    """
+    identify(points)
+    coloring, before = _known[points].coloring, points.features
     if coloring is not None and coloring.column not in features:
-        _known[points].coloring = None
+        _known[points].coloring = coloring = None
         points.face_color = _PLAIN
     _set_features(points, features)
-    points.metadata = {**points.metadata, RECIPE: recipe}
-    if coloring is not None and coloring.column in features:
+    if coloring is not None and not features[coloring.column].equals(before[coloring.column]):
         color_points(points, coloring.column)
 
 
-def is_result(name: str) -> bool:
+def is_result(name: object) -> bool:
     """Tell what was learned about an atom from what was measured.
 
     Parameters
     ----------
-    name : str
+    name : object
         Name of a column.
 
     Returns
@@ -227,10 +241,10 @@ def is_result(name: str) -> bool:
     bool
         Whether the column comes from a trained model.
     """
-    return _RESULT.fullmatch(name) is not None
+    return _RESULT.fullmatch(str(name)) is not None
 
 
-# Identity ---------------------------------------------------------------------------------------------------------------
+# Identity -------------------------------------------------------------------------------------------------------------
 
 
 def identify(points: Points) -> None:
@@ -250,7 +264,7 @@ def identify(points: Points) -> None:
 
 
 def _name_new(points: Points, added: NDArray[np.intp]) -> None:
-    """Number new rows and forget what they inherited from other rows."""
+    """Give new rows a number, and forget what they inherited from other rows."""
     features, known = points.features, _known[points]
     had_ids = "atom_id" in features
     ids = features["atom_id"].to_numpy(float) if had_ids else np.full(len(features), np.nan)
@@ -261,7 +275,7 @@ def _name_new(points: Points, added: NDArray[np.intp]) -> None:
     numbers = np.where(new, known.next_id + np.cumsum(new) - 1, ids).astype(np.int64)
     known.next_id = max(known.next_id, int(numbers.max(initial=-1)) + 1)
     if had_ids:
-        features = features.assign(**{name: features[name].mask(new) for name in features if name not in _PLACE})
+        features = features.assign(**{str(name): features[name].mask(new) for name in features if name not in _PLACE})
     features = _placed(features.assign(atom_id=numbers), points.data)
     _set_features(points, _flagged(features, new, "added") if had_ids else features)
 
@@ -276,7 +290,7 @@ def _on_edited(event: Any) -> None:
         features = _placed(points.features, points.data)
         moved = ((features["y"] != points.features["y"]) | (features["x"] != points.features["x"])).to_numpy()
         # what was learned where the atom no longer is does not hold here
-        features = features.assign(**{name: features[name].mask(moved) for name in features if is_result(name)})
+        features = features.assign(**{str(name): features[name].mask(moved) for name in features if is_result(name)})
         _set_features(points, _flagged(features, moved, "moved"))
     else:
         return
@@ -306,7 +320,7 @@ def _set_features(points: Points, features: pd.DataFrame) -> None:
         points.feature_defaults = {name: nothing.get(features[name].dtype.kind, np.nan) for name in features}
 
 
-# Colours ----------------------------------------------------------------------------------------------------------------
+# Colours --------------------------------------------------------------------------------------------------------------
 
 
 def color_choices(points: Points) -> list[str]:

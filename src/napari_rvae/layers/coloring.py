@@ -18,10 +18,10 @@ LEVELS = 255
 Kind = Literal["sequential", "diverging", "cyclic", "categorical"]
 
 # Okabe and Ito's colours, told apart by the colour-blind, then lighter and darker ones
-_PALETTE = (
-    "#56B4E9 #E69F00 #009E73 #D55E00 #CC79A7 #F0E442 #0072B2 #B7E1FA #8C564B #98DF8A "
-    "#FF9896 #9467BD #C5B0D5 #DBDB8D #17BECF #7F4F00 #F7B6D2 #005F45 #C49C94 #1F2FB4"
-).split()
+_PALETTE = [
+    "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#0072B2", "#B7E1FA", "#8C564B", "#98DF8A",
+    "#FF9896", "#9467BD", "#C5B0D5", "#DBDB8D", "#17BECF", "#7F4F00", "#F7B6D2", "#005F45", "#C49C94", "#1F2FB4",
+]  # fmt: skip
 _MOST_CLASSES = 50
 
 
@@ -110,7 +110,7 @@ class Coloring:
         else:
             numbers = values.to_numpy(float)
         level = (numbers - low) / (high - low)
-        return level % 1 if self.kind == "cyclic" else np.clip(level, 0, 1)
+        return np.asarray(level % 1 if self.kind == "cyclic" else np.clip(level, 0, 1), float)
 
     def colors(self, values: pd.Series) -> NDArray[np.float64]:
         """Colour values.

@@ -14,8 +14,36 @@ from napari_rvae.io import ImageData
 from napari_rvae.io.files import sha256
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image, Layer
     from numpy.typing import NDArray
+
+_SOURCE = "napari_rvae_source"  # key of a layer's metadata under which the file it was read from lies
+
+
+def add_image(viewer: ViewerModel, image: ImageData) -> Image:
+    """Show an image or a stack that was read from a file.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Where the layer is added.
+    image : ImageData
+        From `napari_rvae.io.load_image`; of several channels the first.
+
+    Returns
+    -------
+    napari.layers.Image
+        With the file's scale and unit.
+    """
+    data = image.data if image.channel_axis is None else np.take(image.data, 0, image.channel_axis)
+    frames = data.ndim - 2
+    placed: dict[str, Any] = {}
+    if image.pixel_size is not None:
+        unit = image.unit or "pixel"
+        placed = {"scale": (*(1.0,) * frames, *image.pixel_size), "units": (*("pixel",) * frames, unit, unit)}
+    layer: Image = viewer.add_image(data, name=image.name, metadata={_SOURCE: image}, **placed)
+    return layer
 
 
 def image_data(layer: Image) -> Any:
@@ -37,9 +65,13 @@ def image_data(layer: Image) -> Any:
         If the layer has colours or more than three axes.
     """
     if layer.rgb:
-        raise InputDataError(f"'{layer.name}' is a colour image: split it (right click, Split RGB) and choose one channel.")
+        raise InputDataError(
+            f"'{layer.name}' is a colour image: split it (right click, Split RGB) and choose one channel."
+        )
     if layer.ndim not in (2, 3):
-        raise InputDataError(f"'{layer.name}' has {layer.ndim} axes: choose an image (y, x) or a stack (t, y, x) of it.")
+        raise InputDataError(
+            f"'{layer.name}' has {layer.ndim} axes: choose an image (y, x) or a stack (t, y, x) of it."
+        )
     return layer.data[0] if layer.multiscale else layer.data
 
 
@@ -128,6 +160,9 @@ def image_source(layer: Image) -> ImageData:
     InputDataError
         If the layer has colours or more than three axes.
     """
+    known = layer.metadata.get(_SOURCE)
+    if isinstance(known, ImageData) and known.data is layer.data:
+        return known
     size, unit = pixel_size(layer)
     if unit:
         try:
@@ -152,6 +187,8 @@ def hashed(source: ImageData) -> ImageData:
     ImageData
         Ready for a recipe.
     """
+    if source.sha256:
+        return source
     if source.path.exists():
         return replace(source, sha256=sha256(source.path))
     digest = hashlib.sha256(f"{source.data.shape} {source.data.dtype}".encode())

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class _Color(np.ndarray):  # type: ignore[type-arg]
+class _Color(np.ndarray):
     """A colour that turns into a tuple quickly: napari does so twice for each of 100 000 labels."""
 
     rgba: tuple[float, ...]
 
-    def __iter__(self) -> Iterator[float]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.rgba)
 
 
@@ -53,7 +53,8 @@ def cell_colormap(table: pd.DataFrame, coloring: Coloring) -> DirectLabelColorma
     palette = [_color(rgba) for rgba in coloring.colormap.map(np.linspace(0, 1, LEVELS))] + [_color(GREY)]
     level = np.nan_to_num(coloring.levels(table[coloring.column]) * (LEVELS - 1), nan=LEVELS)
     labels = (table["atom_id"].to_numpy(np.int64) + 1).tolist()
-    colors: dict[int | None, Any] = dict(zip(labels, map(palette.__getitem__, np.rint(level).astype(int).tolist()), strict=True))
+    chosen = map(palette.__getitem__, np.rint(level).astype(int).tolist())
+    colors: dict[int | None, Any] = dict(zip(labels, chosen, strict=True))
     nothing = _color((0, 0, 0, 0))
     colors |= {None: nothing, 0: nothing}
     # the constructor looks at every colour anew, .7 s for 100 000 of them
@@ -82,7 +83,9 @@ def add_cells(viewer: ViewerModel, cells: NDArray[np.int32], points: Points, ima
     return viewer.add_labels(cells, name=f"{points.name} cells", opacity=0.5, **transformation(image))
 
 
-def add_arrows(viewer: ViewerModel, table: pd.DataFrame, points: Points, kind: Literal["angle", "offset"], length: float) -> Vectors:
+def add_arrows(
+    viewer: ViewerModel, table: pd.DataFrame, points: Points, kind: Literal["angle", "offset"], length: float
+) -> Vectors:
     """Show angles or offsets as arrows.
 
     Parameters

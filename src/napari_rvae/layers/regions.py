@@ -39,7 +39,7 @@ def inside(points: Points, shapes: Shapes) -> NDArray[np.bool_]:
             radii = np.linalg.solve(np.column_stack([down, across]) / 2, (place - center).T)
             found |= (radii**2).sum(0) <= 1
         elif kind != "line" and len(outline) > 2:
-            found |= points_in_poly(place, outline)
+            found |= points_in_poly(place, outline)  # type: ignore[no-untyped-call]
     return found
 
 

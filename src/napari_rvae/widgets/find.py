@@ -1,0 +1,192 @@
+"""The Find atoms dock: an image layer in, a points layer out."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Points
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider
+
+from napari_rvae.errors import InputDataError, RVAEError
+from napari_rvae.layers import add_atoms, image_data, pixel_size
+from napari_rvae.settings import FindSettings
+from napari_rvae.widgets.parts import Dock, LayerBox
+from napari_rvae.widgets.preview import Preview
+from napari_rvae.widgets.settings_form import SettingsForm
+from napari_rvae.widgets.work import Job, WorkRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from napari.viewer import Viewer
+
+_TICKS = 20  # of the threshold's slider, per standard deviation
+_LOWEST, _HIGHEST = 2, 20
+
+
+class FindWidget(Dock):
+    """Find the atoms of an image or a stack.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Whose layers are used.
+    """
+
+    found = Signal(object)  # the new points layer
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.image_box = LayerBox(self, Image, "open an image first")
+        self.image_box.layer_changed.connect(self._on_image)
+        self.heading("Image")
+        self.rows.addWidget(self.image_box)
+        self.heading("What the atoms are like")
+        self.form = SettingsForm(FindSettings)
+        self.form.changed.connect(self._on_settings)
+        self.rows.addWidget(self.form)
+        self._build_preview()
+        self.work = WorkRow("Find atoms")
+        self.work.start_clicked.connect(self.find_atoms)
+        self.rows.addWidget(self.work)
+        self.rows.addStretch(1)
+        self._on_image(self.image_box.layer)
+
+    def _build_preview(self) -> None:
+        self.preview_box = QCheckBox("Live preview")
+        self.preview_box.setToolTip("Show what would be found, before the exact fit.")
+        self.preview_box.toggled.connect(self._on_settings)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(_LOWEST * _TICKS, _HIGHEST * _TICKS)
+        self.slider.setToolTip(f"<p>Threshold. {FindSettings.model_fields['threshold'].description}</p>")
+        self.slider.valueChanged.connect(self._on_slider)
+        self.slider.setEnabled(False)
+        self.count = QLabel()
+        self.count.setWordWrap(True)
+        row = QHBoxLayout()
+        row.addWidget(self.preview_box)
+        row.addWidget(self.slider, 1)
+        self.rows.addLayout(row)
+        self.rows.addWidget(self.count)
+        self.preview = Preview(self.viewer, self)
+        self.preview.shown.connect(self._on_preview_shown)
+        self.preview.failed.connect(self._say)
+        self.preview.removed.connect(partial(self.preview_box.setChecked, False))
+        self.listen(self.viewer.dims.events.current_step, self._on_step)
+        self.listen(self.viewer.layers.events.removed, self.preview.on_removed)
+
+    def closed(self) -> None:
+        """Let go of the viewer; a search that is running is cancelled."""
+        super().closed()
+        self.work.cancel()
+        self.preview.close()
+
+    # Finding ----------------------------------------------------------------------------------------------------------
+
+    def find_atoms(self) -> None:
+        """Find the atoms of the chosen image."""
+        from napari_rvae.atoms import find_atoms
+
+        image = self.image_box.layer
+        try:
+            if image is None:
+                raise InputDataError("There is no image: open one, or a sample from File > Open Sample > rVAE.")
+            data, settings = image_data(image), self.form.value(FindSettings)
+        except RVAEError as error:
+            self.work.fail(error)
+            return
+        self.preview_box.setChecked(False)
+
+        def step(job: Job) -> pd.DataFrame:
+            return find_atoms(data, settings, progress=job.progress, stop=job.stop)
+
+        self.work.run("Finding atoms", step, partial(self._on_found, image, settings))
+
+    def _on_found(self, image: Image, settings: FindSettings, atoms: pd.DataFrame) -> None:
+        if atoms.empty:
+            raise InputDataError(
+                f"No atoms were found in '{image.name}': lower the threshold, or say whether atoms are dark or bright."
+            )
+        estimated = atoms.attrs.get("napari_rvae", {})
+        recipe = {
+            "command": "find",
+            "version": version("napari-rvae"),
+            "image": image.name,
+            "settings": {"find": settings.model_dump(mode="json")},
+            "used": estimated,
+        }
+        layer = add_atoms(self.viewer, atoms, image, recipe)
+        self.form.set_estimates(estimated)
+        self.work.say(summary(atoms, image))
+        self.found.emit(layer)
+
+    # Settings and preview ---------------------------------------------------------------------------------------------
+
+    def _on_image(self, image: Image | None) -> None:
+        size, unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
+        self.form.set_pixel(size[1], unit)
+        self.form.set_estimates({})
+        self.work.say("")
+        self._on_settings()
+
+    def _on_step(self, _: Any = None) -> None:
+        if self.image_box.layer is not None and self.image_box.layer.ndim == 3:
+            self._on_settings()
+
+    def _on_settings(self, _: Any = None) -> None:
+        image, wanted = self.image_box.layer, self.preview_box.isChecked()
+        self.slider.setEnabled(wanted and image is not None)
+        if not wanted or image is None:
+            self.preview.close()
+            self._say("")
+            return
+        try:
+            self.preview.show(image, image_data(image), self.form.value(FindSettings))
+        except RVAEError as error:
+            self._say(str(error))
+
+    def _on_preview_shown(self, points: Points, threshold: float) -> None:
+        self._say(f"About {len(points.data):,} atoms above {threshold:.1f} standard deviations of the noise")
+        self.slider.blockSignals(True)
+        self.slider.setValue(round(threshold * _TICKS))
+        self.slider.blockSignals(False)
+
+    def _say(self, text: str) -> None:
+        self.count.setText(text)
+        self.count.setVisible(bool(text))
+
+    def _on_slider(self, ticks: int) -> None:
+        self.form.controls["threshold"].set_value(ticks / _TICKS)
+
+
+def summary(atoms: pd.DataFrame, image: Image) -> str:
+    """Put into words what was found.
+
+    Parameters
+    ----------
+    atoms : pandas.DataFrame
+        Atoms table.
+    image : Image
+        Where they lie.
+
+    Returns
+    -------
+    str
+        Their number, spacing and width, in the image's unit where it has one.
+    """
+    (_, width), unit = pixel_size(image)
+    words = [f"{len(atoms):,} atoms"]
+    if "frame" in atoms:
+        words[0] += f" in {atoms['frame'].nunique()} frames"
+    estimated = atoms.attrs.get("napari_rvae", {})
+    for name, title in (("spacing", "neighbours at"), ("sigma", "width (sigma)")):
+        if estimated.get(name):
+            length = f" = {estimated[name] * width:.3g} {unit}" if unit else ""
+            words.append(f"{title} {estimated[name]:.3g} px{length}")
+    if "sublattice" in atoms and atoms["sublattice"].nunique() > 1:
+        words.append(f"{atoms['sublattice'].nunique()} sublattices")
+    if "flag" in atoms:
+        words += [f"{count:,} {flag}" for flag, count in atoms["flag"].value_counts().items() if flag]
+    return " · ".join(words)

@@ -1,0 +1,181 @@
+"""Models and results on disk: save, load, apply."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image, Points
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QMessageBox, QPushButton, QWidget
+
+from napari_rvae.errors import RVAEError
+from napari_rvae.layers import atoms_table, image_source, model_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_rvae.widgets.train import TrainWidget
+    from napari_rvae.widgets.work import Job
+
+_FILTER = "rVAE models (*.safetensors)"
+
+
+class ModelFiles(QWidget):
+    """Save results, save and load models, apply a loaded model to the chosen atoms.
+
+    Parameters
+    ----------
+    dock : TrainWidget
+        Whose layers and worker are used.
+    """
+
+    def __init__(self, dock: TrainWidget) -> None:
+        super().__init__()
+        self._dock = dock
+        self.loaded: Any = None
+        self.save_button = QPushButton("Save results...")
+        self.save_button.setToolTip("<p>Table, model, recipe and a picture, in a folder of your choice.</p>")
+        self.save_button.clicked.connect(self.ask_and_save_results)
+        self.model_button = QPushButton("Model")
+        self.model_button.setToolTip("<p>Save the model, load one, or apply it to the chosen atoms.</p>")
+        menu = QMenu(self)
+        self.save_action = menu.addAction("Save model...", self.ask_and_save_model)
+        self.load_action = menu.addAction("Load model...", self.ask_and_load_model)
+        self.apply_action = menu.addAction("Apply to the chosen atoms", self.apply)
+        self.model_button.setMenu(menu)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addWidget(self.save_button)
+        row.addWidget(self.model_button)
+
+    @property
+    def model(self) -> Any:
+        """The model loaded last, else that of the chosen atoms."""
+        points = self._dock.points_box.layer
+        return self.loaded if self.loaded is not None or points is None else model_of(points)
+
+    def refresh(self) -> None:
+        """Offer what can be done."""
+        points, idle = self._dock.points_box.layer, not self._dock.work.working
+        analysis = self._dock.analysis
+        mine = analysis is not None and points is not None and model_of(points) is analysis.model
+        self.save_button.setEnabled(idle and mine)
+        self.save_action.setEnabled(idle and self.model is not None)
+        self.load_action.setEnabled(idle)
+        self.apply_action.setEnabled(idle and self.model is not None and points is not None)
+
+    # Results ----------------------------------------------------------------------------------------------------------
+
+    def ask_and_save_results(self) -> None:
+        """Ask for a folder and save results there."""
+        from napari_rvae.workflows.pipeline import ANALYSIS_FILES
+
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the results")
+        if not folder:
+            return
+        there = [name for name in ANALYSIS_FILES if (Path(folder) / name).exists()]
+        if there:
+            question = f"{folder} already holds {', '.join(there)}. Replace?"
+            if QMessageBox.question(self, "Replace results?", question) != QMessageBox.StandardButton.Yes:
+                return
+        self.save_results(folder, force=bool(there))
+
+    def save_results(self, folder: str | Path, force: bool = False) -> None:
+        """Save the results as they are now, with all corrections made by hand.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Where to.
+        force : bool
+            Replace what is there.
+        """
+        from napari_rvae.io import add_physical_positions
+
+        dock = self._dock
+        image, points, analysis = dock.image_box.layer, dock.points_box.layer, dock.analysis
+        if analysis is None or points is None:
+            return
+        try:
+            table = atoms_table(points, image)
+        except RVAEError as error:
+            dock.work.fail(error)
+            return
+        source = analysis.source
+        now = replace(analysis, table=add_physical_positions(table, source.pixel_size, source.unit))
+
+        def step(_: Job) -> None:
+            now.save(folder, force=force)
+
+        dock.work.run("Saving results", step, lambda _: dock.work.say(f"Saved in {folder}"))
+
+    # Models -----------------------------------------------------------------------------------------------------------
+
+    def ask_and_save_model(self) -> None:
+        """Ask for a file and save the model there."""
+        path, _ = QFileDialog.getSaveFileName(self, "Save model", "model.safetensors", _FILTER)
+        if path:
+            self.save_model(path)
+
+    def save_model(self, path: str | Path) -> None:
+        """Save the model.
+
+        Parameters
+        ----------
+        path : str or Path
+            Where to.
+        """
+        model, work = self.model, self._dock.work
+        if model is not None:
+            work.run("Saving the model", lambda _: model.save(path), lambda _: work.say(f"Saved {path}"))
+
+    def ask_and_load_model(self) -> None:
+        """Ask for a file and load a model."""
+        path, _ = QFileDialog.getOpenFileName(self, "Load model", "", _FILTER)
+        if path:
+            self.load_model(path)
+
+    def load_model(self, path: str | Path) -> None:
+        """Load a model; it can then be applied.
+
+        Parameters
+        ----------
+        path : str or Path
+            A model file.
+        """
+
+        def step(_: Job) -> Any:
+            from napari_rvae.models import load_model
+
+            return load_model(path)
+
+        def done(model: Any) -> None:
+            self.loaded = model
+            settings = model.settings
+            what = f"{settings.model}, {settings.latent} latent dimensions"
+            self._dock.work.say(f"Loaded {Path(path).name} ({what}); it can be applied now: Model > Apply.")
+            self.refresh()
+
+        self._dock.work.run("Loading the model", step, done)
+
+    def apply(self) -> None:
+        """Encode the chosen atoms with the model."""
+        dock, model = self._dock, self.model
+        try:
+            image, points, atoms, where = dock.chosen()
+            source = image_source(image)
+        except RVAEError as error:
+            dock.work.fail(error)
+            return
+
+        def step(job: Job) -> pd.DataFrame:
+            from napari_rvae.workflows import encode_image
+
+            return encode_image(model, source, atoms=atoms, where=where, progress=job.progress, stop=job.stop)
+
+        dock.work.run("Applying the model", step, partial(self._on_applied, image, points, model))
+
+    def _on_applied(self, image: Image, points: Points, model: Any, table: pd.DataFrame) -> None:
+        self._dock.show_results(image, points, table, {"command": "encode", "used": model.recipe}, model)

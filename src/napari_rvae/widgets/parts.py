@@ -1,0 +1,174 @@
+"""What the docks share: the frame, the choice of a layer, headings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Layer
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+
+class Dock(QWidget):
+    """A dock whose content scrolls where the window is small, and that lets go of everything when it is closed."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self._heard: list[tuple[Any, Callable[..., Any]]] = []
+        content = QWidget()
+        self.rows = QVBoxLayout(content)
+        self.rows.setContentsMargins(6, 6, 6, 6)
+        area = _Scrolled()
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        area.setWidget(content)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(area)
+
+    def heading(self, text: str) -> QLabel:
+        """Add a heading."""
+        label = QLabel(f"<b>{text}</b>")
+        self.rows.addWidget(label)
+        return label
+
+    def listen(self, emitter: Any, slot: Callable[..., Any]) -> None:
+        """Connect to something that outlives the dock."""
+        emitter.connect(slot)
+        self._heard.append((emitter, slot))
+
+    def event(self, event: QEvent | None) -> bool:
+        """Notice that the dock is closed: napari then takes it out of its window."""
+        if event is not None and event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.closed()
+            self.deleteLater()
+        return super().event(event)
+
+    def closed(self) -> None:
+        """Let go of the viewer."""
+        for emitter, slot in self._heard:
+            emitter.disconnect(slot)
+        self._heard.clear()
+
+
+class _Scrolled(QScrollArea):
+    """Scrolls up and down only, hence never narrower than its content."""
+
+    def minimumSizeHint(self) -> QSize:
+        content, bar = self.widget(), self.verticalScrollBar()
+        width = 0 if content is None or bar is None else content.minimumSizeHint().width() + bar.sizeHint().width()
+        return QSize(max(width, 280), 120)
+
+
+class LayerBox(QComboBox):
+    """A choice among the viewer's layers of some kind; a layer that is renamed or joined by others stays chosen.
+
+    Parameters
+    ----------
+    dock : Dock
+        Whose viewer it is.
+    kind : type
+        Of layer.
+    nothing : str
+        Shown when there is none.
+    """
+
+    layer_changed = Signal(object)
+
+    def __init__(self, dock: Dock, kind: type[Layer], nothing: str) -> None:
+        super().__init__()
+        self._viewer, self._kind, self._nothing = dock.viewer, kind, nothing
+        self._layers: list[Layer] = []
+        self._shown: Layer | None = None
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.setMinimumContentsLength(10)
+        self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        events = dock.viewer.layers.events
+        for emitter in (events.inserted, events.removed, events.reordered, events.renamed):
+            dock.listen(emitter, self.fill)
+        self.currentIndexChanged.connect(self._on_index)
+        self.fill()
+
+    @property
+    def layer(self) -> Any:
+        """The chosen layer, None when there is none."""
+        index = self.currentIndex()
+        return self._layers[index] if 0 <= index < len(self._layers) else None
+
+    def choose(self, layer: Layer | None) -> None:
+        """Choose a layer, if it is offered."""
+        if layer is not None and layer in self._layers:
+            self.setCurrentIndex(self._layers.index(layer))
+
+    def offers(self, layer: Any) -> bool:
+        """Tell whether a layer of the right kind can be chosen."""
+        return not is_helper(layer)
+
+    def fill(self, _: Any = None) -> None:
+        """List the layers anew, the topmost first."""
+        current = self.layer
+        self.blockSignals(True)
+        self._layers = [
+            layer for layer in reversed(self._viewer.layers) if isinstance(layer, self._kind) and self.offers(layer)
+        ]
+        self.clear()
+        self.addItems([layer.name for layer in self._layers] or [self._nothing])
+        self.setEnabled(bool(self._layers))
+        if current in self._layers:
+            self.setCurrentIndex(self._layers.index(current))
+        self.blockSignals(False)
+        self._on_index()
+
+    def _on_index(self, _: int = 0) -> None:
+        if self.layer is not self._shown:
+            self._shown = self.layer
+            self.layer_changed.emit(self.layer)
+
+
+HELPER = {"napari_rvae_helper": True}
+"""Metadata of layers that only show something and are not offered as input."""
+
+
+def quietly_added(viewer: Viewer, layer: Layer) -> Layer:
+    """Add a layer that only shows something: the user's active layer stays active.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where to.
+    layer : Layer
+        The layer.
+
+    Returns
+    -------
+    Layer
+        The same layer.
+    """
+    selected = set(viewer.layers.selection)
+    active = viewer.layers.selection.active
+    viewer.add_layer(layer)
+    viewer.layers.selection = selected
+    viewer.layers.selection.active = active
+    return layer
+
+
+def is_helper(layer: Layer) -> bool:
+    """Tell layers that only show something from the user's.
+
+    Parameters
+    ----------
+    layer : Layer
+        Any layer.
+
+    Returns
+    -------
+    bool
+        Whether its metadata say so.
+    """
+    return HELPER.items() <= layer.metadata.items()

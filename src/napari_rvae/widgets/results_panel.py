@@ -1,0 +1,207 @@
+"""What is done with results: colours, cells, arrows, undo."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from napari.layers import Labels, Points
+from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+
+from napari_rvae.errors import InputDataError
+from napari_rvae.layers import (
+    Coloring,
+    add_arrows,
+    add_cells,
+    atoms_table,
+    can_undo,
+    cell_colormap,
+    color_choices,
+    color_points,
+    coloring_of,
+    image_data,
+    undo_results,
+)
+from napari_rvae.widgets.columns import color_scale, column_label
+from napari_rvae.widgets.legend import Legend
+from napari_rvae.widgets.work import Latest
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from napari_rvae.widgets.train import TrainWidget
+
+_NOT_COLORED = "not by a feature"
+
+
+class ResultsPanel(QWidget):
+    """Colour the chosen atoms by any of their features, and show them as cells and arrows.
+
+    Parameters
+    ----------
+    dock : TrainWidget
+        Whose image, points and worker are used.
+    """
+
+    undone = Signal()
+
+    def __init__(self, dock: TrainWidget) -> None:
+        super().__init__()
+        self._dock = dock
+        self._points: Points | None = None
+        self._cells: WeakKeyDictionary[Points, Labels] = WeakKeyDictionary()
+        self.recolored = Latest(self)
+        self.recolored.failed.connect(dock.work.say)
+        self.color_box = QComboBox()
+        self.color_box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self.color_box.setToolTip("<p>Colour atoms, and their cells, by a feature; atoms without a value are grey.</p>")
+        self.color_box.activated.connect(self._on_color)
+        self.legend = Legend()
+        self.cells_button = self._button("Cells", "Label every pixel with its nearest atom, coloured like the atoms.")
+        self.cells_button.clicked.connect(self.show_cells)
+        self.angles_button = self._button("Angles", "Show angles as arrows.")
+        self.angles_button.clicked.connect(partial(self.show_arrows, "angle"))
+        self.offsets_button = self._button("Offsets", "Show offsets as arrows, enlarged until they can be seen.")
+        self.offsets_button.clicked.connect(partial(self.show_arrows, "offset"))
+        self.undo_button = self._button("Undo", "Bring back the results that the last ones replaced.")
+        self.undo_button.clicked.connect(self.undo)
+        choice, buttons = QHBoxLayout(), QHBoxLayout()
+        choice.addWidget(QLabel("Colour by"))
+        choice.addWidget(self.color_box, 1)
+        for button in (self.cells_button, self.angles_button, self.offsets_button, self.undo_button):
+            buttons.addWidget(button)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addLayout(choice)
+        layout.addWidget(self.legend)
+        layout.addLayout(buttons)
+        self.watch(None)
+
+    @staticmethod
+    def _button(text: str, tip: str) -> QPushButton:
+        button = QPushButton(text)
+        button.setToolTip(f"<p>{tip}</p>")
+        return button
+
+    def watch(self, points: Points | None) -> None:
+        """Show the features of a points layer.
+
+        Parameters
+        ----------
+        points : Points or None
+            None shows nothing.
+        """
+        self._points = points
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Follow the layer: its features, and how it is coloured."""
+        points = self._points
+        names = [] if points is None else color_choices(points)
+        coloring = None if points is None else coloring_of(points)
+        with QSignalBlocker(self.color_box):
+            self.color_box.clear()
+            self.color_box.addItem(_NOT_COLORED)
+            for name in names:
+                self.color_box.addItem(column_label(name), name)
+            self.color_box.setCurrentIndex(0 if coloring is None else self.color_box.findData(coloring.column))
+        self.legend.show_scale(
+            color_scale(points.features, coloring) if points is not None and coloring is not None else None
+        )
+        for button, column in (
+            (self.cells_button, "atom_id"), (self.angles_button, "angle"), (self.offsets_button, "dy"),
+        ):  # fmt: skip
+            button.setEnabled(points is not None and column in points.features)
+        self.undo_button.setEnabled(points is not None and can_undo(points))
+
+    def color_by(self, column: str) -> None:
+        """Colour the atoms, and their cells, by a feature.
+
+        Parameters
+        ----------
+        column : str
+            Its name.
+        """
+        if self._points is not None:
+            color_points(self._points, column)
+            self.refresh()
+            self._recolor_cells(self._points)
+
+    def _on_color(self, index: int) -> None:
+        column = self.color_box.itemData(index)
+        if column is not None:
+            self.color_by(column)
+
+    def undo(self) -> None:
+        """Bring back the results that the last ones replaced."""
+        if self._points is not None and can_undo(self._points):
+            undo_results(self._points)
+            self.refresh()
+            self._recolor_cells(self._points)
+            self.undone.emit()
+
+    # Cells and arrows -------------------------------------------------------------------------------------------------
+
+    def show_cells(self) -> None:
+        """Add the cells of the atoms as a labels layer."""
+        points, image, work = self._points, self._dock.image_box.layer, self._dock.work
+        if points is None or image is None:
+            work.fail(InputDataError("Cells need an image: choose the one on which the atoms were found."))
+            return
+        try:
+            table, shape = atoms_table(points, image), image_data(image).shape
+        except InputDataError as error:
+            work.fail(error)
+            return
+        coloring = coloring_of(points)
+
+        def step(_: Any) -> Any:
+            from napari_rvae.latent import cell_labels
+
+            cells = cell_labels(table, shape)
+            return cells, None if coloring is None else _prepared(table, coloring)
+
+        def show(made: Any) -> None:
+            cells, colormap = made
+            layer = add_cells(self._dock.viewer, cells, points, image)
+            self._cells[points] = layer
+            if colormap is not None:
+                layer.colormap = colormap
+            self._dock.viewer.layers.selection.active = points if points in self._dock.viewer.layers else layer
+
+        work.run("Drawing cells", step, show)
+
+    def _recolor_cells(self, points: Points) -> None:
+        cells, coloring = self._cells.get(points), coloring_of(points)
+        if cells is None or cells not in self._dock.viewer.layers or coloring is None:
+            return
+        table = points.features
+
+        def show(colormap: Any) -> None:
+            cells.colormap = colormap
+
+        self.recolored.request(partial(_prepared, table, coloring), show)
+
+    def show_arrows(self, kind: Any, _: bool = False) -> None:
+        """Add angles or offsets as a vectors layer.
+
+        Parameters
+        ----------
+        kind : {"angle", "offset"}
+            What the arrows show.
+        """
+        if self._points is not None:
+            points = self._points
+            length = 1.2 * float(np.median(points.size)) if len(points.data) else 1.0
+            add_arrows(self._dock.viewer, atoms_table(points), points, kind, length)
+            self._dock.viewer.layers.selection.active = points
+
+
+def _prepared(table: pd.DataFrame, coloring: Coloring) -> Any:
+    """Colormap of cells that has already done its slow part, away from the window."""
+    colormap = cell_colormap(table, coloring)
+    colormap.map(np.zeros((1, 1), np.int32))
+    return colormap

@@ -1,0 +1,392 @@
+"""The Train rVAE dock: an image and its atoms in, a model and results on every atom out."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import pandas as pd
+from napari.layers import Image, Points
+from qtpy.QtCore import QTimer, Signal
+from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSizePolicy
+
+from napari_rvae.errors import InputDataError, RVAEError
+from napari_rvae.layers import (
+    RECIPE,
+    add_atoms,
+    atoms_table,
+    coloring_of,
+    hashed,
+    image_data,
+    image_of,
+    image_source,
+    is_result,
+    join_results,
+    pixel_size,
+)
+from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
+from napari_rvae.widgets.atoms_choice import AtomsChoice
+from napari_rvae.widgets.model_files import ModelFiles
+from napari_rvae.widgets.parts import Dock, LayerBox
+from napari_rvae.widgets.patch_cursor import PatchCursor
+from napari_rvae.widgets.results_panel import ResultsPanel
+from napari_rvae.widgets.settings_form import Control, Plain, SettingsForm
+from napari_rvae.widgets.train_view import AveragesStrip, LossCurve
+from napari_rvae.widgets.work import Job, Latest, WorkRow
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from napari_rvae.workflows import Analysis
+
+_MODELS = Literal["rvae", "vae", "ae", "shiftvae", "jvae", "jrvae"]  # those that need neither labels nor conditions
+_SQUARE = 0.01  # pixels whose sides differ by less count as square
+
+
+class DeviceControl(Control):
+    """The devices of this machine, once they are known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._box = QComboBox()
+        self._box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._box.setMinimumContentsLength(10)
+        self._box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self._box.addItem("auto", "auto")
+        self._box.currentIndexChanged.connect(self.changed)
+        self.widget = self._box
+        self.devices: list[Any] = []
+
+    def set_devices(self, devices: list[Any]) -> None:
+        """Offer devices, the fastest first."""
+        self.devices = devices
+        for device in devices:
+            self._box.addItem(f"{device.name}: {device.label}", device.name)
+        self.changed.emit()
+
+    def in_words(self) -> str:
+        """Say what will be used."""
+        if not self.devices:
+            return "Looking for graphics cards..."
+        return f"Will train on: {self.chosen.label}"
+
+    @property
+    def chosen(self) -> Any:
+        """The device that will be used, None before the devices are known."""
+        best = self.devices[0] if self.devices else None
+        return next((device for device in self.devices if device.name == self.value()), best)
+
+    def value(self) -> Any:
+        """Return the name of the device."""
+        return self._box.currentData()
+
+    def set_value(self, value: Any) -> None:
+        """Choose a device by name."""
+        self._box.setCurrentIndex(max(self._box.findData(value), 0))
+
+
+class TrainWidget(Dock):
+    """Train a model on the patches around atoms, and show what it says about each of them.
+
+    Parameters
+    ----------
+    napari_viewer : Viewer
+        Whose layers are used.
+    """
+
+    trained = Signal(object)  # the points layer that has results
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__(napari_viewer)
+        self.analysis: Analysis | None = None
+        self._points: Points | None = None
+        self._last_report: Any = None
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.timeout.connect(self._refresh)
+        self._build_input()
+        self._build_settings()
+        self._build_training()
+        self._build_results()
+        self.rows.addStretch(1)
+        self.listen(self.viewer.layers.selection.events.active, self._on_active)
+        self._on_active()
+        self._on_points(self.points_box.layer)
+        self._find_devices()
+
+    # Layout -----------------------------------------------------------------------------------------------------------
+
+    def _build_input(self) -> None:
+        self.image_box = LayerBox(self, Image, "open an image first")
+        self.points_box = LayerBox(self, Points, "find atoms first")
+        self.image_box.layer_changed.connect(self._later)
+        self.points_box.layer_changed.connect(self._on_points)
+        self.choice = AtomsChoice(self)
+        self.choice.changed.connect(self._later)
+        self.pixels = QLabel()
+        self.pixels.setWordWrap(True)
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        form.addRow("Image", self.image_box)
+        form.addRow("Atoms", self.points_box)
+        form.addRow("Use", self.choice)
+        self.rows.addLayout(form)
+        self.rows.addWidget(self.pixels)
+
+    def _build_settings(self) -> None:
+        self.heading("Patches and model")
+        self.device = DeviceControl()
+        controls: dict[str, Control] = {"device": self.device, "model": Plain(_MODELS, "rvae")}
+        folded = ("invariance", "early_stopping", "seed")
+        self.form = SettingsForm(PatchSettings, TrainSettings, controls=controls, folded=folded)
+        self.form.rename("size", "Patch size")
+        self.form.rename("latent", "Latent dimensions")
+        self.form.changed.connect(self._later)
+        self.cursor_box = QCheckBox("Show the patch under the cursor")
+        self.cursor_box.setToolTip("<p>Square: the patch. Circle: what the model sees, whatever the rotation.</p>")
+        self.cursor_box.setChecked(True)
+        self.cursor_box.toggled.connect(self._later)
+        self.patch_cursor = PatchCursor(self.viewer, self)
+        self.device_label = QLabel()
+        self.device_label.setWordWrap(True)
+        for widget in (self.form, self.cursor_box):
+            self.rows.addWidget(widget)
+
+    def _build_training(self) -> None:
+        self.work = WorkRow("Train", "Stop and keep")
+        self.work.keep_button.setToolTip("<p>End the training now and use what was learned so far.</p>")
+        self.work.cancel_button.setToolTip("<p>Give up; the atoms stay as they were.</p>")
+        self.work.start_clicked.connect(self.train)
+        self.work.state_changed.connect(self._later)
+        self.averages = AveragesStrip()
+        self.curve = LossCurve()
+        for widget in (self.device_label, self.work, self.averages, self.curve):
+            self.rows.addWidget(widget)
+        self.averages.hide()
+        self.curve.hide()
+
+    def _build_results(self) -> None:
+        self.heading("Results on the atoms")
+        self.results = ResultsPanel(self)
+        self.files = ModelFiles(self)
+        self.rows.addWidget(self.results)
+        self.rows.addWidget(self.files)
+
+    def _find_devices(self) -> None:
+        self._devices = Latest(self)
+        self._devices.request(_devices, self.device.set_devices)
+
+    def closed(self) -> None:
+        """Let go of the viewer; training that is running is cancelled."""
+        super().closed()
+        self._listen_to(None)
+        self._soon.stop()
+        self.work.cancel()
+        self.patch_cursor.close()
+        for latest in (self._devices, self.results.recolored):
+            latest.forget()
+
+    # Input ------------------------------------------------------------------------------------------------------------
+
+    def _later(self, _: Any = None) -> None:
+        self._soon.start()
+
+    def _on_active(self, _: Any = None) -> None:
+        """Follow the user to another layer, as long as nothing is running."""
+        active = self.viewer.layers.selection.active
+        if not self.work.working and active is not None:
+            self.points_box.choose(active)
+            self.image_box.choose(active)
+
+    def _on_points(self, points: Points | None) -> None:
+        self._listen_to(points)
+        if points is not None:
+            self.image_box.choose(image_of(points))
+        self._later()
+
+    def _listen_to(self, points: Points | None) -> None:
+        """Hear of the edits of one layer only."""
+        if self._points is not None:
+            for emitter in (self._points.events.data, self._points.events.features):
+                emitter.disconnect(self._later)
+            self._points.selected_data.events.items_changed.disconnect(self._on_selection)
+        self._points = points
+        if points is not None:
+            for emitter in (points.events.data, points.events.features):
+                emitter.connect(self._later)
+            points.selected_data.events.items_changed.connect(self._on_selection)
+
+    def _on_selection(self, *_: Any) -> None:
+        self._later()
+
+    def _refresh(self) -> None:
+        """Show what follows from layers and settings: counts, the patch under the cursor, what can be done."""
+        image, points = self.image_box.layer, self.points_box.layer
+        table = None
+        try:
+            if points is not None:
+                table = atoms_table(points, image)
+        except RVAEError as error:
+            self.choice.count.setText(str(error))
+        else:
+            self.choice.set_table(table)
+            self.choice.show_count(points, table)
+        self.form.show_field("classes", str(self.form.controls["model"].value()).startswith("j"))
+        self.device_label.setText(self.device.in_words())
+        self.device_label.setToolTip(self.device.chosen.note if self.device.chosen else "")
+        self._show_pixels(image)
+        self._show_cursor(image, table)
+        self.results.watch(points)
+        self.files.refresh()
+
+    def _show_pixels(self, image: Image | None) -> None:
+        (height, width), unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
+        oblong = abs(height / width - 1) > _SQUARE
+        self.pixels.setText(
+            f"Pixels are {height:.3g} x {width:.3g} {unit or 'units'}: patches are cut on a square physical grid."
+            if oblong
+            else ""
+        )
+        self.pixels.setVisible(oblong)
+
+    def _show_cursor(self, image: Image | None, table: pd.DataFrame | None) -> None:
+        from napari_rvae.patches import automatic_size
+
+        if image is None or table is None or not self.cursor_box.isChecked():
+            self.patch_cursor.watch(None, [], (0, 0))
+            return
+        try:
+            estimate = automatic_size(table, image_data(image).shape[-2:])
+        except RVAEError:
+            estimate = 0
+        self.form.set_estimates({"size": estimate or None})
+        (height, width), _ = pixel_size(image)
+        half = (self.form.controls["size"].value() or estimate) / 2
+        if not half:
+            self.patch_cursor.watch(None, [], (0, 0))
+            return
+        down = half * width / height if abs(height / width - 1) > _SQUARE else half
+        columns = ["frame", "y", "x"] if image.ndim == 3 else ["y", "x"]
+        self.patch_cursor.watch(image, table[columns].to_numpy(float), (down, half))
+
+    def chosen(self) -> tuple[Image, Points, pd.DataFrame, str | None]:
+        """Return the layers, the atoms table and the expression that chooses from it.
+
+        Raises
+        ------
+        InputDataError
+            If something is missing.
+        """
+        image, points = self.image_box.layer, self.points_box.layer
+        if image is None:
+            raise InputDataError("There is no image: open the one on which the atoms were found.")
+        if points is None:
+            raise InputDataError(
+                "There are no atoms: find them with Plugins > rVAE > Find atoms, or add a points layer."
+            )
+        table = atoms_table(points, image)
+        mask = self.choice.chosen_rows(points, table)
+        atoms = table.drop(columns=[name for name in table if is_result(name)])
+        where = self.choice.where
+        try:
+            from napari_rvae.workflows import atoms_where
+
+            atoms_where(atoms, where)
+        except RVAEError:
+            where = None  # it asks for results that the atoms do not have before they are trained
+        if where is None and not mask.all():
+            atoms["used"], where = mask, "used"
+        return image, points, atoms, where
+
+    # Training ---------------------------------------------------------------------------------------------------------
+
+    def train(self) -> None:
+        """Cut patches, train a model and encode every chosen atom."""
+        try:
+            image, points, atoms, where = self.chosen()
+            source = image_source(image)
+            patch, training = self.form.value(PatchSettings), self.form.value(TrainSettings)
+            if training.family == "joint" and not training.classes:
+                raise InputDataError(f"{training.model} needs to know the number of classes: set Classes.")
+        except RVAEError as error:
+            self.work.fail(error)
+            return
+        find = FindSettings(**_found_with(points))
+        self.curve.restart()
+        self.averages.show_averages(None)
+        self.averages.hide()
+        self.curve.show()
+
+        def step(job: Job) -> Analysis:
+            from napari_rvae.workflows import analyze_image
+
+            last: list[Any] = []
+
+            def report(one: Any) -> None:
+                last[:] = [one]
+                job.report(one)
+
+            def progress(fraction: float, text: str) -> None:
+                one = last[0] if last and last[0].phase == "training" else None
+                job.progress(fraction, _in_words(one) if one else text, one.time_left if one else None)
+
+            return analyze_image(
+                hashed(source), find, patch, training, atoms=atoms, where=where,
+                progress=progress, stop=job.stop, keep=job.finishing_early, report=report,
+            )  # fmt: skip
+
+        self.work.run("Training", step, partial(self._on_trained, image, points), self._on_report)
+
+    def _on_report(self, report: Any) -> None:
+        self.curve.add(report)
+        if report.averages is not None:
+            self.averages.show_averages(report.averages)
+            self.averages.show()
+
+    def _on_trained(self, image: Image, points: Points, analysis: Analysis) -> None:
+        self.analysis = analysis
+        recipe = analysis.recipe.model_dump(mode="json", exclude={"atoms"})
+        self.show_results(image, points, analysis.table, recipe, analysis.model)
+
+    def show_results(self, image: Image, points: Points, table: pd.DataFrame, recipe: Any, model: Any) -> None:
+        """Write results onto the atoms, or onto a new layer where theirs is gone."""
+        gone = points not in self.viewer.layers
+        if gone:
+            kept = [name for name in table if not is_result(name)]
+            points = add_atoms(self.viewer, table[kept], image, points.metadata.get(RECIPE))
+        join_results(points, table, recipe, model, image)
+        self.points_box.choose(points)
+        coloring = coloring_of(points)
+        first = coloring.column if coloring is not None and is_result(coloring.column) else _first_look(points)
+        self.results.watch(points)
+        self.results.color_by(first)
+        values = int(points.features["z1"].notna().sum()) if "z1" in points.features else len(points.data)
+        text = f"{values:,} of {len(points.data):,} atoms have results"
+        self.work.say(f"{text}, in a new layer: theirs was removed meanwhile." if gone else f"{text}.")
+        self.files.refresh()
+        self.trained.emit(points)
+
+
+def _first_look(points: Points) -> str:
+    classes = points.features.get("class")
+    return "class" if classes is not None and classes.nunique() > 1 else "z1"
+
+
+def _found_with(points: Points) -> dict[str, Any]:
+    """Read the settings with which the atoms were found, for the recipe."""
+    recipe = points.metadata.get(RECIPE)
+    found = recipe.get("settings", {}).get("find", {}) if isinstance(recipe, dict) else {}
+    return {name: value for name, value in found.items() if name in FindSettings.model_fields}
+
+
+def _in_words(report: Any) -> str:
+    rate = f" · {report.rate:,.0f} patches/s" if report.rate else ""
+    return f"Epoch {report.epoch} of {report.epochs}{rate}"
+
+
+def _devices() -> list[Any]:
+    from napari_rvae.training import available_devices
+
+    return available_devices()

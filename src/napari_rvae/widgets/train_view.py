@@ -1,0 +1,103 @@
+"""What one sees of a training: the loss curve and the class averages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyqtgraph as pg
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+
+from napari_rvae.widgets.explore_patches import Picture
+
+_TRAINED, _HELD_OUT = "#56B4E9", "#E69F00"
+_MOST_SHOWN = 10
+_IN_A_ROW = 5
+
+
+class LossCurve(pg.PlotWidget):
+    """Loss of the patches learned from and of those held out, epoch by epoch."""
+
+    def __init__(self) -> None:
+        super().__init__(background=None)
+        self.setFixedHeight(130)
+        self.setToolTip(
+            "<p>Negative evidence lower bound per patch, in nats. Where the held-out curve rises again, "
+            "the model learns by heart.</p>"
+        )
+        self.setLabel("bottom", "epoch")
+        self.setLabel("left", "loss")
+        self.hideButtons()
+        self.setMenuEnabled(False)
+        self.addLegend(offset=(-5, 5))
+        self._curves = [
+            self.plot(pen=pg.mkPen(color, width=2), name=name)
+            for name, color in (("learned from", _TRAINED), ("held out", _HELD_OUT))
+        ]
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the curves."""
+        self.epochs: list[int] = []
+        self.losses: list[float] = []
+        self.held_out: list[float] = []
+        for curve in self._curves:
+            curve.setData([], [])
+
+    def add(self, report: Any) -> None:
+        """Go on with the curves.
+
+        Parameters
+        ----------
+        report : TrainingReport
+            Of any phase.
+        """
+        if report.loss is None:
+            return
+        self.epochs.append(report.epoch)
+        self.losses.append(report.loss)
+        self.held_out.append(float("nan") if report.held_out is None else report.held_out)
+        self._curves[0].setData(self.epochs, self.losses)
+        self._curves[1].setData(self.epochs, self.held_out, connect="finite")
+
+
+class AveragesStrip(QWidget):
+    """The class averages with their number of members: a first look before anything is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._grid = QGridLayout(self)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setHorizontalSpacing(4)
+        self._shown: Any = None
+        self.setToolTip("<p>Patches that are alike, turned and moved onto each other, and averaged.</p>")
+
+    def show_averages(self, averages: Any) -> None:
+        """Show class averages.
+
+        Parameters
+        ----------
+        averages : Averages or None
+            None shows nothing.
+        """
+        if averages is self._shown:
+            return
+        self._shown = averages
+        while (item := self._grid.takeAt(0)) is not None:
+            widget = item.widget()
+            if widget is not None:
+                widget.deleteLater()
+        if averages is None:
+            return
+        for place, (image, count) in enumerate(zip(averages.images, averages.counts, strict=True)):
+            if place == _MOST_SHOWN:
+                break
+            picture, label = Picture(), QLabel(f"{count:,}")
+            picture.setFixedSize(54, 54)
+            picture.setMinimumSize(54, 54)
+            picture.show_array(image[0])
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            row, column = divmod(place, _IN_A_ROW)
+            self._grid.addWidget(picture, 2 * row, column)
+            self._grid.addWidget(label, 2 * row + 1, column)
+        self._grid.setColumnStretch(_IN_A_ROW, 1)
