@@ -1,0 +1,206 @@
+"""From an image to a table and back from its recipe."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from napari_rvae.errors import InputDataError, OutputError, Stopped
+from napari_rvae.io import as_atoms, load_image, load_patches, load_table
+from napari_rvae.models import load_model
+from napari_rvae.settings import FindSettings, PatchSettings
+from napari_rvae.workflows import analyze_image, analyze_patches, encode_image, encode_patches, repeat
+
+from .conftest import QUICK
+
+
+def test_every_atom_has_its_values(analysis):
+    table = analysis.table
+    assert len(table) == len(analysis.atoms)
+    assert table[["z1", "z2", "angle", "dy", "dx", "reconstruction_error"]].notna().to_numpy().all()
+    assert table["atom_id"].tolist() == analysis.atoms["atom_id"].tolist()
+    np.testing.assert_array_equal(table["y"], analysis.atoms["y"])
+
+
+def test_positions_in_nanometres(analysis, scene):
+    np.testing.assert_allclose(analysis.table["y_nm"], analysis.table["y"] * scene.pixel_size)
+    assert analysis.recipe.units["x_nm"] == "nm"
+    assert analysis.recipe.units["angle"] == "rad"
+
+
+def test_edge_atoms_are_encoded_but_not_learned_from(image, monkeypatch):
+    import napari_rvae.training
+
+    seen = []
+    real = napari_rvae.training.train
+
+    def watched(patches, *arguments, **more):
+        seen.append(patches)
+        return real(patches, *arguments, **more)
+
+    monkeypatch.setattr(napari_rvae.training, "train", watched)
+    done = analyze_image(image, training=QUICK)
+    assert not seen[0].edge.any()
+    doubtful = done.atoms.loc[done.atoms["flag"].isin(["edge", "unsupported"]), "atom_id"]
+    assert not np.isin(seen[0].atom_id, doubtful).any()
+    assert done.patches.edge.any()
+    assert len(seen[0]) < len(done.patches) == len(done.atoms)
+
+
+def test_recipe_says_what_was_used(analysis, image):
+    recipe = analysis.recipe
+    assert recipe.command == "run"
+    assert recipe.inputs["image"].sha256 == image.sha256
+    assert recipe.used["epochs"] == 2
+    assert recipe.used["batch_size"] >= 2
+    assert recipe.used["device"]
+    assert recipe.used["threads"] == 1
+    assert recipe.used["patch"]["size"] == analysis.patches.size
+    assert recipe.settings["train"]["seed"] == 1
+    assert recipe.atoms is None
+
+
+def test_only_chosen_atoms_are_encoded(image):
+    done = analyze_image(image, training=QUICK, where="sublattice == 0")
+    chosen = done.atoms["sublattice"] == 0
+    assert 0 < chosen.sum() < len(chosen)
+    assert done.table.loc[chosen, "z1"].notna().all()
+    assert done.table.loc[~chosen, "z1"].isna().all()
+
+
+def test_atoms_of_ones_own(image, scene):
+    truth = as_atoms(scene.truth[["y", "x"]], "truth")
+    done = analyze_image(image, training=QUICK, atoms=truth)
+    assert done.table["y"].tolist() == truth["y"].tolist()
+    assert done.recipe.atoms["y"] == truth["y"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"y": 10_000.0}, "outside the image"),
+        ({"x": -5.0}, "outside the image"),
+        ({"frame": 0}, "column frame"),
+    ],
+)
+def test_atoms_that_do_not_fit_the_image(image, scene, change, message):
+    atoms = as_atoms(scene.truth[["y", "x"]].assign(**change), "truth")
+    with pytest.raises(InputDataError, match=message):
+        analyze_image(image, training=QUICK, atoms=atoms)
+
+
+def test_impossible_choices(image):
+    with pytest.raises(InputDataError, match="no atom satisfies"):
+        analyze_image(image, training=QUICK, where="y < -5")
+    with pytest.raises(InputDataError, match="smaller --patch"):
+        analyze_image(image, patch=PatchSettings(size=190), training=QUICK)
+
+
+def test_progress_rises_and_stop_is_heard(image):
+    seen = []
+    analyze_image(image, training=QUICK, progress=lambda fraction, text: seen.append((fraction, text)))
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == pytest.approx(1)
+    assert all(text for _, text in seen)
+    with pytest.raises(Stopped):
+        analyze_image(image, training=QUICK, stop=lambda: True)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+def test_saved_files_are_complete(analysis, tmp_path):
+    analysis.save(tmp_path / "result")
+    assert sorted(file.name for file in (tmp_path / "result").iterdir()) == [
+        "latent.csv",
+        "model.safetensors",
+        "recipe.json",
+        "summary.png",
+    ]
+    again = load_table(tmp_path / "result" / "latent.csv")
+    pd.testing.assert_frame_equal(again, analysis.table, check_dtype=False, rtol=1e-7)
+    with Image.open(tmp_path / "result" / "summary.png") as picture:
+        assert picture.width > 1500
+        colors = picture.convert("RGB").getcolors(picture.width * picture.height)
+        assert colors is not None
+        assert len(colors) > 500
+    with pytest.raises(OutputError, match="exists already"):
+        analysis.save(tmp_path / "result")
+    analysis.save(tmp_path / "result", force=True)
+
+
+def test_repeat_gives_the_same_table_to_the_last_digit(analysis, tmp_path):
+    analysis.save(tmp_path)
+    again = repeat(tmp_path / "recipe.json")
+    pd.testing.assert_frame_equal(again.table, analysis.table, check_exact=True)
+
+
+def test_repeat_with_atoms_inside_the_recipe(image, scene, tmp_path):
+    truth = as_atoms(scene.truth[["y", "x"]], "truth")
+    done = analyze_image(image, training=QUICK, atoms=truth, where="y > 40")
+    done.recipe.save(tmp_path / "recipe.json")
+    pd.testing.assert_frame_equal(repeat(tmp_path / "recipe.json").table, done.table, check_exact=True)
+
+
+def test_repeat_notices_a_changed_image(tmp_path, scene):
+    np.save(tmp_path / "image.npy", scene.image)
+    done = analyze_image(load_image(tmp_path / "image.npy"), training=QUICK)
+    done.recipe.save(tmp_path / "recipe.json")
+    np.save(tmp_path / "image.npy", scene.image + 1)
+    with pytest.raises(InputDataError, match="has changed since"):
+        repeat(tmp_path / "recipe.json")
+
+
+# Models applied to other data -----------------------------------------------------------------------------------------
+
+
+def test_same_image_encodes_to_the_same_table(analysis, image, tmp_path):
+    analysis.save(tmp_path)
+    table = encode_image(load_model(tmp_path / "model.safetensors"), image)
+    pd.testing.assert_frame_equal(table, analysis.table, check_exact=True)
+
+
+def test_patches_cover_the_same_nanometres(analysis, image, monkeypatch):
+    from dataclasses import replace
+
+    import napari_rvae.patches
+
+    sizes = []
+    real = napari_rvae.patches.extract_patches
+
+    def watched(*arguments, **more):
+        patches = real(*arguments, **more)
+        sizes.append(patches.size)
+        return patches
+
+    monkeypatch.setattr(napari_rvae.patches, "extract_patches", watched)
+    encode_image(analysis.model, replace(image, pixel_size=tuple(2 * size for size in image.pixel_size)))
+    assert sizes[0] == pytest.approx(analysis.patches.size / 2, abs=1)
+
+
+def test_model_of_one_sublattice_is_applied_to_it(image):
+    model = analyze_image(image, training=QUICK, where="sublattice == 0").model
+    table = encode_image(model, image)
+    assert table.loc[table["sublattice"] != 0, "z1"].isna().all()
+    assert encode_image(model, image, where="")["z1"].notna().all()
+
+
+def test_patches_from_a_file(cards_file):
+    source = load_patches(cards_file)
+    done = analyze_patches(source, training=QUICK)
+    assert len(done.table) == 60
+    assert done.table["z1"].notna().all()
+    pd.testing.assert_frame_equal(encode_patches(done.model, source), done.table, check_exact=True)
+
+
+def test_stack(scene, tmp_path):
+    np.save(tmp_path / "stack.npy", np.stack([scene.image, scene.image[::-1]]))
+    done = analyze_image(load_image(tmp_path / "stack.npy"), FindSettings(), training=QUICK)
+    assert set(done.table["frame"]) == {0, 1}
+    assert done.table["z1"].notna().all()
+    done.save(tmp_path / "result")
+    with pytest.raises(InputDataError, match="column frame"):
+        analyze_image(
+            load_image(tmp_path / "stack.npy"), training=QUICK, atoms=as_atoms(scene.truth[["y", "x"]], "truth")
+        )
