@@ -21,7 +21,7 @@ from napari_rvae.layers.atoms import (
 )
 from napari_rvae.layers.coloring import GREY, Coloring
 from napari_rvae.layers.images import add_image, hashed, image_data, image_source, pixel_size, transformation
-from napari_rvae.layers.maps import add_arrows, add_cells, cell_colormap
+from napari_rvae.layers.maps import add_arrows, add_cells, atoms_of, cell_colormap
 from napari_rvae.layers.models import MODEL, attach_model, model_of
 from napari_rvae.layers.regions import inside
 from napari_rvae.layers.subsets import add_subset
@@ -36,6 +36,7 @@ __all__ = [
     "add_cells",
     "add_image",
     "add_subset",
+    "atoms_of",
     "atoms_table",
     "attach_model",
     "can_undo",

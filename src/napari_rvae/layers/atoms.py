@@ -67,7 +67,8 @@ def add_atoms(viewer: ViewerModel, atoms: pd.DataFrame, image: Image, recipe: An
     napari.layers.Points
         The layer; whatever existed is unchanged.
     """
-    positions = atoms[["frame", "y", "x"] if "frame" in atoms else ["y", "x"]].to_numpy(float)
+    # a copy: what pandas gives cannot be written to, and napari moves points in place
+    positions = np.array(atoms[["frame", "y", "x"] if "frame" in atoms else ["y", "x"]], float)
     spacing = atoms.attrs.get("napari_rvae", {}).get("spacing") or 10.0
     layer = viewer.add_points(
         positions,

@@ -78,7 +78,7 @@ class Coloring:
         numbers = values.to_numpy(float)
         numbers = numbers[np.isfinite(numbers)]
         if column == "angle":
-            return cls(column, "cyclic", _colormap("hsv"), _period(table, numbers))
+            return cls(column, "cyclic", _colormap("hsv", closed=True), _period(table, numbers))
         if len(numbers) == 0:
             return cls(column, "sequential", _colormap("viridis"), (0.0, 1.0))
         low, high = numbers.min(), numbers.max()
@@ -128,9 +128,11 @@ class Coloring:
         return np.asarray(self.colormap.map(self.levels(values)), float)
 
 
-def _colormap(name: str) -> Colormap:
-    known = ensure_colormap(name)
-    return Colormap(known.colors, name=f"{name} with grey", controls=known.controls, nan_color=GREY)
+def _colormap(name: str, closed: bool = False) -> Colormap:
+    colors = ensure_colormap(name).map(np.linspace(0, 1, LEVELS))
+    if closed:
+        colors[-1] = colors[0]
+    return Colormap(colors, name=f"{name} with grey", nan_color=GREY)
 
 
 def _classes(first: int, count: int) -> tuple[Colormap, tuple[float, float]]:

@@ -164,12 +164,11 @@ def image_source(layer: Image) -> ImageData:
     if isinstance(known, ImageData) and known.data is layer.data:
         return known
     size, unit = pixel_size(layer)
-    if unit:
-        try:
-            factor = float((1 * layer.units[-1]).to("nm").magnitude)
-            size, unit = (size[0] * factor, size[1] * factor), "nm"
-        except ValueError:  # no length
-            unit = ""
+    if layer.units[-1].is_compatible_with("nm"):
+        factor = float((1 * layer.units[-1]).to("nm").magnitude)
+        size, unit = (size[0] * factor, size[1] * factor), "nm"
+    else:
+        unit = ""
     path = Path(layer.source.path or layer.name)
     return ImageData(image_data(layer), layer.name, size, unit or None, path, sha256="")
 

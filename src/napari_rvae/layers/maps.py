@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary, ref
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Points
     from numpy.typing import NDArray
+
+
+_atoms: WeakKeyDictionary[Labels, ref[Points]] = WeakKeyDictionary()
 
 
 class _Color(np.ndarray):
@@ -80,7 +84,26 @@ def add_cells(viewer: ViewerModel, cells: NDArray[np.int32], points: Points, ima
     napari.layers.Labels
         A new layer.
     """
-    return viewer.add_labels(cells, name=f"{points.name} cells", opacity=0.5, **transformation(image))
+    labels = viewer.add_labels(cells, name=f"{points.name} cells", opacity=0.5, **transformation(image))
+    _atoms[labels] = ref(points)
+    return labels
+
+
+def atoms_of(labels: Labels) -> Points | None:
+    """Find the atoms whose cells a labels layer shows.
+
+    Parameters
+    ----------
+    labels : napari.layers.Labels
+        Any labels layer.
+
+    Returns
+    -------
+    napari.layers.Points or None
+        The layer for which `add_cells` made it, as long as it lives, whatever its name is now.
+    """
+    points = _atoms.get(labels)
+    return points() if points else None
 
 
 def add_arrows(

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from napari.layers import Points, Shapes
+
+from napari_rvae.layers import inside
+
+PLACES = np.array([[10.0, 10.0], [10.0, 30.0], [30.0, 10.0], [30.0, 30.0]])
+SQUARE = np.array([[0, 0], [0, 20], [20, 20], [20, 0]])
+
+
+@pytest.mark.parametrize(
+    ("kind", "corners", "expected"),
+    [
+        ("rectangle", SQUARE, [1, 0, 0, 0]),
+        ("polygon", [[0, 0], [0, 45], [45, 0]], [1, 1, 1, 0]),
+        ("ellipse", [[0, 0], [0, 40], [20, 40], [20, 0]], [1, 1, 0, 0]),
+        ("ellipse", [[5, 5], [5, 30.5], [30.5, 30.5], [30.5, 5]], [1, 0, 0, 0]),  # a corner lies outside the circle
+        ("line", [[0, 0], [40, 40]], [0, 0, 0, 0]),
+    ],
+)
+def test_atoms_inside_a_shape(kind, corners, expected):
+    shapes = Shapes([np.array(corners, float)], shape_type=kind)
+    assert inside(Points(PLACES), shapes).tolist() == [bool(one) for one in expected]
+
+
+def test_layers_may_lie_differently():
+    points = Points(PLACES, scale=(0.1, 0.1), translate=(5, 5))
+    shapes = Shapes([SQUARE / 10 + 5], shape_type="rectangle")
+    assert inside(points, shapes).tolist() == [True, False, False, False]
+
+
+def test_shape_on_one_frame_holds_for_all():
+    points = Points(np.column_stack([[0, 1, 2, 3], PLACES]))
+    shapes = Shapes([np.column_stack([np.full(4, 2), SQUARE])], shape_type="rectangle")
+    assert inside(points, shapes).tolist() == [True, False, False, False]
+
+
+def test_nothing_is_inside_nothing():
+    assert not inside(Points(PLACES), Shapes()).any()
+    assert len(inside(Points(np.zeros((0, 2))), Shapes([SQUARE]))) == 0
