@@ -395,13 +395,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _keep_libraries_quiet()
     try:
         status = typer.main.get_command(app).main(given, prog_name="napari-rvae", standalone_mode=False)
-        return status if isinstance(status, int) else 0
     except (KeyboardInterrupt, typer.Abort):
-        return _complain("stopped; nothing was written", 130)
+        status = 130
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _complain(_in_one_line(error), 2)
+    if status == 130:  # typer's own code for a stop from the keyboard, too
+        return _complain("stopped; nothing was written", 130)
+    return status if isinstance(status, int) else 0
 
 
 def _keep_libraries_quiet() -> None:

@@ -92,7 +92,7 @@ def test_atoms_that_do_not_fit_the_image(image, scene, change, message):
 def test_impossible_choices(image):
     with pytest.raises(InputDataError, match="no atom satisfies"):
         analyze_image(image, training=QUICK, where="y < -5")
-    with pytest.raises(InputDataError, match="smaller --patch"):
+    with pytest.raises(InputDataError, match="too few to learn from"):
         analyze_image(image, patch=PatchSettings(size=190), training=QUICK)
 
 
@@ -201,6 +201,4 @@ def test_stack(scene, tmp_path):
     assert done.table["z1"].notna().all()
     done.save(tmp_path / "result")
     with pytest.raises(InputDataError, match="column frame"):
-        analyze_image(
-            load_image(tmp_path / "stack.npy"), training=QUICK, atoms=as_atoms(scene.truth[["y", "x"]], "truth")
-        )
+        analyze_image(load_image(tmp_path / "stack.npy"), atoms=as_atoms(scene.truth[["y", "x"]], "truth"))

@@ -56,6 +56,8 @@ class Analysis:
         How it was made.
     losses : DataFrame
         ``epoch``, ``loss``, ``held_out``.
+    condition : ndarray or None
+        What conditional models were given.
     """
 
     source: ImageData
@@ -65,6 +67,7 @@ class Analysis:
     table: pd.DataFrame
     recipe: Recipe
     losses: pd.DataFrame
+    condition: NDArray[Any] | None = None
 
     def save(self, folder: str | os.PathLike[str], force: bool = False) -> None:
         """Write table, model, recipe and summary.
@@ -220,7 +223,7 @@ def analyze_patches(
         units=column_units(latent),
     )
     _noted_in_model(model, recipe)
-    return Analysis(source, None, patches, model, latent, recipe, losses)
+    return Analysis(source, None, patches, model, latent, recipe, losses, condition)
 
 
 def _learned_from(patches: Patches, atoms: pd.DataFrame) -> NDArray[np.bool_]:
@@ -228,10 +231,6 @@ def _learned_from(patches: Patches, atoms: pd.DataFrame) -> NDArray[np.bool_]:
     mask = ~patches.edge
     if "flag" in atoms:
         mask &= ~np.isin(patches.atom_id, atoms.loc[atoms["flag"].isin(_LEFT_OUT), "atom_id"])
-    if not mask.any():
-        raise InputDataError(
-            f"all {len(patches)} patches of {patches.size} px reach beyond the image; choose a smaller --patch"
-        )
     return np.asarray(mask)
 
 
@@ -262,7 +261,8 @@ def _trained(
         if report is not None:
             report(one)
         if progress is not None:
-            progress(min(one.epoch / max(one.epochs, 1), 1.0), one.message)
+            share = 0.1 + 0.8 * one.epoch / max(one.epochs, 1)
+            progress({"averages": 0.0, "finishing": 0.9, "done": 1.0}.get(one.phase, share), one.message)
     if model is None:
         raise InputDataError("the training gave no model")
     curve = pd.DataFrame(losses, columns=["epoch", "loss", "held_out"]).drop_duplicates("epoch", keep="last")

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from napari_rvae.io import ImageData
-    from napari_rvae.models import Model
     from napari_rvae.workflows.averaging import AverageResult
     from napari_rvae.workflows.pipeline import Analysis
 
@@ -54,7 +53,7 @@ def analysis_summary(analysis: Analysis) -> Image:
         ]
     second = "z2" if "z2" in encoded else color
     bottom = [
-        tile_panel(_manifold(analysis.model, encoded), "decoded: z1 to the right, z2 upwards"),
+        tile_panel(_manifold(analysis, encoded), "decoded: z1 to the right, z2 upwards"),
         scatter_panel(encoded, "z1", second, color),
         curve_panel(analysis.losses),
     ]
@@ -95,8 +94,8 @@ def _first_frame(source: ImageData, table: pd.DataFrame) -> tuple[NDArray[Any], 
     return np.asarray(pixels), table
 
 
-def _manifold(model: Model, encoded: pd.DataFrame) -> NDArray[np.float32]:
-    """Decode a square of latents, (steps * steps, D, D), as wide as the data; other latents at their median."""
+def _manifold(analysis: Analysis, encoded: pd.DataFrame) -> NDArray[np.float32]:
+    """Decode a square of latents, (steps * steps, D, D), as wide as the data; the rest as in the middle of the data."""
     from napari_rvae.latent import decode
 
     names = [name for name in map(str, encoded) if name[0] == "z" and name[1:].isdigit()]
@@ -108,11 +107,13 @@ def _manifold(model: Model, encoded: pd.DataFrame) -> NDArray[np.float32]:
     grid[:, 0] = low[0] + (high[0] - low[0]) * columns
     if len(names) > 1:
         grid[:, 1] = high[1] - (high[1] - low[1]) * rows
-    return np.asarray(decode(model, grid.astype(np.float32))[:, 0])
+    condition = None if analysis.condition is None else np.repeat(analysis.condition[:1], len(grid), 0)
+    return np.asarray(decode(analysis.model, grid, condition=condition)[:, 0])
 
 
 def _reconstructed(analysis: Analysis, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     from napari_rvae.latent import reconstruct
 
     patches, table = analysis.patches.select(rows), analysis.table.iloc[rows]
-    return np.asarray(reconstruct(analysis.model, patches, table))[:, 0]
+    condition = None if analysis.condition is None else analysis.condition[rows]
+    return np.asarray(reconstruct(analysis.model, patches, table, condition))[:, 0]

@@ -1,0 +1,402 @@
+"""The command line: what scripts rely on, and one clear line for everything that goes wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from napari_rvae import cli
+from napari_rvae.samples import Microscope, cards, interface
+from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
+
+QUICK = ("--epochs", "2", "--hidden", "16", "--start", "scratch", "--threads", "1")
+NAPARI_RVAE = str(Path(sys.executable).with_name("napari-rvae"))
+
+
+@pytest.fixture
+def run(capsys):
+    def command(*arguments: object, expect: int = 0) -> str:
+        """Run a command in this process; give what it wrote on stdout, or on stderr when it must fail."""
+        status = cli.main([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        assert status == expect, err
+        if expect == 0:
+            assert err == ""
+            return out
+        assert err.startswith("napari-rvae: ")
+        assert err.endswith("\n")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return err
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def image(tmp_path_factory):
+    scene = interface(Microscope(size=160, dose=400))
+    path = tmp_path_factory.mktemp("cli") / "image.tif"
+    resolution = (1 / scene.pixel_size,) * 2
+    tifffile.imwrite(path, scene.image, imagej=True, resolution=resolution, metadata={"unit": "nm"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def deck(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("deck")
+    patches, truth = cards(1, n=48, size=20)
+    np.save(folder / "cards.npy", patches)
+    np.savez(folder / "cards.npz", image=patches)
+    np.save(folder / "labels.npy", np.where(np.arange(48) < 24, truth["label"], -1))
+    np.save(folder / "condition.npy", truth["label"].to_numpy())
+    return folder
+
+
+# Help and options -----------------------------------------------------------------------------------------------------
+
+
+def test_help_is_light_and_complete():
+    code = (
+        "import sys; from napari_rvae import cli; cli.main(['--help']); "
+        "heavy = {'torch', 'skimage', 'sklearn', 'numba', 'napari', 'pandas', 'scipy'}; print(heavy & set(sys.modules))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "set()"
+    for command in ("find", "run", "train", "average", "encode", "repeat", "demo"):
+        assert f" {command} " in shown
+
+
+def test_entry_point():
+    done = subprocess.run([NAPARI_RVAE, "find", "nowhere.tif", "-o", "a.csv"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "napari-rvae: there is no file nowhere.tif\n"
+    assert done.stdout == ""
+    assert subprocess.run([NAPARI_RVAE, "--version"], capture_output=True, text=True).stdout.startswith("napari-rvae ")
+
+
+@pytest.mark.parametrize(
+    ("command", "models"),
+    [
+        ("find", (FindSettings,)),
+        ("run", (FindSettings, PatchSettings, TrainSettings)),
+        ("train", (PatchSettings, TrainSettings)),
+        ("average", (FindSettings, PatchSettings, AverageSettings)),
+        ("encode", (FindSettings,)),
+    ],
+)
+def test_every_setting_is_an_option(run, command, models, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = run(command, "--help")
+    for model in models:
+        for name, field in model.model_fields.items():
+            extra = field.json_schema_extra or {}
+            assert f"{extra.get('option', '--' + name.replace('_', '-'))} " in shown
+            assert field.description.split(".")[0].split(",")[0][:20] in " ".join(shown.split())
+
+
+def test_options_reach_the_settings(run, image, tmp_path, monkeypatch):
+    import napari_rvae.workflows
+
+    given = {}
+
+    def instead(loaded, find, patch, training, **more):
+        given.update(find=find, patch=patch, training=training, **more)
+        raise MemoryError
+
+    monkeypatch.setattr(napari_rvae.workflows, "analyze_image", instead)
+    options = [
+        "--patch",
+        "24",
+        "--latent",
+        "3",
+        "--invariance",
+        "strain,rotation",
+        "--no-early-stopping",
+        "--contrast",
+        "dark",
+        "--where",
+        "y>3",
+    ]
+    run("run", image, "-o", tmp_path / "r", *options, expect=2)
+    assert given["patch"] == PatchSettings(size=24)
+    assert given["training"] == TrainSettings(latent=3, invariance=("rotation", "strain"), early_stopping=False)
+    assert given["find"] == FindSettings(contrast="dark")
+    assert given["where"] == "y>3"
+
+
+# Commands -------------------------------------------------------------------------------------------------------------
+
+
+def test_find(run, image, tmp_path):
+    assert "atoms" in run("find", image, "-o", tmp_path / "new" / "atoms.csv")
+    atoms = pd.read_csv(tmp_path / "new" / "atoms.csv")
+    columns = [
+        "atom_id",
+        "y",
+        "x",
+        "y_nm",
+        "x_nm",
+        "amplitude",
+        "background",
+        "sigma",
+        "snr",
+        "error",
+        "sublattice",
+        "flag",
+    ]
+    assert list(atoms) == columns
+    assert len(atoms) > 80
+    np.testing.assert_allclose(atoms["y_nm"], atoms["y"] * 0.018)
+    assert "--force" in run("find", image, "-o", tmp_path / "new" / "atoms.csv", expect=2)
+    run("find", image, "-o", tmp_path / "new" / "atoms.csv", "--force")
+    assert [file.name for file in (tmp_path / "new").iterdir()] == ["atoms.csv"]
+
+
+def test_find_in_a_stack(run, image, tmp_path):
+    frames = tifffile.imread(image)
+    np.save(tmp_path / "stack.npy", np.stack([frames, frames[:, ::-1]]))
+    run("find", tmp_path / "stack.npy", "-o", tmp_path / "atoms.csv")
+    assert set(pd.read_csv(tmp_path / "atoms.csv")["frame"]) == {0, 1}
+
+
+def test_run_encode_and_repeat(run, image, tmp_path):
+    out = run("run", image, "-o", tmp_path / "a", "--seed", "3", *QUICK)
+    assert "encoded, 2 epochs on" in out
+    first = pd.read_csv(tmp_path / "a" / "latent.csv")
+    assert {"z1", "z2", "angle", "dy", "dx", "reconstruction_error"} <= set(first)
+    run("repeat", tmp_path / "a" / "recipe.json", "-o", tmp_path / "b")
+    assert (tmp_path / "b" / "latent.csv").read_bytes() == (tmp_path / "a" / "latent.csv").read_bytes()
+    run("encode", tmp_path / "a" / "model.safetensors", image, "-o", tmp_path / "c.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "c.csv"), first)
+    run("encode", tmp_path / "a" / "model.safetensors", image, "-o", tmp_path / "c.csv", expect=2)
+
+
+def test_atoms_made_by_hand(run, image, tmp_path):
+    y, x = np.mgrid[20:140:10, 20:140:10].reshape(2, -1)
+    pd.DataFrame({"x": x + 0.25, "y": y}).to_csv(tmp_path / "atoms.csv", index=False)
+    run("run", image, "-o", tmp_path / "a", "--atoms", tmp_path / "atoms.csv", *QUICK)
+    assert pd.read_csv(tmp_path / "a" / "latent.csv")["x"].tolist() == (x + 0.25).tolist()
+    run("repeat", tmp_path / "a" / "recipe.json", "-o", tmp_path / "b")
+    (tmp_path / "atoms.csv").write_text("y,x\n1,2\n")
+    assert "has changed" in run("repeat", tmp_path / "a" / "recipe.json", "-o", tmp_path / "c", expect=2)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("name", ["cards.npy", "cards.npz"])
+def test_train_on_patches(run, deck, tmp_path, name):
+    run("train", deck / name, "-o", tmp_path / "a", "--model", "vae", *QUICK)
+    assert len(pd.read_csv(tmp_path / "a" / "latent.csv")) == 48
+    run("encode", tmp_path / "a" / "model.safetensors", deck / name, "-o", tmp_path / "z.csv")
+    assert len(pd.read_csv(tmp_path / "z.csv")) == 48
+
+
+def test_train_with_labels(run, deck, tmp_path):
+    options = ["--model", "ssrvae", "--labels", deck / "labels.npy", "--classes", "4", *QUICK]
+    run("train", deck / "cards.npy", "-o", tmp_path / "a", *options)
+    table = pd.read_csv(tmp_path / "a" / "latent.csv")
+    assert {"class", "class_probability"} <= set(table)
+    run("repeat", tmp_path / "a" / "recipe.json", "-o", tmp_path / "b")
+    assert (tmp_path / "b" / "latent.csv").read_bytes() == (tmp_path / "a" / "latent.csv").read_bytes()
+
+
+def test_train_with_condition(run, deck, tmp_path):
+    condition = ["--condition", deck / "condition.npy"]
+    run("train", deck / "cards.npy", "-o", tmp_path / "a", "--model", "cvae", *condition, *QUICK)
+    run("encode", tmp_path / "a" / "model.safetensors", deck / "cards.npy", "-o", tmp_path / "z.csv", *condition)
+    assert len(pd.read_csv(tmp_path / "z.csv")) == 48
+
+
+def test_average_of_patches(run, deck, tmp_path):
+    run("average", deck / "cards.npy", "-o", tmp_path / "a", "--kinds", "4")
+    table = pd.read_csv(tmp_path / "a" / "classes.csv")
+    assert len(table) == 48
+    assert {"class", "angle", "dy", "dx"} <= set(table)
+    images = tifffile.imread(tmp_path / "a" / "averages.tif")
+    assert images.shape[-2:] == (20, 20)
+    assert (tmp_path / "a" / "summary.png").stat().st_size > 3000
+    run("repeat", tmp_path / "a" / "recipe.json", "-o", tmp_path / "b")
+    assert (tmp_path / "b" / "classes.csv").read_bytes() == (tmp_path / "a" / "classes.csv").read_bytes()
+
+
+def test_average_of_an_image(run, image, tmp_path):
+    run("average", image, "-o", tmp_path / "a", "--where", "sublattice == 0")
+    table = pd.read_csv(tmp_path / "a" / "classes.csv")
+    assert {"atom_id", "y", "x", "y_nm", "class"} <= set(table)
+    assert table["class"].notna().all()
+
+
+def test_what_counts_as_patches_can_be_overruled(run, deck, tmp_path):
+    assert "belong to an image" in run(
+        "average", deck / "cards.npy", "-o", tmp_path / "a", "--patches", "--where", "y > 1", expect=2
+    )
+    assert run("average", deck / "cards.npy", "-o", tmp_path / "a", "--image", "--kinds", "2", expect=2)
+
+
+# What goes wrong ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["find"], "Missing argument 'IMAGE'"),
+        (["find", "a.npy"], "Missing option '--output'"),
+        (["find", "a.npy", "b.npy", "-o", "c.csv"], "b.npy"),
+        (["find", "a.npy", "-o", "c.csv", "--spacing", "wide"], "--spacing"),
+        (["find", "a.npy", "-o", "c.csv", "--spacing", "0.5"], "--spacing: input should be greater than 1"),
+        (
+            ["find", "a.npy", "-o", "c.csv", "--contrast", "grey"],
+            "--contrast: input should be 'auto', 'bright' or 'dark'",
+        ),
+        (["find", "a.npy", "-o", "c.xls"], ".csv or .parquet"),
+        (["find", "a.npy", "-o", "c.csv", "--sapcing", "3"], "--sapcing"),
+        (["run", "a.npy", "-o", "c", "--patch", "3"], "--patch: input should be greater than or equal to 8"),
+        (["run", "a.npy", "-o", "c", "--invariance", "rotation,mirror"], "unknown invariance mirror"),
+        (["run", "a.npy", "-o", "c", "--model", "gan"], "--model"),
+        (["run", "a.npy", "-o", "c", "--device", "abacus"], "--device"),
+        (["train", "a.npy", "-o", "c"], "there is no file"),
+        (["encode", "model.safetensors", "a.npy", "-o", "c.csv"], "model.safetensors"),
+        (["repeat", "recipe.json", "-o", "c"], "there is no file"),
+        (["fnid"], "fnid"),
+    ],
+)
+def test_misuse(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in run(*arguments, expect=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+RNG = np.random.default_rng(0)
+BAD = {
+    "constant": np.ones((80, 80)),
+    "noise-free ramp": np.arange(6400.0).reshape(80, 80),
+    "all missing": np.full((80, 80), np.nan),
+    "infinite": np.where(np.arange(6400).reshape(80, 80) == 7, np.inf, np.full((80, 80), np.nan)),
+    "one pixel wide": RNG.random((80, 1)),
+    "tiny": RNG.random((3, 3)),
+    "colour": RNG.integers(0, 255, (60, 60, 3), dtype=np.uint8),
+    "complex": RNG.random((60, 60)) * 1j,
+    "yes or no": np.zeros((60, 60), bool),
+    "five axes": np.zeros((2, 2, 2, 20, 20)),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_images(run, tmp_path, name):
+    np.save(tmp_path / "bad.npy", BAD[name])
+    run("run", tmp_path / "bad.npy", "-o", tmp_path / "out", *QUICK, expect=2)
+    assert [file.name for file in tmp_path.iterdir()] == ["bad.npy"]
+
+
+def test_one_atom(run, tmp_path):
+    y, x = np.mgrid[:64, :64]
+    image = 400 * np.exp(-((y - 31.3) ** 2 + (x - 30.6) ** 2) / 18) + np.random.default_rng(0).normal(10, 3, (64, 64))
+    np.save(tmp_path / "one.npy", image)
+    assert "too few" in run("run", tmp_path / "one.npy", "-o", tmp_path / "out", "--patch", "16", *QUICK, expect=2)
+
+
+def test_patches_larger_than_the_image(run, image, tmp_path):
+    run("run", image, "-o", tmp_path / "out", "--patch", "400", *QUICK, expect=2)
+
+
+def test_fewer_patches_than_a_batch(run, deck, tmp_path):
+    run("train", deck / "cards.npy", "-o", tmp_path / "a", "--batch-size", "5000", *QUICK)
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [((30, 20), "patches are"), ((3, 20, 20), "too few"), ((30, 20, 18), "(n, h, h)"), ((30, 2, 2), "")],
+)
+def test_bad_patches(run, tmp_path, shape, message):
+    np.save(tmp_path / "bad.npy", np.random.default_rng(0).random(shape))
+    assert message in run("train", tmp_path / "bad.npy", "-o", tmp_path / "out", *QUICK, expect=2)
+
+
+def test_bad_labels(run, deck, tmp_path):
+    np.save(tmp_path / "short.npy", np.zeros(5, int))
+    np.save(tmp_path / "large.npy", np.full(48, 9))
+    train = ["train", deck / "cards.npy", "-o", tmp_path / "out", "--model", "ssvae", *QUICK]
+    assert "48 patches" in run(*train, "--classes", 4, "--labels", tmp_path / "short.npy", expect=2)
+    run(*train, "--classes", 4, "--labels", tmp_path / "large.npy", expect=2)
+    assert "--classes" in run(*train, "--labels", deck / "labels.npy", expect=2)
+    run(*train, "--classes", 4, expect=2)
+
+
+def test_damaged_model(run, deck, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"\x00" * 500)
+    run("encode", tmp_path / "model.safetensors", deck / "cards.npy", "-o", tmp_path / "z.csv", expect=2)
+
+
+def test_model_that_does_not_fit_the_patches(run, deck, tmp_path):
+    run("train", deck / "cards.npy", "-o", tmp_path / "a", "--model", "vae", *QUICK)
+    np.save(tmp_path / "two.npy", np.random.default_rng(0).random((12, 2, 20, 20)))
+    run("encode", tmp_path / "a" / "model.safetensors", tmp_path / "two.npy", "-o", tmp_path / "z.csv", expect=2)
+    assert not (tmp_path / "z.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (MemoryError(), "not enough memory"),
+        (OSError(28, "No space left on device", "/results"), "/results: No space left on device"),
+        (RuntimeError("odd\nthings"), "this is a defect, please report it with what --debug shows (RuntimeError: odd)"),
+    ],
+)
+def test_unexpected_problems(run, image, tmp_path, monkeypatch, problem, message):
+    def fail(*_, **__):
+        raise problem
+
+    monkeypatch.setattr("napari_rvae.atoms.find_atoms", fail)
+    assert message in run("find", image, "-o", tmp_path / "a.csv", expect=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_where(image, tmp_path, monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr("napari_rvae.atoms.find_atoms", fail)
+    for arguments in (
+        ["find", str(image), "-o", str(tmp_path / "a.csv"), "--debug"],
+        ["--debug", "find", str(image), "-o", "a.csv"],
+    ):
+        assert cli.main(arguments) == 2
+        assert "Traceback" in capsys.readouterr().err
+
+
+def test_stopped_from_the_keyboard(image, tmp_path, monkeypatch, capsys):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("napari_rvae.training.train", interrupted)
+    assert cli.main(["run", str(image), "-o", str(tmp_path / "out")]) == 130
+    assert "stopped; nothing was written" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_results_are_checked_before_the_work(run, image, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_rvae.atoms.find_atoms", lambda *_, **__: pytest.fail("worked in vain"))
+    (tmp_path / "file").write_text("")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "latent.csv").write_text("precious")
+    assert "is a file" in run("run", image, "-o", tmp_path / "file", expect=2)
+    assert "exists already" in run("run", image, "-o", tmp_path / "old", expect=2)
+    assert (tmp_path / "old" / "latent.csv").read_text() == "precious"
+
+
+# Progress -------------------------------------------------------------------------------------------------------------
+
+
+def test_bar_on_a_terminal_only(monkeypatch, capsys):
+    with cli._progress() as progress:
+        assert progress is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    with cli._progress() as progress:
+        progress(0.5, "Epoch 3")
+    shown = capsys.readouterr().err
+    assert "Epoch 3" in shown
+    assert "50%" in shown
