@@ -291,11 +291,11 @@ def test_bad_images(run, tmp_path, name):
     assert [file.name for file in tmp_path.iterdir()] == ["bad.npy"]
 
 
-def test_one_atom(run, tmp_path):
-    y, x = np.mgrid[:64, :64]
-    image = 400 * np.exp(-((y - 31.3) ** 2 + (x - 30.6) ** 2) / 18) + np.random.default_rng(0).normal(10, 3, (64, 64))
-    np.save(tmp_path / "one.npy", image)
-    assert "too few" in run("run", tmp_path / "one.npy", "-o", tmp_path / "out", "--patch", "16", *QUICK, expect=2)
+def test_one_atom(run, image, tmp_path):
+    (tmp_path / "one.csv").write_text("y,x\n80,80\n")
+    one = ["--atoms", tmp_path / "one.csv"]
+    assert "too few" in run("run", image, "-o", tmp_path / "out", *one, "--patch", "16", *QUICK, expect=2)
+    run("run", image, "-o", tmp_path / "out", *one, *QUICK, expect=2)
 
 
 def test_patches_larger_than_the_image(run, image, tmp_path):
