@@ -15,7 +15,8 @@ from qtpy.QtCore import QEvent, QPointF, Qt
 from qtpy.QtGui import QMouseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_rvae.layers import add_atoms, attach_model
+from napari_rvae.latent import cell_labels
+from napari_rvae.layers import add_atoms, add_cells, atoms_table, attach_model
 from napari_rvae.widgets.atoms_link import HIGHLIGHT
 from napari_rvae.widgets.explore import ExploreWidget
 
@@ -207,6 +208,23 @@ def test_atoms_picked_in_the_image_light_up_in_the_plot_without_an_echo(explore,
     assert set(layer.selected_data) == {3, 4, 5, 9}
 
 
+def test_a_picked_cell_and_a_drawn_polygon_select_atoms(explore, layer, viewer):
+    cells = add_cells(viewer, cell_labels(atoms_table(layer), (80, 120)), layer, viewer.layers["image"])
+    assert explore.link.layer is layer, "cells are no points"
+    cells.selected_label = 118
+    assert lit_in_image(layer) == [17]
+    other = viewer.add_labels(np.full((80, 120), 107, np.int32), name="not cells")
+    other.selected_label = 107
+    assert lit_in_image(layer) == [17]
+    explore.select_in_shapes()  # says that there is none yet
+    viewer.add_shapes(np.array([[0, 0], [0, 35], [35, 35], [35, 0]]) / 2, shape_type="polygon")
+    explore.select_in_shapes()
+    assert lit_in_image(layer) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
+    viewer.layers.remove(cells)
+    viewer.layers.remove(layer)
+    cells.selected_label = 119
+
+
 def test_click_selects_an_atom_and_takes_the_camera_there(window, qtbot):
     viewer, layer, explore = window
     x, y = layer.features.loc[41, ["z1", "z2"]]
@@ -303,7 +321,10 @@ def test_layers_may_be_renamed_switched_and_deleted(window, qtbot):
     assert links() is None
     ours = [c for emitter in watched for c in emitter.callbacks if "explore" in str(c) or "atoms_link" in str(c)]
     assert ours == []
+    links = weakref.ref(explore.link)
     viewer.layers.remove(second)
+    gc.collect()
+    assert links() is None
     assert explore.link is None
     assert explore.pages.currentIndex() == 0
     drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])

@@ -116,6 +116,8 @@ class AtomsLink:
         if "atom_id" not in table or len(table) != len(self.layer.data):
             return False
         ids = table["atom_id"].to_numpy()
+        if np.array_equal(ids, self.selection.ids):
+            return True
         if ids.dtype.kind not in "iu" or len(np.unique(ids)) < len(ids):
             return False
         self.selection.set_atoms(ids)
@@ -153,7 +155,6 @@ class AtomsLink:
         colors, widths = colors.copy(), widths.copy()
         colors[shown & ~mask], widths[shown & ~mask] = self._plain
         colors[mask], widths[mask] = HIGHLIGHT, _HIGHLIGHT_WIDTH
-        # Both setters redraw; they must not be taken for an edit of the features.
         self.layer.border_color = colors
         self.layer.border_width = widths
 

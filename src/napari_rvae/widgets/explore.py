@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Points
+from napari.layers import Labels, Points, Shapes
 from napari.utils.notifications import show_error, show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt, QTimer
@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 
 from napari_rvae.errors import RVAEError
 from napari_rvae.io import save_table
-from napari_rvae.layers import Coloring, add_subset, atoms_table, color_points, coloring_of
+from napari_rvae.layers import Coloring, add_subset, atoms_of, atoms_table, color_points, coloring_of, inside
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import (
     axis_columns,
@@ -149,6 +149,8 @@ class ExploreWidget(Dock):
     def _menu(self) -> QMenu:
         menu = QMenu(self)
         menu.addAction("Show all points", self.scatter.fit)
+        menu.addSeparator()
+        menu.addAction("Select the atoms inside drawn shapes", self.select_in_shapes)
         menu.addAction("Selected atoms as a new layer", self.copy_selection)
         menu.addSeparator()
         table, plot = ("Table (*.csv *.parquet)", self.save_table), ("Picture (*.png *.svg)", self.canvas.save)
@@ -195,6 +197,8 @@ class ExploreWidget(Dock):
         for layer in self.viewer.layers:
             if isinstance(layer, Points):
                 layer.events.features.disconnect(self.layer_box.fill)
+            elif isinstance(layer, Labels):
+                layer.events.selected_label.disconnect(self._cell_picked)
         self.scatter.close()
 
     def _layers_changed(self) -> None:
@@ -203,6 +207,9 @@ class ExploreWidget(Dock):
             self._forget(layer)
         for layer in points:  # a layer can be explored as soon as it has features
             layer.events.features.connect(self.layer_box.fill)
+        for layer in self.viewer.layers:
+            if isinstance(layer, Labels):
+                layer.events.selected_label.connect(self._cell_picked)
 
     def _forget(self, layer: Points) -> None:
         link = self._links.pop(layer)
@@ -217,6 +224,8 @@ class ExploreWidget(Dock):
             self.link.selection.changed.disconnect(self._selection_changed)
             self.link.history.changed.disconnect(self._history_changed)
             self.link = None
+        for panel in self.panels:
+            panel.set_link(None)
 
     def show_layer(self, layer: Points | None) -> None:
         """Explore a points layer.
@@ -372,6 +381,25 @@ class ExploreWidget(Dock):
         place = {first: first_value, second: second_value}
         if self.link is not None and self.link.x in place and self.link.y in place:
             self.canvas.mark(place[self.link.x], place[self.link.y])
+
+    def _cell_picked(self, event: Any) -> None:
+        """Select the atom whose cell was picked in a labels layer."""
+        points = atoms_of(event.source)
+        if points not in self._links:
+            return
+        selection = self._links[points].selection
+        picked = selection.ids == event.source.selected_label - 1
+        if picked.any():
+            selection.combine(picked, source="cells")
+
+    def select_in_shapes(self) -> None:
+        """Select the atoms inside the shapes of the active shapes layer, or else of the topmost one."""
+        active = self.viewer.layers.selection.active
+        drawn = [layer for layer in [*self.viewer.layers, active] if isinstance(layer, Shapes)]
+        if self.link is None or not drawn:
+            show_info("Draw a polygon in a shapes layer first.")
+        else:
+            self.link.selection.combine(inside(self.link.layer, drawn[-1]), source="shapes")
 
     # Out ------------------------------------------------------------------------------------------------------------
 

@@ -48,7 +48,7 @@ class Picture(QWidget):
         return QSize(110, 110)
 
     def show_array(self, array: NDArray[Any] | None) -> None:
-        """Show an array from its lowest to its highest value; None shows nothing."""
+        """Show an array in the contrast of nearly all its values; None shows nothing."""
         self._image = None if array is None else _grey_image(np.asarray(array, dtype=float))
         self.update()
 
@@ -79,8 +79,8 @@ class Picture(QWidget):
 
 
 def _grey_image(array: NDArray[np.float64]) -> QImage:
-    low, high = np.nanmin(array), np.nanmax(array)
-    grey = np.nan_to_num((array - low) * (255 / ((high - low) or 1.0))).astype(np.uint8)
+    low, high = np.percentile(array, (0.5, 99.5))
+    grey = np.clip((array - low) * (255 / ((high - low) or 1.0)), 0, 255).astype(np.uint8)
     height, width = grey.shape
     # The copy owns its pixels: the array's may go.
     return QImage(grey.tobytes(), width, height, width, QImage.Format.Format_Grayscale8).copy()

@@ -25,6 +25,7 @@ _REST_MILLISECONDS = 60
 _LASSO_STEP = 3.0  # pixels between corners of a lasso
 _DIMMED = 0.3
 _PRINT_WIDTH = 2400
+_MOST_NAMES = 24  # in a legend
 
 
 def mode_of(modifiers: Any) -> Mode:
@@ -64,6 +65,7 @@ class _DrawingView(pg.ViewBox):
         self.tool: Tool = "rectangle"
         self.outline = QGraphicsPathItem()
         self.outline.setZValue(100)
+        self.outline.hide()
         self.addItem(self.outline, ignoreBounds=True)
         self._finished, self._clicked, self._axis = finished, clicked, axis
         self._corners: list[QPointF] = []
@@ -81,8 +83,8 @@ class _DrawingView(pg.ViewBox):
         path.addPolygon(QPolygonF([self.mapToView(corner) for corner in self._corners]))
         path.closeSubpath()
         self.outline.setPath(path)
+        self.outline.setVisible(not ev.isFinish())
         if ev.isFinish():
-            self.outline.setPath(QPainterPath())
             vertices = np.array([(p.x(), p.y()) for p in map(self.mapToView, self._corners)])
             self._finished(vertices, mode_of(ev.modifiers()))
 
@@ -115,6 +117,25 @@ class _Symbols(pg.ScatterPlotItem):
         ev.ignore()
 
 
+class _Legend(pg.LabelItem):
+    """A text that breaks into lines where the plot is narrow, instead of widening it."""
+
+    room = 300.0
+
+    def wrap(self, view: pg.ViewBox) -> None:
+        """Follow the width of the plot."""
+        self.room = max(view.width(), 100.0)
+        self.updateMin()
+
+    def updateMin(self) -> None:  # noqa: N802
+        """Ask for the height that the text needs."""
+        self.item.setTextWidth(self.room)
+        height = self.itemRect().height()
+        self.setMinimumSize(0, height)
+        self._sizeHint = dict.fromkeys((Qt.SizeHint.MinimumSize, Qt.SizeHint.PreferredSize), (0, height))
+        self.updateGeometry()
+
+
 class _PlotWidget(pg.GraphicsLayoutWidget):
     """A graphics layout that tells when the mouse leaves it."""
 
@@ -133,8 +154,8 @@ class PyQtGraphCanvas(ScatterCanvas):
     def __init__(self) -> None:
         self.widget = _PlotWidget(self.left.emit)
         self.widget.setMinimumHeight(220)
+        self._theme = ("black", "white", "white")
         self._highlight = QColor("white")
-        self._brushes: dict[bytes, NDArray[np.object_]] = {}
         self._rest = QTimer(self.widget)
         self._rest.setSingleShot(True)
         self._rest.setInterval(_REST_MILLISECONDS)
@@ -159,7 +180,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         self._bar_view = pg.ViewBox(enableMenu=False, enableMouse=False)
         self._bar_axis = pg.AxisItem("bottom")
         self._bar_axis.linkToView(self._bar_view)
-        self.legend = pg.LabelItem(justify="left")
+        self.legend = _Legend(justify="left")
         for item, row, column in (
             (self.margins[0], 0, 1),
             (self.axes["left"], 1, 0),
@@ -171,6 +192,7 @@ class PyQtGraphCanvas(ScatterCanvas):
             (self.legend, 5, 1),
         ):
             self.widget.addItem(item, row, column)
+        self.main.sigResized.connect(self.legend.wrap)
         layout.setRowFixedHeight(0, _MARGIN_PIXELS)
         layout.setColumnFixedWidth(2, _MARGIN_PIXELS)
         layout.setRowStretchFactor(1, 10)
@@ -282,6 +304,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         background, foreground, highlight : str
             Of the plot, of axes and text, of what is selected; anything QColor understands.
         """
+        self._theme = (background, foreground, highlight)
         self._highlight = QColor(highlight)
         self.widget.setBackground(background)
         faint = QColor(foreground)
@@ -307,23 +330,31 @@ class PyQtGraphCanvas(ScatterCanvas):
             selected.setBrush(QBrush(strong))
 
     def save(self, path: Path) -> None:
-        """Write the plot at print quality: .svg as vectors, everything else as pixels."""
-        scene = self.widget.scene()
-        exporter = pg.exporters.ImageExporter(scene)
-        if path.suffix.lower() != ".svg":
-            exporter.parameters()["width"] = _PRINT_WIDTH
-            exporter.export(str(path))
-            return
+        """Write the plot for print, black on white: .svg as vectors, everything else as pixels."""
+        theme = self._theme
+        self.set_theme("white", "black", "black")
+        try:
+            exporter = pg.exporters.ImageExporter(self.widget.scene())
+            if path.suffix.lower() == ".svg":
+                self._save_vectors(path, exporter)
+            else:
+                exporter.parameters()["width"] = _PRINT_WIDTH
+                exporter.export(str(path))
+        finally:
+            self.set_theme(*theme)
+
+    def _save_vectors(self, path: Path, exporter: Any) -> None:
         # pyqtgraph's own SVG exporter stumbles over filled paths.
         size = self.widget.sceneRect().size().toSize()
         file = QSvgGenerator()
         file.setFileName(str(path))
         file.setSize(size)
         file.setViewBox(QRectF(0, 0, size.width(), size.height()))
+        file.setResolution(self.widget.logicalDpiX())  # the axes are kept as drawings of the screen's resolution
         painter = QPainter(file)
         painter.fillRect(0, 0, size.width(), size.height(), self.widget.backgroundBrush())
         exporter.setExportMode(True, {"antialias": True, "painter": painter, "resolutionScale": 1.0})
-        scene.render(painter, QRectF(painter.viewport()), self.widget.sceneRect())
+        self.widget.scene().render(painter, QRectF(painter.viewport()), self.widget.sceneRect())
         exporter.setExportMode(False)
         painter.end()
 
@@ -340,8 +371,10 @@ class PyQtGraphCanvas(ScatterCanvas):
     def _legend_html(self, scale: ColorScale) -> str:
         entries = [
             f'<span style="color:#{bytes(color[:3]).hex()}">&#9679;</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}'
-            for name, color in zip(scale.names, scale.lut, strict=False)
+            for name, color in zip(scale.names[:_MOST_NAMES], scale.lut, strict=False)
         ]
+        if len(scale.names) > _MOST_NAMES:
+            entries.append(f"and {len(scale.names) - _MOST_NAMES} more")
         return f"{escape(scale.label)}:&nbsp; " + " &nbsp;".join(entries)
 
     def _range_finished(self, axis: int) -> Callable[[Floats, Mode], None]:
