@@ -1,0 +1,104 @@
+"""Forms are made from the settings and give them back."""
+
+import pytest
+from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtGui import QWheelEvent
+from qtpy.QtWidgets import QApplication
+
+from napari_rvae.settings import AverageSettings, ClusterSettings, FindSettings, PatchSettings, TrainSettings
+from napari_rvae.widgets.settings_form import SettingsForm
+
+
+@pytest.fixture
+def form(qtbot):
+    def make(*kinds, **options):
+        widget = SettingsForm(*kinds, **options)
+        qtbot.addWidget(widget)
+        return widget
+
+    return make
+
+
+@pytest.mark.parametrize("kind", [FindSettings, PatchSettings, AverageSettings, ClusterSettings, TrainSettings])
+def test_untouched_form_gives_the_defaults(form, kind):
+    assert form(kind).value(kind) == kind()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        FindSettings(contrast="dark", spacing=12.25, sigma=0.31, threshold=4.5, refine=False, sublattices=3),
+        PatchSettings(size=40, working_size=32, normalization="patch"),
+        AverageSettings(invariance=("rotation", "strain"), kinds=4),
+        TrainSettings(model="vae", latent=3, learning_rate=0.0005, seed=2**31 - 1, angle_prior=0.5, threads=2),
+        TrainSettings(invariance=("rotation", "translation", "scale", "strain"), beta=2.5),
+    ],
+)
+def test_what_is_shown_comes_back(form, settings):
+    widget = form(type(settings))
+    widget.set_value(settings)
+    assert widget.value(type(settings)) == settings
+
+
+def test_every_field_says_what_it_means(form):
+    widget = form(TrainSettings)
+    for name, field in TrainSettings.model_fields.items():
+        assert field.description in widget.controls[name].widget.toolTip()
+
+
+def test_advanced_fields_are_folded_away_and_reset_brings_defaults(form, qtbot):
+    widget = form(TrainSettings)
+    widget.show()
+    assert widget.controls["epochs"].widget.isVisible()
+    assert widget.controls["beta"].widget.visibleRegion().isEmpty()
+    widget.folded.expand(animate=False)
+    qtbot.waitUntil(lambda: not widget.controls["beta"].widget.visibleRegion().isEmpty())
+    widget.set_value(TrainSettings(epochs=3, beta=7, model="ae"))
+    widget.reset_button.click()
+    assert widget.value(TrainSettings) == TrainSettings()
+
+
+def test_auto_shows_what_it_came_to_and_gives_way_to_typing(form, qtbot):
+    widget = form(FindSettings)
+    box = widget.controls["spacing"].widget
+    assert box.text() == "auto"
+    widget.set_estimates({"spacing": 12.345})
+    assert box.text() == "auto (12.3 px)"
+    assert widget.value(FindSettings).spacing is None
+    box.selectAll()
+    with qtbot.waitSignal(widget.changed):
+        qtbot.keyClicks(box, "15.5")
+        qtbot.keyClick(box, Qt.Key.Key_Return)
+    assert widget.value(FindSettings).spacing == 15.5
+
+
+def test_lengths_are_shown_in_the_images_unit_and_mean_pixels(form):
+    widget = form(FindSettings)
+    widget.set_value(FindSettings(spacing=20.0, threshold=5.0))
+    widget.set_pixel(0.02, "nm")
+    assert widget.controls["spacing"].widget.text() == "0.4000 nm"
+    assert widget.controls["threshold"].widget.text() == "5.0000"
+    widget.controls["spacing"].widget.setValue(0.3)
+    assert widget.value(FindSettings).spacing == pytest.approx(15)
+    widget.set_pixel(None, "")
+    assert widget.controls["spacing"].widget.text() == "15.0000 px"
+    assert widget.value(FindSettings) == FindSettings(spacing=15.0, threshold=5.0)
+
+
+def test_change_is_told_once(form, qtbot):
+    widget = form(FindSettings)
+    heard = []
+    widget.changed.connect(lambda: heard.append(1))
+    widget.controls["contrast"].set_value("dark")
+    assert heard == [1]
+
+
+def test_wheel_over_a_number_changes_nothing_in_passing(form):
+    widget = form(TrainSettings)
+    box = widget.controls["epochs"].widget
+    where, down = QPointF(5, 5), QPoint(0, -120)
+    event = QWheelEvent(
+        where, where, down, down, Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False
+    )  # fmt: skip
+    QApplication.sendEvent(box, event)
+    assert box.value() == 60

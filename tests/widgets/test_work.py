@@ -1,0 +1,185 @@
+"""Work in a thread: order of what is told, ways to end it, what goes wrong."""
+
+from threading import Event
+
+import pytest
+from napari.utils.progress import progress
+from qtpy.QtWidgets import QApplication
+
+from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.widgets.work import Latest, State, WorkRow, duration
+
+
+@pytest.fixture
+def row(qtbot):
+    widget = WorkRow("Begin", "Stop and keep")
+    qtbot.addWidget(widget)
+    widget.show()
+    return widget
+
+
+def run(qtbot, row, function, result=lambda value: None, report=None):
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", function, result, report)
+
+
+def test_result_and_reports_arrive_in_order_in_the_main_thread(qtbot, row):
+    told = []
+
+    def function(job):
+        job.report("half")
+        job.progress(1.0, "all")
+        return "result"
+
+    run(
+        qtbot,
+        row,
+        function,
+        lambda value: told.append((value, QApplication.instance().thread().isCurrentThread())),
+        told.append,
+    )
+    assert told == ["half", ("result", True)]
+    assert row.state is State.READY
+
+
+def test_buttons_say_what_can_be_done(qtbot, row):
+    go_on = Event()
+    assert (row.start_button.isEnabled(), row.keep_button.isEnabled(), row.cancel_button.isEnabled()) == (1, 0, 0)
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", lambda job: go_on.wait(10), lambda value: None)
+        assert (row.start_button.isEnabled(), row.keep_button.isEnabled(), row.cancel_button.isEnabled()) == (0, 1, 1)
+        assert row.progress_bar.isVisible()
+        go_on.set()
+    assert (row.start_button.isEnabled(), row.keep_button.isEnabled(), row.cancel_button.isEnabled()) == (1, 0, 0)
+    assert not row.progress_bar.isVisible()
+
+
+def until(job, asked):
+    """Work on until asked to stop."""
+    while not asked():
+        job.progress(0.5, "half")
+        Event().wait(0.001)
+
+
+def test_cancel_gives_no_result(qtbot, row):
+    results = []
+
+    def function(job):
+        until(job, job.stop)
+        raise Stopped("stopped")
+
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", function, results.append)
+        qtbot.waitUntil(lambda: row.progress_bar.value() == 500)
+        row.cancel_button.click()
+        assert row.state is State.STOPPING
+        assert not row.cancel_button.isEnabled()
+    assert results == []
+    assert "nothing was changed" in row.label.text()
+
+
+def test_stop_and_keep_gives_what_there_is(qtbot, row):
+    results = []
+
+    def function(job):
+        until(job, job.finishing_early)
+        return "so far"
+
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", function, results.append)
+        qtbot.waitUntil(lambda: row.progress_bar.value() == 500)
+        row.keep_button.click()
+    assert results == ["so far"]
+
+
+def test_cancel_in_the_activity_dock_cancels(qtbot, row):
+    def function(job):
+        until(job, job.stop)
+        raise Stopped("stopped")
+
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", function, lambda value: None)
+        (bar,) = (one for one in progress._all_instances if one.desc == "Working")
+        bar.cancel()
+    assert not [one for one in progress._all_instances if one.desc == "Working"]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (InputDataError("The image is empty: open another."), "The image is empty: open another."),
+        (MemoryError("Unable to allocate 9 TiB"), "There is not enough memory"),
+        (RuntimeError("boom"), "Failed with RuntimeError: boom"),
+        (ValueError("boom"), "Failed with ValueError: boom"),
+    ],
+)
+def test_what_goes_wrong_is_told_and_the_row_stays_usable(qtbot, row, told, error, words):
+    def function(job):
+        raise error
+
+    run(qtbot, row, function)
+    assert row.label.text().startswith(words)
+    assert row.label.isVisible()
+    assert len(told()) == 1
+    assert str(error) in told()[0]
+    results = []
+    run(qtbot, row, lambda job: 1, results.append)
+    assert results == [1]
+
+
+def test_result_that_cannot_be_shown_is_told_too(qtbot, row, told):
+    def show(value):
+        raise InputDataError("There is no room.")
+
+    run(qtbot, row, lambda job: 1, show)
+    assert told() == ["There is no room."]
+    assert row.state is State.READY
+
+
+def test_second_start_while_working_is_ignored(qtbot, row):
+    go_on, started = Event(), []
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", lambda job: go_on.wait(10), lambda value: None)
+        row.run("Working", lambda job: started.append(1), lambda value: None)
+        go_on.set()
+    assert started == []
+
+
+def test_row_that_goes_away_ends_its_work(qtbot):
+    row, ended = WorkRow("Begin"), Event()
+
+    def function(job):
+        until(job, job.stop)
+        ended.set()
+
+    row.run("Working", function, lambda value: None)
+    row.deleteLater()
+    qtbot.waitUntil(ended.is_set, timeout=10_000)
+
+
+def test_only_the_latest_request_is_answered(qtbot, row):
+    latest, answers = Latest(row), []
+    for number in range(5):
+        latest.request(lambda number=number: number, answers.append)
+    qtbot.waitUntil(lambda: bool(answers))
+    latest.request(lambda: "next", answers.append)
+    qtbot.waitUntil(lambda: len(answers) == 2)
+    assert answers == [4, "next"]
+
+
+def test_request_that_fails_is_said_and_the_next_one_answered(qtbot, row):
+    latest, answers, failures = Latest(row), [], []
+    latest.failed.connect(failures.append)
+
+    def bad():
+        raise InputDataError("No.")
+
+    latest.request(bad, answers.append)
+    qtbot.waitUntil(lambda: failures == ["No."])
+    latest.request(lambda: 1, answers.append)
+    qtbot.waitUntil(lambda: answers == [1])
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (75, "75 s"), (600, "10 min"), (9000, "2.5 h")])
+def test_time_in_words(seconds, words):
+    assert duration(seconds) == words
