@@ -1,5 +1,6 @@
 """Make the pictures of the documentation anew: .venv/bin/python docs/pictures.py, under xvfb-run without a display."""
 
+from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -7,11 +8,11 @@ from PIL import Image
 
 from napari_rvae.widgets.demo import run_demo
 
-PICTURES = Path(__file__).parent / "pictures"
+PICTURES = Path(__file__).parent.absolute() / "pictures"
 
-with TemporaryDirectory() as folder:
-    run_demo(screenshot=True, output=folder)
-    for name in ("window.png", "summary.png"):
-        picture = Image.open(Path(folder, name)).convert("RGB")
-        picture.thumbnail((1600, 1200))
-        picture.quantize(256, dither=Image.Dither.NONE).save(PICTURES / name, optimize=True)
+with TemporaryDirectory() as folder, chdir(folder):
+    for file in run_demo(screenshot=True):
+        if file.suffix == ".png":
+            picture = Image.open(file).convert("RGB")
+            picture.thumbnail((1600, 1200))
+            picture.save(PICTURES / file.name, optimize=True)
