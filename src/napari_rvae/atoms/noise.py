@@ -77,8 +77,8 @@ def estimate_noise(pixels: Array, step: float = 0.0) -> Noise:
         weight = 1 / np.maximum(y[good], 1e-9)
         gain, floor = np.polyfit(x[good], y[good], 1, w=weight)
     least = max(0.25 * float(y[good].min()) if good.any() else 0.0, LEAST, step**2)  # whole numbers come in steps, and these in contours
-    rows, columns = _line_noise(tile)
-    return Noise(float(gain), float(floor), least, rows, columns)
+    rows, columns, white, plain = _line_noise(tile)
+    return Noise(float(gain) * plain, float(floor) * plain, max(least * plain, LEAST, white), rows, columns)
 
 
 def _high_pass(pixels: Array) -> Array:
@@ -88,13 +88,22 @@ def _high_pass(pixels: Array) -> Array:
     return correlate1d(correlate1d(pixels, kernel, 0), kernel, 1)
 
 
-def _line_noise(tile: Array) -> tuple[Array, Array]:
+def _line_noise(tile: Array) -> tuple[Array, Array, float, float]:
+    """Excess noise along rows and columns; the least white noise; the part of the finest structure that is no Bragg spot.
+
+    Where noise runs along lines only, there is next to none at some frequencies. A filter would look nowhere else, and
+    see rounding errors; hence a least white noise.
+    """
     power, ky, kx = power_spectrum(tile)
     high_y, high_x = np.abs(ky) > 0.36, kx > 0.36
-    white = float(power[high_y][:, high_x].mean())
-    rows = power[high_y].mean(0) / white - 1
-    columns = power[:, high_x].mean(1)[: tile.shape[0] // 2 + 1] / white - 1
-    return _excess(rows), _excess(columns)
+    corner = power[high_y][:, high_x]
+    rows = np.median(power[high_y], 0) / np.log(2)
+    columns = np.median(power[:, high_x], 1)[: tile.shape[0] // 2 + 1] / np.log(2)
+    white = float(np.median(corner)) / np.log(2)
+    plain = min(1.0, white / float(corner.mean()))
+    least = 3e-3 * float(max(rows[3:].max(), columns[3:].max()))
+    white = max(white, least)
+    return _excess(rows / white - 1), _excess(columns / white - 1), least, plain
 
 
 def _excess(power: Array) -> Array:

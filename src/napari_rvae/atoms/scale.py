@@ -62,8 +62,12 @@ def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
         sign = -1
     chosen = steps[best[sign]]
     sigma = chosen.sigma * chosen.binning
+    if not lattice and len(steps) > 3 and best[sign] == len(steps) - 1:
+        return Scale(known[0], sign, lattice)
     if settings.sigma is None and max(evidence[sign]) > 0:
         sigma = _width(sign * pixels, replace(noise, gain=sign * noise.gain), sigma, lattice)
+        if settings.spacing is None and sigma > min(pixels.shape) / 16:
+            sigma = known[0]  # a hill, not an atom
     return Scale(sigma, sign, lattice)
 
 
@@ -92,7 +96,7 @@ def _filtered(pixels: Array, noise: Noise, sigma: float) -> _Step:
 def _evidence(step: _Step, sign: int, lattice: bool) -> float:
     """Sum of the squared heights of all significant maxima, but no single one of them counts more than the typical."""
     response = step.response * np.float32(sign)
-    limit = rare(step.sigma * step.binning)
+    limit = rare(step.sigma * step.binning, lattice)
     maxima, heights = find_maxima(response, limit, 2 * step.sigma)
     if not lattice:
         heights = heights / texture_limit(response, step.sigma)[tuple(maxima.astype(int).T)]
@@ -117,11 +121,14 @@ def repetition(step: _Step) -> float:
 
 def _width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> float:
     """Width of an atom, from the mean patch around the maxima at a first guess, until it stands."""
-    start, free = sigma, 2.0 if lattice else 1.25  # texture under lone atoms widens their mean
+    response, _ = filter_response(pixels, noise, sigma)
+    clear = np.max(response) > 5 * rare(sigma, lattice) * np.median(texture_limit(response, sigma))
+    start, free = sigma, 2.5 if lattice or clear else 1.25  # texture under lone atoms widens their mean
     for _ in range(4):
-        width = float(np.clip(_mean_width(pixels, noise, sigma, lattice), start / free, free * start))
-        if width in (start / free, free * start) and lattice:
+        width = _mean_width(pixels, noise, sigma, lattice)
+        if width == 0:
             return sigma
+        width = float(np.clip(width, start / free, free * start))
         if abs(width - sigma) < 0.02 * sigma:
             return width
         sigma = width
@@ -138,9 +145,9 @@ def _mean_width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> flo
     background = gaussian_filter(pixels, 3 * sigma, truncate=3)
     half = np.where((rows + columns) % 2 == 0, 2 * (pixels - background), 0).astype(np.float32)
     response = filter_response(half, noise, sigma, mean=pixels)[0] / np.float32(np.sqrt(2))
-    maxima, heights = find_maxima(response, rare(sigma), 2 * sigma)
+    maxima, heights = find_maxima(response, rare(sigma, lattice), 2 * sigma)
     if not lattice:
-        maxima = maxima[heights > rare(sigma) * texture_limit(response, sigma)[tuple(maxima.astype(int).T)]]
+        maxima = maxima[heights > rare(sigma, lattice) * texture_limit(response, sigma)[tuple(maxima.astype(int).T)]]
     radius = int(np.ceil(max(6 * sigma, 6)))
     inside = np.all((maxima >= radius) & (maxima < np.array(pixels.shape) - radius), axis=1)
     centers = maxima[inside].astype(int)[:2000]
