@@ -258,6 +258,9 @@ def test_axes_and_colours_can_be_any_feature_and_carry_units(explore, layer, qtb
     explore.columns.color_box.activated.emit(explore.columns.color_box.currentIndex())
     colors = [brush.color().getRgbF() for brush in explore.canvas.points.data["brush"]]
     np.testing.assert_allclose(colors, layer.face_color, atol=0.03)
+    drag(explore, [(30.0, 0.5), (60.5, 0.5)], view=explore.canvas.bar_view)
+    degrees = np.degrees(layer.features["angle"])
+    assert lit_in_image(layer) == np.flatnonzero((degrees > 30) & (degrees < 60.5)).tolist()
 
 
 def test_missing_values_are_grey_or_not_drawn_but_never_lost(explore, layer, qtbot):

@@ -127,6 +127,17 @@ def test_regions_ranges_and_clicks_select_with_their_mode():
     assert not canvas.drawn["dim"]
 
 
+def test_a_range_of_the_colour_bar_selects_values_and_never_what_has_none():
+    index = np.array([0, 50, 100, 150, 200, 201], np.uint16)  # the last has no value
+    scale = ColorScale("z3", index, np.zeros((202, 4), np.uint8), limits=(-1.0, 1.0))
+    _scatter, canvas, selection = shown(np.arange(6.0), np.arange(6.0))
+    _scatter.show(selection, np.arange(6.0), np.arange(6.0), ("x", "y"), scale, fit=True)
+    canvas.range_drawn.emit(2, -0.6, 0.1, "replace")
+    assert selection.rows.tolist() == [1, 2]
+    canvas.range_drawn.emit(2, 0.4, 9.0, "add")
+    assert selection.rows.tolist() == [1, 2, 3, 4]
+
+
 def test_histograms_count_all_and_selected():
     x = np.concatenate([np.linspace(0, 1, 30), [np.nan]])
     _scatter, canvas, selection = shown(x, x)

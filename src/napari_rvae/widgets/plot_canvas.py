@@ -20,7 +20,7 @@ from napari_rvae.widgets.scatter import ColorScale, Floats, Histogram, Picture, 
 from napari_rvae.widgets.selection import Mode
 
 _MARGIN_PIXELS = 34
-_BAR_PIXELS = 9
+_BAR_PIXELS = 12
 _REST_MILLISECONDS = 60
 _LASSO_STEP = 3.0  # pixels between corners of a lasso
 _DIMMED = 0.3
@@ -177,9 +177,10 @@ class PyQtGraphCanvas(ScatterCanvas):
         self.axes = {side: pg.AxisItem(side) for side in ("left", "bottom")}
         for axis in self.axes.values():
             axis.linkToView(self.main)
-        self._bar_view = pg.ViewBox(enableMenu=False, enableMouse=False)
+        self.bar_view = _DrawingView(self._range_finished(2), axis=0)
+        self.bar_view.setMouseEnabled(False, False)
         self._bar_axis = pg.AxisItem("bottom")
-        self._bar_axis.linkToView(self._bar_view)
+        self._bar_axis.linkToView(self.bar_view)
         self.legend = _Legend(justify="left")
         for item, row, column in (
             (self.margins[0], 0, 1),
@@ -187,7 +188,7 @@ class PyQtGraphCanvas(ScatterCanvas):
             (self.main, 1, 1),
             (self.margins[1], 1, 2),
             (self.axes["bottom"], 2, 1),
-            (self._bar_view, 3, 1),
+            (self.bar_view, 3, 1),
             (self._bar_axis, 4, 1),
             (self.legend, 5, 1),
         ):
@@ -216,8 +217,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         self.margins[0].setYRange(0, 1.05, padding=0)
         self.margins[1].setXRange(0, 1.05, padding=0)
         self._bar = pg.ImageItem(axisOrder="row-major")
-        self._bar_view.addItem(self._bar, ignoreBounds=True)
-        self._bar_view.disableAutoRange()
+        self.bar_view.addItem(self._bar, ignoreBounds=True)
 
     @property
     def view(self) -> View:
@@ -275,7 +275,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         bar = scale is not None and not scale.categorical
         layout = self.widget.ci.layout
         layout.setRowFixedHeight(3, _BAR_PIXELS if bar else 0)
-        for item in (self._bar_view, self._bar_axis):
+        for item in (self.bar_view, self._bar_axis):
             item.setVisible(bar)
         self._bar_axis.setHeight(None if bar else 0)
         self.legend.setVisible(not bar)
@@ -284,7 +284,7 @@ class PyQtGraphCanvas(ScatterCanvas):
             low, high = scale.limits
             self._bar.setImage(scale.lut[np.newaxis, :-1], levels=(0, 255))
             self._bar.setRect(QRectF(low, 0, (high - low) or 1.0, 1))
-            self._bar_view.setRange(xRange=(low, high if high > low else low + 1), yRange=(0, 1), padding=0)
+            self.bar_view.setRange(xRange=(low, high if high > low else low + 1), yRange=(0, 1), padding=0)
             self._bar_axis.setLabel(escape(scale.label))
 
     def mark(self, x: float | None, y: float | None) -> None:
@@ -317,7 +317,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         self.selected_points.setPen(pg.mkPen(self._highlight, width=1.5))
         fill = QColor(self._highlight)
         fill.setAlpha(40)
-        for view in (self.main, *self.margins):
+        for view in (self.main, *self.margins, self.bar_view):
             view.setBorder(faint)
             view.outline.setPen(pg.mkPen(self._highlight, width=1.5))
             view.outline.setBrush(QBrush(fill))
@@ -378,8 +378,10 @@ class PyQtGraphCanvas(ScatterCanvas):
         return f"{escape(scale.label)}:&nbsp; " + " &nbsp;".join(entries)
 
     def _range_finished(self, axis: int) -> Callable[[Floats, Mode], None]:
+        along = axis if axis < 2 else 0
+
         def finished(vertices: Floats, mode: Mode) -> None:
-            low, high = vertices[:, axis].min(), vertices[:, axis].max()
+            low, high = vertices[:, along].min(), vertices[:, along].max()
             self.range_drawn.emit(axis, float(low), float(high), mode)
 
         return finished

@@ -78,6 +78,24 @@ class ColorScale:
     names: tuple[str, ...] = ()
     categorical: bool = False
 
+    def between(self, low: float, high: float) -> Mask:
+        """Tell whose colour lies in a part of the scale, to the precision of the colours.
+
+        Parameters
+        ----------
+        low, high : float
+            Values in the unit of the label; what lies beyond a limit has the colour of the limit.
+
+        Returns
+        -------
+        array of bool, (n,)
+            False where there is no value.
+        """
+        last = len(self.lut) - 2
+        start, stop = self.limits
+        first, final = ((value - start) / (stop - start) * last for value in (low, high))
+        return (self.index >= first) & (self.index <= final) & (self.index <= last)
+
 
 @dataclass(frozen=True)
 class Histogram:
@@ -96,7 +114,7 @@ class ScatterCanvas(ABC):
     region_drawn : psygnal.Signal
         Vertices (n, 2) of a polygon that was drawn, and the mode.
     range_drawn : psygnal.Signal
-        Axis (0 = x, 1 = y), lower and upper value, mode.
+        Axis (0 = x, 1 = y, 2 = colour), lower and upper value, mode.
     clicked : psygnal.Signal
         x, y, mode.
     hovered : psygnal.Signal
@@ -319,7 +337,10 @@ class Scatter:
         self._combine(points_in_polygon(*self._xy, vertices), mode)
 
     def _range_drawn(self, axis: int, low: float, high: float, mode: Mode) -> None:
-        self._combine((self._xy[axis] >= low) & (self._xy[axis] <= high), mode)
+        if axis < 2:
+            self._combine((self._xy[axis] >= low) & (self._xy[axis] <= high), mode)
+        elif self._scale is not None:
+            self._combine(self._scale.between(low, high), mode)
 
     def _clicked(self, x: float, y: float, mode: Mode) -> None:
         row, distance = self.nearest(x, y)
