@@ -221,8 +221,8 @@ def test_a_picked_cell_and_a_drawn_polygon_select_atoms(explore, layer, viewer):
     explore.select_in_shapes()
     assert lit_in_image(layer) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
     viewer.layers.remove(cells)
-    viewer.layers.remove(layer)
     cells.selected_label = 119
+    assert len(lit_in_image(layer)) == 9
 
 
 def test_click_selects_an_atom_and_takes_the_camera_there(window, qtbot):

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def patches_in_common_frame(image: Any, atoms: pd.DataFrame, size: float, pixels: int = 48) -> NDArray[np.float32]:
+def patches_in_common_frame(
+    image: Any, atoms: pd.DataFrame, step: tuple[float, float], pixels: int = 48
+) -> NDArray[np.float32]:
     """Cut patches around atoms, turned back by their angle and centred on their motif.
 
     Parameters
@@ -22,8 +24,8 @@ def patches_in_common_frame(image: Any, atoms: pd.DataFrame, size: float, pixels
         (y, x), or (t, y, x) when the table has ``frame``; lazy arrays are read only where the atoms are.
     atoms : DataFrame
         ``y``, ``x`` in pixels; ``angle`` (rad, +x toward +y), ``dy`` and ``dx`` (px) where they are known, 0 elsewhere.
-    size : float
-        Side of the square in image pixels.
+    step : tuple of float
+        Image pixels per pixel of the result along rows and columns, as in `Patches.step`.
     pixels : int
         Side of the result in its own pixels.
 
@@ -44,12 +46,12 @@ def patches_in_common_frame(image: Any, atoms: pd.DataFrame, size: float, pixels
     def values(name: str) -> NDArray[np.float64]:
         return np.nan_to_num(atoms[name].to_numpy(np.float64)) if name in atoms else np.zeros(len(atoms))
 
-    # A canonical place u lies in the image at R(angle) u + centre + offset.
-    step = size / pixels * (np.arange(pixels) - (pixels - 1) / 2)
-    down, right = step[:, np.newaxis], step[np.newaxis, :]
+    # A canonical place u lies in the image at step * R(angle) u + centre + offset.
+    grid = np.arange(pixels) - (pixels - 1) / 2
+    down, right = grid[:, np.newaxis], grid[np.newaxis, :]
     cosine, sine = (f(values("angle"))[:, np.newaxis, np.newaxis] for f in (np.cos, np.sin))
-    x = right * cosine - down * sine + (values("x") + values("dx"))[:, np.newaxis, np.newaxis]
-    y = right * sine + down * cosine + (values("y") + values("dy"))[:, np.newaxis, np.newaxis]
+    x = step[1] * (right * cosine - down * sine) + (values("x") + values("dx"))[:, np.newaxis, np.newaxis]
+    y = step[0] * (right * sine + down * cosine) + (values("y") + values("dy"))[:, np.newaxis, np.newaxis]
     frames = atoms["frame"].to_numpy(np.int64) if stacked else np.zeros(len(atoms), np.int64)
     result = np.empty((len(atoms), pixels, pixels), np.float32)
     for frame in np.unique(frames):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.layers import Labels, Points, Shapes
+from napari.layers import Labels, Layer, Points, Shapes
 from napari.utils.notifications import show_error, show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt, QTimer
@@ -81,6 +81,7 @@ class ExploreWidget(Dock):
         super().__init__(napari_viewer)
         self.link: AtomsLink | None = None
         self._links: dict[Points, AtomsLink] = {}
+        self._watched: set[Layer] = set()
         self._shown: tuple[Any, ...] = ()
         self.canvas = PyQtGraphCanvas()
         self.scatter = Scatter(self.canvas)
@@ -192,32 +193,34 @@ class ExploreWidget(Dock):
         """Let go of the viewer and of every layer."""
         super().closed()
         self._soon.stop()
-        for layer in list(self._links):
-            self._forget(layer)
-        for layer in self.viewer.layers:
-            if isinstance(layer, Points):
-                layer.events.features.disconnect(self.layer_box.fill)
-            elif isinstance(layer, Labels):
-                layer.events.selected_label.disconnect(self._cell_picked)
+        for layer in self._watched:
+            self._unwatch(layer)
+        self._watched.clear()
         self.scatter.close()
 
     def _layers_changed(self) -> None:
-        points = [layer for layer in self.viewer.layers if isinstance(layer, Points)]
-        for layer in set(self._links) - set(points):
-            self._forget(layer)
-        for layer in points:  # a layer can be explored as soon as it has features
-            layer.events.features.connect(self.layer_box.fill)
-        for layer in self.viewer.layers:
-            if isinstance(layer, Labels):
+        now = set(self.viewer.layers)
+        for layer in self._watched - now:
+            self._unwatch(layer)
+        for layer in now - self._watched:
+            if isinstance(layer, Points):  # can be explored as soon as it has features
+                layer.events.features.connect(self.layer_box.fill)
+            elif isinstance(layer, Labels):
                 layer.events.selected_label.connect(self._cell_picked)
+        self._watched = now
 
-    def _forget(self, layer: Points) -> None:
-        link = self._links.pop(layer)
-        link.changed.disconnect(self._table_changed)
-        link.close()
+    def _unwatch(self, layer: Layer) -> None:
+        if isinstance(layer, Labels):
+            layer.events.selected_label.disconnect(self._cell_picked)
+        if not isinstance(layer, Points):
+            return
         layer.events.features.disconnect(self.layer_box.fill)
-        if link is self.link:
-            self._unlink()
+        if layer in self._links:
+            link = self._links.pop(layer)
+            link.changed.disconnect(self._table_changed)
+            link.close()
+            if link is self.link:
+                self._unlink()
 
     def _unlink(self) -> None:
         if self.link is not None:

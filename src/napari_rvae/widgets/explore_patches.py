@@ -99,7 +99,7 @@ class PatchPanel(QWidget):
         super().__init__()
         self._viewer = viewer
         self._link: AtomsLink | None = None
-        self._atoms: tuple[pd.DataFrame, Any, float] | None = None
+        self._atoms: tuple[pd.DataFrame, Any, tuple[float, float], int] | None = None
         self._read: Any = None  # the table from which they were read
         self.left, self.right = Picture(), Picture()
         self.left_text, self.right_text, self.words = QLabel(), QLabel(), QLabel()
@@ -188,21 +188,22 @@ class PatchPanel(QWidget):
         try:
             if self._atoms is None or self._read is not self._link.table:
                 self._atoms, self._read = self._read_atoms(self._link.layer), self._link.table
-            atoms, image, size = self._atoms
-            if image is None:
-                return None
-            return patches_in_common_frame(image, atoms.iloc[rows], size, _PIXELS)
+            atoms, image, step, pixels = self._atoms
+            return None if image is None else patches_in_common_frame(image, atoms.iloc[rows], step, pixels)
         except RVAEError:  # an image that does not belong to these points: then there is nothing to see
             return None
 
-    def _read_atoms(self, layer: Points) -> tuple[pd.DataFrame, Any, float]:
-        """Read atoms in the image's pixels, the image, and the side of a patch."""
+    def _read_atoms(self, layer: Points) -> tuple[pd.DataFrame, Any, tuple[float, float], int]:
+        """Read atoms in the image's pixels, the image, and the size of a patch: the model's, if there is one."""
         fitting = [image for image in self._viewer.layers if isinstance(image, Image) and image.ndim == layer.ndim]
         image = image_of(layer) or (fitting[-1] if fitting else None)
-        atoms = atoms_table(layer, image)
-        size = NEIGHBOR_DISTANCES * nearest_neighbor_distance(atoms)
-        usable = image is not None and not image.rgb and np.isfinite(size)
-        return atoms, image_data(image) if usable else None, size
+        atoms, model, pixels = atoms_table(layer, image), model_of(layer), _PIXELS
+        if model is not None and "step" in model.recipe:
+            step, pixels = tuple(model.recipe["step"]), model.size
+        else:
+            step = (NEIGHBOR_DISTANCES * nearest_neighbor_distance(atoms) / pixels,) * 2
+        usable = image is not None and not image.rgb and np.isfinite(step).all()
+        return atoms, image_data(image) if usable else None, step, pixels
 
 
 def _described(table: pd.DataFrame, mask: NDArray[np.bool_]) -> str:
@@ -312,6 +313,8 @@ class ManifoldPanel(QWidget):
         self.picture.show_array(self._array)
 
     def _clicked(self, x: float, y: float) -> None:
+        if self.across.currentIndex() == self.up.currentIndex():
+            return  # one latent has no place in a plane
         right, down = (self._extent * (2 * int(fraction * _STEPS) / (_STEPS - 1) - 1) for fraction in (x, y))
         across, up = self.across.currentIndex(), self.up.currentIndex()
         self.pointed.emit(f"z{across + 1}", self._center[across] + right, f"z{up + 1}", self._center[up] - down)
