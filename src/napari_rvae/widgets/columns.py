@@ -104,8 +104,9 @@ def displayed_text(table: pd.DataFrame, row: int, names: Iterable[str]) -> str:
         value = table[name].iloc[row]
         if pd.isna(value):
             value = "–"
-        elif is_numeric_dtype(table[name]) and not float(value).is_integer():
-            value = f"{_factor(name) * value:.3g}"
+        elif is_numeric_dtype(table[name]):
+            number = _factor(name) * float(value)
+            value = f"{number:.0f}" if number.is_integer() else f"{number:.3g}"
         unit = {"px": " px", "deg": "°"}.get(column_label(name)[len(name) + 2 : -1], "")
         words.append(f"{name.replace('_', ' ')} {value}{unit}")
     return " · ".join(words)
