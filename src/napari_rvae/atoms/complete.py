@@ -17,6 +17,7 @@ from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_im
 from napari_rvae.atoms.response import filter_response, find_maxima, image_values, texture_limit
 
 PRIOR = 4.0  # log odds that a site of the lattice is occupied
+FAINTEST = 0.06  # of the typical atom: what a wrong profile leaves of it may be as bright
 DOUBTFUL = 1.5  # an atom off the lattice is doubted below so many thresholds
 CLOSEST = 2.0  # no two atoms nearer, in sigmas
 
@@ -99,11 +100,12 @@ def _second_look(
     accepted = np.zeros((0, 2))
     if detection.lattice:
         sites = lattice_sites(clean, blocks, detection.sigma)
-        accepted = sites.positions[_occupied(sites)]
+        accepted = sites.positions[_occupied(sites) & (sites.mean > FAINTEST * np.median(image_values(clean, positions)))]
         positions = positions[image_values(clean, positions) > detection.threshold]
     maxima, heights = find_maxima(left, detection.threshold, 1.5 * detection.sigma, detection.frame.invalid)
     # what a smooth background or a wrong profile leaves is rough on both sides of zero
-    new = maxima[heights > detection.threshold * image_values(texture_limit(left, detection.sigma), maxima)]
+    least = detection.threshold * image_values(texture_limit(left, detection.sigma), maxima)
+    new = maxima[heights > np.maximum(least, FAINTEST * np.median(image_values(clean, fits.values[:, :2])))]
     positions = _apart([positions, accepted], CLOSEST * detection.sigma)
     return _apart([positions, new], max(CLOSEST * detection.sigma, 0.55 * spacing)), accepted
 

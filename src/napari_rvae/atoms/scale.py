@@ -128,7 +128,7 @@ def _width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> float:
         width = _mean_width(pixels, noise, sigma, lattice)
         if width == 0:
             return sigma
-        width = float(np.clip(width, start / free, free * start))
+        width = float(np.clip(width, max(start / free, 0.7 * start if start < 1.5 else 0), free * start))
         if abs(width - sigma) < 0.02 * sigma:
             return width
         sigma = width
