@@ -17,6 +17,7 @@ from qtpy.QtWidgets import QApplication
 
 from napari_rvae.latent import cell_labels
 from napari_rvae.layers import add_atoms, add_cells, atoms_table, attach_model
+from napari_rvae.widgets import atoms_link
 from napari_rvae.widgets.atoms_link import HIGHLIGHT
 from napari_rvae.widgets.explore import ExploreWidget
 
@@ -491,3 +492,12 @@ def test_closing_the_dock_lets_go_of_everything(window):
     viewer.layers.clear()
     emitters = [viewer.layers.events.inserted, viewer.layers.events.removed, viewer.events.theme, layer.events.features]
     assert [c for emitter in emitters for c in emitter.callbacks if "explore" in str(c).lower()] == []
+
+
+def test_very_many_atoms_light_up_without_napari_selecting_them(explore, layer, monkeypatch):
+    monkeypatch.setattr(atoms_link, "MOST_MIRRORED", 10)
+    explore.link.selection.combine(KIND == 0)
+    assert lit_in_image(layer) == rows_of(0)
+    assert not layer.selected_data
+    layer.selected_data = {4}
+    assert lit_in_image(layer) == [4]
