@@ -7,8 +7,8 @@ from napari.layers import Points
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.layers import (
-    RECIPE,
     GREY,
+    RECIPE,
     add_atoms,
     atoms_table,
     can_undo,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.viewer import Viewer
 
-_TICKS = 20  # of the threshold's slider, per standard deviation
-_LOWEST, _HIGHEST = 2, 20
+_TICKS = 1000  # of the threshold's slider, whose steps are equal ratios
+_LOWEST, _HIGHEST = 2.0, 20.0  # its ends, unless there are stronger atoms
 
 
 class FindWidget(Dock):
@@ -59,7 +60,8 @@ class FindWidget(Dock):
         self.preview_box.setToolTip("Show what would be found, before the exact fit.")
         self.preview_box.toggled.connect(self._on_settings)
         self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setRange(_LOWEST * _TICKS, _HIGHEST * _TICKS)
+        self.slider.setRange(0, _TICKS)
+        self._highest = _HIGHEST
         self.slider.setToolTip(f"<p>Threshold. {FindSettings.model_fields['threshold'].description}</p>")
         self.slider.valueChanged.connect(self._on_slider)
         self.slider.setEnabled(False)
@@ -147,10 +149,11 @@ class FindWidget(Dock):
         except RVAEError as error:
             self._say(str(error))
 
-    def _on_preview_shown(self, points: Points, threshold: float) -> None:
+    def _on_preview_shown(self, points: Points, threshold: float, highest: float) -> None:
         self._say(f"About {len(points.data):,} atoms above {threshold:.1f} standard deviations of the noise")
+        self._highest = max(highest, _HIGHEST)
         self.slider.blockSignals(True)
-        self.slider.setValue(round(threshold * _TICKS))
+        self.slider.setValue(round(_TICKS * math.log(threshold / _LOWEST) / math.log(self._highest / _LOWEST)))
         self.slider.blockSignals(False)
 
     def _say(self, text: str) -> None:
@@ -158,7 +161,7 @@ class FindWidget(Dock):
         self.count.setVisible(bool(text))
 
     def _on_slider(self, ticks: int) -> None:
-        self.form.controls["threshold"].set_value(ticks / _TICKS)
+        self.form.controls["threshold"].set_value(_LOWEST * (self._highest / _LOWEST) ** (ticks / _TICKS))
 
 
 def summary(atoms: pd.DataFrame, image: Image) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Preview(QObject):
     """A points layer of rings; the filtered image is kept, so that another threshold costs nothing."""
 
-    shown = Signal(object, float)
+    shown = Signal(object, float, float)  # the layer, the threshold, the highest that leaves an atom
     removed = Signal()
     failed = Signal(str)
 
@@ -82,7 +82,8 @@ class Preview(QObject):
         self.layer.current_size = max(4 * prepared.sigma, 3.0)
         self.layer.data = positions
         self.layer.size = self.layer.current_size
-        self.shown.emit(self.layer, settings.threshold or prepared.threshold)
+        highest = float(prepared.heights[0]) if len(prepared.heights) else 0.0
+        self.shown.emit(self.layer, settings.threshold or prepared.threshold, highest)
 
 
 def _prepare(data: Any, frame: int | None, settings: FindSettings) -> Any:

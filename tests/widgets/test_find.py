@@ -1,0 +1,245 @@
+"""The Find atoms dock: its buttons pressed, its layers looked at."""
+
+import dask.array as da
+import numpy as np
+import pytest
+from napari.layers import Points
+
+from napari_rvae.layers import RECIPE, atoms_table
+from napari_rvae.settings import FindSettings
+from napari_rvae.widgets.find import FindWidget
+
+from .conftest import crystal
+
+
+@pytest.fixture
+def dock(viewer, opened):
+    return opened(FindWidget(viewer))
+
+
+def atoms_layers(viewer):
+    return [layer for layer in viewer.layers if isinstance(layer, Points) and not layer.name.endswith("preview")]
+
+
+def test_atoms_become_points_on_their_image(viewer, image, dock, press, qtbot):
+    with qtbot.waitSignal(dock.found) as found:
+        press(dock.work.start_button, dock.work)
+    (points,) = found.args
+    assert points.name == "crystal atoms"
+    assert 118 <= len(points.data) <= 124  # eleven by eleven, those on the border with luck
+    np.testing.assert_allclose(points.scale, image.scale)
+    assert points.units == image.units
+    truth = np.stack(np.meshgrid(np.arange(6, 128, 12), np.arange(6, 128, 12)), -1).reshape(-1, 2)
+    nearest = np.linalg.norm(points.data[:, None] - truth, axis=2).min(1)
+    assert np.median(nearest) < 0.1
+    assert points.features["sublattice"].nunique() == 2
+    assert points.metadata[RECIPE]["settings"]["find"] == FindSettings().model_dump(mode="json")
+    assert f"{len(points.data)} atoms" in dock.work.label.text()
+    assert "nm" in dock.work.label.text()
+    assert dock.form.controls["spacing"].widget.text().startswith("auto (0.2")
+
+
+def test_finding_again_makes_a_new_layer_and_keeps_corrections(viewer, image, dock, press):
+    press(dock.work.start_button, dock.work)
+    (first,) = atoms_layers(viewer)
+    first.add([50.0, 50.0])
+    count = len(first.data)
+    press(dock.work.start_button, dock.work)
+    assert len(atoms_layers(viewer)) == 2
+    assert len(first.data) == count
+
+
+def test_settings_are_obeyed(viewer, image, dock, press):
+    dock.form.controls["threshold"].set_value(1000.0)
+    press(dock.work.start_button, dock.work)
+    assert not atoms_layers(viewer)
+    assert "No atoms were found in 'crystal'" in dock.work.label.text()
+
+
+def test_preview_follows_the_threshold_and_leaves_nothing_behind(viewer, image, dock, qtbot, press):
+    active = viewer.layers.selection.active
+    dock.preview_box.setChecked(True)
+    qtbot.waitUntil(lambda: dock.preview.layer is not None, timeout=20_000)
+    many = len(dock.preview.layer.data)
+    assert many > 90
+    assert f"About {many}" in dock.count.text()
+    assert viewer.layers.selection.active is active
+    np.testing.assert_allclose(dock.preview.layer.scale, image.scale)
+    dock.slider.setValue(round(0.95 * dock.slider.maximum()))
+    assert len(dock.preview.layer.data) < many
+    assert dock.form.value(FindSettings).threshold > 20
+    dock.form.controls["sigma"].set_value(3.0)
+    dock.form.reset()
+    qtbot.waitUntil(lambda: len(dock.preview.layer.data) == many, timeout=20_000)
+    press(dock.work.start_button, dock.work)
+    assert not dock.preview_box.isChecked()
+    assert [layer.name for layer in viewer.layers] == ["crystal", "crystal atoms"]
+
+
+def test_preview_that_the_user_removes_is_off(viewer, image, dock, qtbot):
+    dock.preview_box.setChecked(True)
+    qtbot.waitUntil(lambda: dock.preview.layer is not None, timeout=20_000)
+    viewer.layers.remove(dock.preview.layer)
+    assert not dock.preview_box.isChecked()
+    dock.preview_box.setChecked(True)
+    qtbot.waitUntil(lambda: dock.preview.layer is not None, timeout=20_000)
+
+
+def test_preview_of_a_stack_follows_the_frame(viewer, dock, qtbot):
+    viewer.add_image(np.stack([crystal(), crystal(spacing=24)]), name="movie")
+    dock.preview_box.setChecked(True)
+    viewer.dims.set_current_step(0, 0)
+    qtbot.waitUntil(lambda: dock.preview.layer is not None and not dock.preview.layer.data[:, 0].any(), timeout=20_000)
+    first = len(dock.preview.layer.data)
+    viewer.dims.set_current_step(0, 1)
+    qtbot.waitUntil(lambda: dock.preview.layer.data[:, 0].all(), timeout=20_000)
+    assert len(dock.preview.layer.data) < first
+
+
+def test_preview_of_what_cannot_be_used_says_why(viewer, dock, qtbot):
+    viewer.add_image(np.zeros((64, 64)), name="nothing")
+    dock.preview_box.setChecked(True)
+    qtbot.waitUntil(lambda: bool(dock.count.text()), timeout=20_000)
+    assert dock.preview.layer is None
+
+
+def test_layers_that_come_and_go_and_change_their_names(viewer, dock):
+    assert dock.image_box.layer is None
+    assert dock.image_box.currentText() == "open an image first"
+    one, two = viewer.add_image(crystal(), name="one"), viewer.add_image(crystal(), name="two")
+    dock.image_box.choose(one)
+    two.name = "second"
+    assert dock.image_box.layer is one
+    assert [dock.image_box.itemText(k) for k in range(2)] == ["second", "one"]
+    viewer.layers.move(0, 2)
+    assert dock.image_box.layer is one
+    viewer.layers.remove(one)
+    assert dock.image_box.layer is two
+
+
+def test_dock_opened_alone_says_what_to_do(dock, press, told):
+    dock.work.start_button.click()
+    assert "open one, or a sample" in dock.work.label.text()
+    assert len(told()) == 1
+    assert dock.work.start_button.isEnabled()
+
+
+# Input that cannot be used, and input that merely looks unusual -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "options"),
+    [
+        (np.zeros((64, 64)), {}),
+        (np.full((64, 64), np.nan), {}),
+        (np.full((64, 64), np.inf), {}),
+        (np.zeros((64, 64, 3), np.uint8), {"rgb": True}),
+        (np.eye(64, dtype=bool), {}),
+        (np.random.default_rng(0).random((64, 1)), {}),
+        (np.random.default_rng(0).random((1, 64)), {}),
+        (np.zeros((2, 2, 64, 64)), {}),
+        (np.zeros((3, 64, 64)), {}),
+        (da.from_array(np.full((3, 64, 64), np.nan)), {}),
+    ],
+    ids=["constant", "nan", "inf", "rgb", "bool", "narrow", "flat", "4d", "constant stack", "lazy nan"],
+)  # fmt: skip
+def test_bad_image_is_explained_and_the_dock_stays_usable(viewer, image, dock, press, told, qtbot, data, options):
+    bad = viewer.add_image(data, name="bad", **options)
+    dock.image_box.choose(bad)
+    dock.work.start_button.click()
+    qtbot.waitUntil(lambda: not dock.work.working, timeout=60_000)
+    messages = told()
+    assert len(messages) == 1
+    assert messages[0] == dock.work.label.text()
+    assert "Failed with" not in messages[0]  # no defect of ours
+    assert len(messages[0]) > 20
+    assert not atoms_layers(viewer)
+    dock.image_box.choose(image)
+    press(dock.work.start_button, dock.work)
+    assert len(atoms_layers(viewer)) == 1
+
+
+@pytest.mark.parametrize("data", [crystal(64) + 1j, np.zeros((0, 64)), np.zeros((0, 64, 64))])
+def test_what_napari_itself_cannot_show_is_explained_too(image, dock, press, told, monkeypatch, data):
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_rvae.widgets.find.image_data", lambda layer: data)
+        press(dock.work.start_button, dock.work)
+    assert len(told()) == 1
+    assert "Failed with" not in told()[0]
+    press(dock.work.start_button, dock.work)
+    assert "atoms" in dock.work.label.text()
+
+
+def test_some_missing_pixels_are_no_obstacle(viewer, pixels, dock, press):
+    holed = pixels.copy()
+    holed[40:44, 40:60] = np.nan
+    viewer.add_image(holed, name="holed")
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    assert len(points.data) > 80
+
+
+def test_single_atom_is_found(viewer, dock, press):
+    y, x = np.mgrid[:64, :64]
+    spot = np.exp(-((y - 30.3) ** 2 + (x - 33.7) ** 2) / 18) + 0.02 * np.random.default_rng(0).standard_normal((64, 64))
+    viewer.add_image(spot, name="adatom")
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    np.testing.assert_allclose(points.data, [[30.3, 33.7]], atol=0.3)
+
+
+def test_multiscale_image_is_searched_at_full_resolution(viewer, pixels, dock, press):
+    viewer.add_image([pixels, pixels[::2, ::2]], multiscale=True, name="pyramid")
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    assert len(points.data) >= 95
+    assert points.data.max() > 100
+
+
+def test_lazy_stack_is_read_frame_by_frame_in_the_thread(viewer, pixels, dock, press):
+    read = []
+
+    def frame(block_info=None):
+        read.append(block_info[None]["chunk-location"][0])
+        return pixels[None]
+
+    stack = da.map_blocks(frame, chunks=((1,) * 3, (128,), (128,)), dtype=np.float32, meta=np.zeros((0, 0, 0), np.float32))
+    layer = viewer.add_image(stack, name="movie", contrast_limits=(0, 1))
+    read.clear()
+    press(dock.work.start_button, dock.work)
+    assert set(read) == {0, 1, 2}
+    (points,) = atoms_layers(viewer)
+    assert points.data.shape[1] == 3
+    assert atoms_table(points, layer)["frame"].value_counts().tolist() == [len(points.data) // 3] * 3
+
+
+def test_not_enough_memory_is_said(viewer, image, dock, press, told, monkeypatch):
+    def greedy(*args, **options):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_rvae.atoms.find_atoms", greedy)
+        press(dock.work.start_button, dock.work)
+    assert "not enough memory" in told()[0]
+    press(dock.work.start_button, dock.work)
+    assert len(atoms_layers(viewer)) == 1
+
+
+def test_image_may_go_or_change_its_name_while_it_is_searched(viewer, image, dock, qtbot):
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.work.start_button.click()
+        image.name = "renamed"
+        viewer.layers.remove(image)
+    (points,) = atoms_layers(viewer)
+    assert points.name == "renamed atoms"
+    np.testing.assert_allclose(points.scale, (0.02, 0.02))
+
+
+def test_cancelled_search_leaves_nothing(viewer, dock, qtbot):
+    viewer.add_image(np.stack([crystal(seed=k) for k in range(50)]), name="long movie")
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.work.start_button.click()
+        qtbot.waitUntil(lambda: dock.work.progress_bar.value() > 0, timeout=60_000)
+        dock.work.cancel_button.click()
+    assert not atoms_layers(viewer)
+    assert "Cancelled" in dock.work.label.text()
