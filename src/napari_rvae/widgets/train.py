@@ -198,7 +198,7 @@ class TrainWidget(Dock):
         active = self.viewer.layers.selection.active
         if not self.work.working and active is not None:
             self.points_box.choose(active)
-            self.image_box.choose(active)
+            self.image_box.choose(image_of(active) if isinstance(active, Points) else active)
 
     def _on_points(self, points: Points | None) -> None:
         self._listen_to(points)

@@ -1,0 +1,548 @@
+"""The Train rVAE dock: from points to coloured points, and everything that may go wrong between."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from napari.layers import Labels, Points, Vectors
+
+from napari_rvae.errors import DeviceError
+from napari_rvae.layers import RECIPE, add_atoms, atoms_table, coloring_of, model_of
+from napari_rvae.settings import PatchSettings, TrainSettings
+from napari_rvae.widgets.patch_cursor import NAME
+from napari_rvae.widgets.train import TrainWidget
+
+PLACES = np.stack(np.meshgrid(np.arange(6, 128, 12), np.arange(6, 128, 12), indexing="ij"), -1).reshape(-1, 2)
+QUICK = TrainSettings(epochs=2, hidden=16, start="scratch", threads=1)
+RESULTS = ["z1", "z1_error", "z2", "z2_error", "angle", "angle_error", "symmetry", "dy", "dx", "reconstruction_error"]
+
+
+def atoms():
+    """The atoms of the crystal, numbered from 100."""
+    inner = ((PLACES > 16) & (PLACES < 110)).all(1)
+    table = pd.DataFrame(
+        {
+            "atom_id": np.arange(100, 100 + len(PLACES)),
+            "y": PLACES[:, 0].astype(float),
+            "x": PLACES[:, 1].astype(float),
+            "snr": np.linspace(5, 50, len(PLACES)),
+            "sublattice": (PLACES // 12).sum(1) % 2,
+            "flag": np.where(inner, "", "edge"),
+        }
+    )
+    table.attrs["napari_rvae"] = {"spacing": 12.0}
+    return table
+
+
+@pytest.fixture
+def points(viewer, image):
+    return add_atoms(viewer, atoms(), image, {"command": "find", "settings": {"find": {"contrast": "bright"}}})
+
+
+@pytest.fixture
+def make_dock(viewer, opened, qtbot):
+    def make():
+        dock = opened(TrainWidget(viewer))
+        dock.form.set_value(QUICK)
+        qtbot.waitUntil(lambda: bool(dock.device.devices), timeout=60_000)  # torch is imported in a thread
+        return dock
+
+    return make
+
+
+@pytest.fixture
+def dock(points, make_dock):
+    return make_dock()
+
+
+def refreshed(dock):
+    """Do at once what the dock does when it is idle."""
+    dock._refresh()
+    return dock
+
+
+# The way through ------------------------------------------------------------------------------------------------------
+
+
+def test_training_colours_every_atom_by_what_it_learned(viewer, image, points, dock, press, qtbot):
+    assert dock.points_box.layer is points
+    assert dock.image_box.layer is image
+    with qtbot.waitSignal(dock.trained, timeout=120_000) as trained:
+        press(dock.work.start_button, dock.work)
+    assert trained.args == [points]
+    assert set(RESULTS) <= set(points.features)
+    assert points.features["z1"].notna().all()  # those at the edge too
+    assert points.features["amplitude" if "amplitude" in points.features else "snr"].notna().all()
+    assert coloring_of(points).column == "z1"
+    assert points.face_color_mode == "colormap"
+    assert points.metadata[RECIPE]["settings"]["train"]["epochs"] == 2
+    assert points.metadata[RECIPE]["settings"]["find"]["contrast"] == "bright"
+    assert dock.curve.epochs == [1, 2]
+    assert np.isfinite(dock.curve.losses).all()
+    assert dock.results.color_box.currentText() == "z1"
+    assert dock.results.legend.texts()[2] == "z1"
+    assert "121 of 121 atoms have results" in dock.work.label.text()
+
+
+def test_window_stays_alive_while_it_trains(qtbot, dock):
+    ticks = []
+    dock.form.controls["epochs"].set_value(5)
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.work.start_button.click()
+        qtbot.waitUntil(lambda: ticks.append(1) or len(dock.curve.epochs) >= 2, timeout=120_000)
+    assert len(ticks) > 2
+
+
+def test_colour_cells_and_arrows(viewer, image, points, dock, press, qtbot):
+    press(dock.work.start_button, dock.work)
+    dock.results.color_box.setCurrentIndex(dock.results.color_box.findData("angle"))
+    dock.results.color_box.activated.emit(dock.results.color_box.currentIndex())
+    assert coloring_of(points).kind == "cyclic"
+    assert dock.results.legend.texts()[2] == "angle (deg)"
+    press(dock.results.cells_button, dock.work)
+    (cells,) = [layer for layer in viewer.layers if isinstance(layer, Labels)]
+    assert cells.data[18, 18] == 113 == points.features["atom_id"].iloc[12] + 1
+    np.testing.assert_allclose(cells.scale, image.scale)
+    np.testing.assert_allclose(cells.colormap.map(113), points.face_color[12], atol=0.05)
+    before = cells.colormap
+    dock.results.color_by("z1")
+    qtbot.waitUntil(lambda: cells.colormap is not before, timeout=20_000)
+    np.testing.assert_allclose(cells.colormap.map(113), points.face_color[12], atol=0.05)
+    refreshed(dock).results.angles_button.click()
+    dock.results.offsets_button.click()
+    assert len([layer for layer in viewer.layers if isinstance(layer, Vectors)]) == 2
+    assert viewer.layers.selection.active is points
+
+
+def test_stop_and_keep_gives_a_model(points, dock, qtbot):
+    dock.form.controls["epochs"].set_value(100_000)
+    dock.form.controls["early_stopping"].set_value(False)
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.work.start_button.click()
+        qtbot.waitUntil(lambda: len(dock.curve.epochs) >= 2, timeout=60_000)
+        dock.work.keep_button.click()
+    assert points.features["z1"].notna().all()
+    assert 2 <= len(dock.curve.epochs) < 100_000
+
+
+def test_cancel_leaves_the_atoms_as_they_were(points, dock, qtbot):
+    before = points.features.copy()
+    dock.form.controls["epochs"].set_value(100_000)
+    dock.form.controls["early_stopping"].set_value(False)
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.work.start_button.click()
+        qtbot.waitUntil(lambda: len(dock.curve.epochs) >= 1, timeout=60_000)
+        dock.work.cancel_button.click()
+    pd.testing.assert_frame_equal(points.features, before)
+    assert model_of(points) is None
+
+
+def test_second_training_can_be_undone(points, dock, press):
+    press(dock.work.start_button, dock.work)
+    first = points.features.copy()
+    dock.form.controls["seed"].set_value(1)
+    press(dock.work.start_button, dock.work)
+    assert not np.allclose(points.features["z1"], first["z1"])
+    refreshed(dock).results.undo_button.click()
+    pd.testing.assert_frame_equal(points.features, first)
+
+
+# Which atoms ----------------------------------------------------------------------------------------------------------
+
+
+def test_one_sublattice_is_learned_from_and_the_other_stays_grey(points, dock, press):
+    dock.choice.mode_box.setCurrentText("sublattice 1")
+    refreshed(dock)
+    assert dock.choice.count.text().startswith("60 of 121 atoms; ")
+    press(dock.work.start_button, dock.work)
+    has = points.features["z1"].notna()
+    assert (has == (points.features["sublattice"] == 1)).all()
+    assert (points.face_color[:, 3] == 1).all()
+    assert points.metadata[RECIPE]["where"] == "sublattice == 1"
+
+
+def test_selected_atoms(points, dock, press):
+    chosen = set(np.flatnonzero((PLACES[:, 0] > 20) & (PLACES[:, 0] < 80)))
+    points.selected_data = chosen
+    dock.choice.mode_box.setCurrentText("selected atoms")
+    assert refreshed(dock).choice.count.text().startswith(f"{len(chosen)} of 121")
+    press(dock.work.start_button, dock.work)
+    assert set(np.flatnonzero(points.features["z1"].notna())) == chosen
+    assert dock.analysis.recipe.where == "used"  # the atoms in the recipe say which ones
+    assert sum(dock.analysis.recipe.atoms["used"]) == len(chosen)
+
+
+def test_atoms_inside_a_drawn_region(viewer, points, dock):
+    corners = np.array([[0, 0], [0, 128], [64, 128], [64, 0]]) * 0.02  # in nm, as the image lies
+    viewer.add_shapes([corners], shape_type="rectangle")
+    dock.choice.mode_box.setCurrentText("atoms inside shapes")
+    *_, table, where = dock.chosen()
+    np.testing.assert_array_equal(table[where], PLACES[:, 0] < 64)
+
+
+def test_expression_on_the_features(points, dock):
+    dock.choice.mode_box.setCurrentText("atoms for which ...")
+    dock.choice.expression.setText("snr > 20 and sublattice == 0")
+    *_, table, where = dock.chosen()
+    assert where == "snr > 20 and sublattice == 0"
+    points.features = points.features.assign(z1=np.linspace(-1, 1, len(points.data)))
+    dock.choice.expression.setText("z1 > 0")
+    *_, table, where = dock.chosen()
+    assert "z1" not in table
+    np.testing.assert_array_equal(table[where], points.features["z1"] > 0)
+
+
+@pytest.mark.parametrize(
+    ("mode", "words", "message"),
+    [
+        ("selected atoms", "", "No atom is selected"),
+        ("atoms inside shapes", "", "No atom lies inside a shape"),
+        ("atoms for which ...", "snr > 1000", "No atom satisfies snr > 1000"),
+        ("atoms for which ...", "sublatice == 0", "sublatice"),
+        ("atoms for which ...", "snr >", "snr >"),
+        ("atoms for which ...", "__import__('os')", "__import__"),
+    ],
+)
+def test_choice_of_no_atoms_is_explained(points, dock, told, mode, words, message):
+    dock.choice.mode_box.setCurrentText(mode)
+    dock.choice.expression.setText(words)
+    dock.work.start_button.click()
+    assert message in dock.work.label.text()
+    assert len(told()) == 1
+    assert message in refreshed(dock).choice.count.text()
+    assert not dock.work.working
+
+
+# Corrections by hand --------------------------------------------------------------------------------------------------
+
+
+def test_corrections_survive_training_and_are_used(viewer, points, dock, press):
+    points.selected_data = {0}
+    points.remove_selected()
+    points.add([60.5, 61.5])
+    points._move({5}, points.data[5])
+    points._move({5}, points.data[5] + 0.5)
+    press(dock.work.start_button, dock.work)
+    assert points.features["atom_id"].tolist() == [*range(101, 221), 221]
+    assert points.features["z1"].notna().all()
+    np.testing.assert_allclose(points.data[-1], [60.5, 61.5])
+    assert points.features["flag"].iloc[-1] == "added"
+
+
+def test_edits_while_it_trains_are_kept_and_results_still_fit(points, dock, qtbot):
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.work.start_button.click()
+        points.selected_data = {0}
+        points.remove_selected()
+        points.add([60.5, 61.5])
+        points._move({5}, points.data[5])
+        points._move({5}, points.data[5] + 3.0)
+    table = points.features.set_index("atom_id")
+    assert 100 not in table.index
+    assert np.isnan(table.loc[221, "z1"])  # came too late
+    assert np.isnan(table.loc[106, "z1"])  # is elsewhere now
+    assert table["z1"].notna().sum() == 119
+    expected = dock.analysis.table.set_index("atom_id")["z1"]
+    np.testing.assert_array_equal(table["z1"].dropna(), expected.loc[table["z1"].dropna().index])
+
+
+def test_points_removed_while_it_trains_come_back_in_a_new_layer(viewer, points, dock, qtbot):
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.work.start_button.click()
+        viewer.layers.remove(points)
+    (new,) = [layer for layer in viewer.layers if isinstance(layer, Points)]
+    assert new is not points
+    assert new.features["z1"].notna().all()
+    assert dock.points_box.layer is new
+    assert "new layer" in dock.work.label.text()
+
+
+def test_image_removed_and_points_renamed_while_it_trains(viewer, image, points, dock, qtbot):
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.work.start_button.click()
+        points.name = "corrected by hand"
+        viewer.layers.remove(image)
+    assert points.features["z1"].notna().all()
+    assert dock.points_box.currentText() == "corrected by hand"
+
+
+def test_users_own_points_on_an_image_that_lies_elsewhere(viewer, pixels, make_dock, press):
+    image = viewer.add_image(pixels, name="turned", scale=(0.02, 0.02), rotate=30, translate=(5, 5))
+    mine = viewer.add_points(np.array([image.data_to_world(place) for place in PLACES]), size=0.1, name="mine")
+    dock = make_dock()
+    dock.image_box.choose(image)
+    press(dock.work.start_button, dock.work)
+    assert mine.features["z1"].notna().all()
+    np.testing.assert_allclose(dock.analysis.table[["y", "x"]], PLACES, atol=1e-9)
+
+
+# What cannot be trained -----------------------------------------------------------------------------------------------
+
+
+def test_dock_opened_alone_says_what_to_do(viewer, make_dock, told):
+    dock = make_dock()
+    dock.work.start_button.click()
+    assert "There is no image" in told()[-1]
+    viewer.add_image(np.eye(32), name="image")
+    dock.work.start_button.click()
+    assert "There are no atoms" in told()[-1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings"),
+    [
+        (slice(0, 1), PatchSettings()),
+        (slice(40, 45), PatchSettings(size=16)),  # fewer than can be learned from
+        (slice(None), PatchSettings(size=200)),  # larger than the image
+        (slice(None), PatchSettings(size=126)),  # every patch reaches beyond it
+    ],
+    ids=["one atom", "few atoms", "patch too large", "all at the edge"],
+)
+def test_what_cannot_be_trained_is_explained(viewer, image, make_dock, press, told, rows, settings):
+    layer = add_atoms(viewer, atoms().iloc[rows].reset_index(drop=True), image)
+    dock = make_dock()
+    dock.form.set_value(settings)
+    press(dock.work.start_button, dock.work)
+    assert len(told()) == 1
+    assert "Failed with" not in told()[0]
+    assert "--" not in told()[0]  # no option of the command line
+    assert not [name for name in layer.features if name in RESULTS]
+    add_atoms(viewer, atoms(), image)
+    dock.form.set_value(PatchSettings())
+    press(dock.work.start_button, dock.work)
+    assert dock.points_box.layer.features["z1"].notna().all()
+
+
+def test_fewer_atoms_than_a_batch(viewer, image, make_dock, press):
+    table = atoms()
+    layer = add_atoms(viewer, table[table["flag"] == ""].iloc[:20].reset_index(drop=True), image)
+    dock = make_dock()
+    dock.form.controls["batch_size"].set_value(100)
+    press(dock.work.start_button, dock.work)
+    assert layer.features["z1"].notna().all()
+
+
+def test_points_outside_the_image_are_explained(points, dock, press, told):
+    points.add([500.0, 500.0])
+    press(dock.work.start_button, dock.work)
+    assert "outside the image" in told()[0]
+    points.remove_selected()
+    press(dock.work.start_button, dock.work)
+    assert points.features["z1"].notna().all()
+
+
+@pytest.mark.parametrize("error", [MemoryError("9 TiB"), DeviceError("The graphics card is full: choose cpu.")])
+def test_no_memory_is_said_and_nothing_lost(points, dock, press, told, monkeypatch, error):
+    def greedy(*args, **options):
+        raise error
+
+    before = points.features.copy()
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_rvae.training.train", greedy)
+        press(dock.work.start_button, dock.work)
+    assert len(told()) == 1
+    pd.testing.assert_frame_equal(points.features, before)
+    press(dock.work.start_button, dock.work)
+    assert points.features["z1"].notna().all()
+
+
+def test_joint_model_asks_for_the_number_of_classes(points, dock, told):
+    assert not dock.form.controls["classes"].widget.isVisible()
+    dock.form.controls["model"].set_value("jrvae")
+    assert refreshed(dock).form.controls["classes"].widget.isVisible()
+    dock.work.start_button.click()
+    assert "number of classes" in told()[0]
+
+
+def test_colour_image_is_explained(viewer, points, dock, told):
+    dock.image_box.choose(viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo"))
+    dock.points_box.choose(points)
+    dock.image_box.choose(viewer.layers["photo"])
+    dock.work.start_button.click()
+    assert "'photo' is a colour image" in told()[0]
+
+
+# Stacks, pixels, devices ----------------------------------------------------------------------------------------------
+
+
+def test_stack_is_trained_as_a_whole(viewer, pixels, make_dock, press):
+    movie = viewer.add_image(np.stack([pixels, pixels[::-1]]), name="movie")
+    table = pd.concat([atoms().assign(frame=0), atoms().assign(frame=1)], ignore_index=True)
+    points = add_atoms(viewer, table.assign(atom_id=np.arange(len(table))), movie)
+    dock = make_dock()
+    press(dock.work.start_button, dock.work)
+    assert points.features["z1"].notna().all()
+    press(refreshed(dock).results.cells_button, dock.work)
+    assert viewer.layers[-1].data.shape == (2, 128, 128)
+
+
+def test_oblong_pixels_are_said(viewer, pixels, make_dock):
+    image = viewer.add_image(pixels, scale=(0.02, 0.03), units=("nm", "nm"), name="oblong")
+    add_atoms(viewer, atoms(), image)
+    dock = refreshed(make_dock())
+    assert dock.pixels.isVisible()
+    assert "0.02 x 0.03 nm" in dock.pixels.text()
+    assert "square physical grid" in dock.pixels.text()
+    image.scale = (0.02, 0.0201)
+    assert not refreshed(dock).pixels.isVisible()
+
+
+def test_device_that_will_be_used_is_said(dock):
+    dock.device.devices = []
+    gpu = SimpleNamespace(name="cuda:0", label="NVIDIA H100, 78 GB free", note="")
+    cpu = SimpleNamespace(name="cpu", label="processor, 1 thread", note="Small work is faster here.")
+    dock.device.set_devices([gpu, cpu])
+    assert refreshed(dock).device_label.text() == "Will train on: NVIDIA H100, 78 GB free"
+    dock.device.set_value("cpu")
+    assert refreshed(dock).device_label.text() == "Will train on: processor, 1 thread"
+    assert dock.device_label.toolTip() == "Small work is faster here."
+    assert dock.form.value(TrainSettings).device == "cpu"
+
+
+# The patch under the cursor -------------------------------------------------------------------------------------------
+
+
+def hover(viewer, image, place):
+    for callback in viewer.mouse_move_callbacks:
+        callback(viewer, SimpleNamespace(position=image.data_to_world(place)))
+
+
+def test_patch_of_the_atom_under_the_cursor(viewer, image, points, dock):
+    refreshed(dock)
+    hover(viewer, image, (55, 53))
+    shapes = viewer.layers[NAME]
+    square, circle = shapes.data
+    np.testing.assert_allclose(square.mean(0), [54, 54])
+    np.testing.assert_allclose(square.max(0) - square.min(0), 36)  # three neighbour distances
+    np.testing.assert_allclose(circle, square)
+    assert list(shapes.shape_type) == ["rectangle", "ellipse"]
+    np.testing.assert_allclose(shapes.scale, image.scale)
+    assert viewer.layers.selection.active is points
+    dock.form.controls["size"].set_value(20)
+    refreshed(dock)
+    hover(viewer, image, (67, 65))
+    square, _ = shapes.data
+    np.testing.assert_allclose(square.mean(0), [66, 66])
+    np.testing.assert_allclose(square.max(0) - square.min(0), 20)
+    assert list(shapes.shape_type) == ["rectangle", "ellipse"]
+    hover(viewer, image, (300, 300))
+    assert not shapes.visible
+    dock.cursor_box.setChecked(False)
+    refreshed(dock)
+    assert NAME not in viewer.layers
+
+
+def test_patch_on_oblong_pixels_is_square_in_the_world(viewer, pixels, make_dock):
+    image = viewer.add_image(pixels, scale=(0.02, 0.04), name="oblong")
+    add_atoms(viewer, atoms(), image)
+    dock = make_dock()
+    dock.form.set_value(PatchSettings(size=20))
+    refreshed(dock)
+    hover(viewer, image, (54, 54))
+    square = viewer.layers[NAME].data[0]
+    np.testing.assert_allclose(square.max(0) - square.min(0), [40, 20])
+
+
+# Models and results on disk -------------------------------------------------------------------------------------------
+
+
+def test_results_are_saved_with_later_corrections(points, dock, press, tmp_path, qtbot):
+    press(dock.work.start_button, dock.work)
+    points.add([60.5, 61.5])
+    refreshed(dock)
+    assert dock.files.save_button.isEnabled()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "latent.csv", "model.safetensors", "recipe.json", "summary.png",
+    }  # fmt: skip
+    table = pd.read_csv(tmp_path / "out" / "latent.csv")
+    assert table["atom_id"].tolist() == points.features["atom_id"].tolist()
+    np.testing.assert_allclose(table["y_nm"], 0.02 * table["y"])
+    np.testing.assert_allclose(table["z1"], points.features["z1"])
+
+
+def test_results_that_are_there_are_not_replaced_unasked(points, dock, press, tmp_path, qtbot, told):
+    press(dock.work.start_button, dock.work)
+    (tmp_path / "latent.csv").write_text("mine")
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path)
+    assert "latent.csv" in told()[0]
+    assert (tmp_path / "latent.csv").read_text() == "mine"
+
+
+def test_model_is_saved_loaded_and_applied(viewer, image, points, dock, press, tmp_path, qtbot):
+    press(dock.work.start_button, dock.work)
+    file = tmp_path / "model.safetensors"
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_model(file)
+    other = add_atoms(viewer, atoms(), image)
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.load_model(file)
+    assert "rvae, 2 latent dimensions" in dock.work.label.text()
+    dock.points_box.choose(other)
+    refreshed(dock)
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.apply_action.trigger()
+    np.testing.assert_allclose(other.features["z1"], points.features["z1"], atol=1e-4)
+    assert model_of(other) is dock.files.loaded
+
+
+def test_damaged_model_is_explained(dock, tmp_path, qtbot, told):
+    (tmp_path / "model.safetensors").write_bytes(b"no model")
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.load_model(tmp_path / "model.safetensors")
+    assert "not a model file" in told()[0]
+    assert not refreshed(dock).files.apply_action.isEnabled()
+
+
+def test_dialogs_ask_before_they_replace(points, dock, press, tmp_path, qtbot, monkeypatch):
+    from qtpy.QtWidgets import QFileDialog, QMessageBox
+
+    press(dock.work.start_button, dock.work)
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path))
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        refreshed(dock).files.save_button.click()
+    stamp = (tmp_path / "recipe.json").stat().st_mtime_ns
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.No)
+    refreshed(dock).files.save_button.click()
+    assert not dock.work.working
+    monkeypatch.setattr(QMessageBox, "question", lambda *_: QMessageBox.StandardButton.Yes)
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_button.click()
+    assert (tmp_path / "recipe.json").stat().st_mtime_ns > stamp
+
+
+# Coming and going -----------------------------------------------------------------------------------------------------
+
+
+def test_closing_the_dock_ends_the_training_and_lets_go(viewer, image, points, make_dock, qtbot):
+    dock = make_dock()
+    refreshed(dock)
+    hover(viewer, image, (54, 54))
+    dock.form.controls["epochs"].set_value(100_000)
+    dock.form.controls["early_stopping"].set_value(False)
+    dock.work.start_button.click()
+    qtbot.waitUntil(lambda: len(dock.curve.epochs) >= 1, timeout=60_000)
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.closed()
+    assert NAME not in viewer.layers
+    assert viewer.mouse_move_callbacks == []
+    points.add([60.0, 60.0])
+    viewer.add_image(np.eye(16))
+
+
+def test_following_the_active_layer(viewer, image, points, dock):
+    other = viewer.add_image(np.eye(64), name="other")
+    assert dock.image_box.layer is other
+    viewer.layers.selection.active = points
+    assert dock.points_box.layer is points
+    assert dock.image_box.layer is image
+
+
+def test_atoms_have_a_table_as_the_steps_expect(points, image):
+    table = atoms_table(points, image)
+    pd.testing.assert_frame_equal(table[atoms().columns], atoms(), check_dtype=False)
+
+
