@@ -341,6 +341,7 @@ def test_model_that_does_not_fit_the_patches(run, deck, tmp_path):
     ("problem", "message"),
     [
         (MemoryError(), "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to"), "not enough memory"),
         (OSError(28, "No space left on device", "/results"), "/results: No space left on device"),
         (RuntimeError("odd\nthings"), "this is a defect, please report it with what --debug shows (RuntimeError: odd)"),
     ],
@@ -400,3 +401,8 @@ def test_bar_on_a_terminal_only(monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "Epoch 3" in shown
     assert "50%" in shown
+
+
+def test_without_a_command(run):
+    assert "Usage" in run()
+    assert run("--version").startswith("napari-rvae ")

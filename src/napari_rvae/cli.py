@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -159,14 +160,14 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
     """Find atoms: a table of positions, amplitudes and sublattices. No parameter is needed."""
     from napari_rvae.atoms import find_atoms
     from napari_rvae.io import add_physical_positions, check_outputs, check_table_name, load_image, save_table
+    from napari_rvae.workflows.steps import first_channel
 
     settings = _settings(FindSettings, values)
     check_table_name(output)
     check_outputs([output], force)
     loaded = load_image(image)
     with _progress() as progress:
-        pixels = loaded.data if loaded.channel_axis is None else loaded.data[0]
-        atoms = find_atoms(pixels, settings, progress=progress)
+        atoms = find_atoms(first_channel(loaded), settings, progress=progress)
     save_table(add_physical_positions(atoms, loaded.pixel_size, loaded.unit), output)
     typer.echo(f"{len(atoms)} atoms: {output}")
 
@@ -420,7 +421,7 @@ def _in_one_line(error: Exception) -> str:
         text = str(error)
     elif hasattr(error, "format_message"):  # a usage error of typer, whichever parser it brings
         text = f"{error.format_message().rstrip('.')}; see --help"
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):  # torch's own words
         text = "not enough memory; use a smaller image, smaller patches or a smaller batch"
     elif isinstance(error, OSError) and error.strerror:
         text = f"{error.filename or 'a file'}: {error.strerror}"

@@ -362,3 +362,44 @@ def test_real_files(name, shape, size):
     image = load_image(DATA / name)
     assert image.data.shape == shape
     assert image.pixel_size == (None if size is None else pytest.approx((size, size), rel=0.005))
+
+
+# Readers of other plugins ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "size", "unit"),
+    [
+        ((GREY,), None, None),
+        ((GREY, {"scale": (0.3, 0.2), "units": ("angstrom", "angstrom")}, "image"), (0.03, 0.02), "nm"),
+        (([GREY, GREY[::2, ::2]], {"scale": (2.0, 2.0)}, "image"), None, None),
+    ],
+)
+def test_reader_of_another_plugin(tmp_path, layer, size, unit):
+    from npe2 import DynamicPlugin
+
+    (tmp_path / "a.oddformat").write_text("anything")
+    with DynamicPlugin("other-plugin") as plugin:
+
+        @plugin.contribute.reader(filename_patterns=["*.oddformat"])
+        def get_other(path):
+            return lambda _: [(np.zeros((3, 2)), {}, "points"), layer]
+
+        image = load_image(tmp_path / "a.oddformat")
+    np.testing.assert_array_equal(image.data, GREY)
+    assert image.pixel_size == (None if size is None else pytest.approx(size))
+    assert image.unit == unit
+
+
+def test_reader_of_another_plugin_without_an_image(tmp_path):
+    from npe2 import DynamicPlugin
+
+    (tmp_path / "a.oddformat").write_text("anything")
+    with DynamicPlugin("other-plugin") as plugin:
+
+        @plugin.contribute.reader(filename_patterns=["*.oddformat"])
+        def get_other(path):
+            return lambda _: [(np.zeros((3, 2)), {}, "points")]
+
+        with pytest.raises(InputDataError, match="holds no image"):
+            load_image(tmp_path / "a.oddformat")

@@ -22,10 +22,11 @@ from napari_rvae.io import (
     written_together,
 )
 from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings
-from napari_rvae.workflows.steps import Progress, Stop, atoms_of, chosen_patches, dumped, scaled
+from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
+    from napari_rvae.patches import Progress, Stop
 
 AVERAGE_FILES = ("classes.csv", "averages.tif", "recipe.json", "summary.png")
 

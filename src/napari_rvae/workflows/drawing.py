@@ -43,7 +43,7 @@ def cyclic(phase: NDArray[Any]) -> NDArray[np.uint8]:
     from skimage.color import lab2rgb
 
     turn = 2 * np.pi * np.asarray(phase, float)
-    lab = np.stack([np.full_like(turn, 68), 52 * np.cos(turn), 52 * np.sin(turn)], -1)
+    lab = np.stack([np.full_like(turn, 74), 40 * np.cos(turn), 40 * np.sin(turn)], -1)
     return np.asarray(np.round(255 * lab2rgb(lab)), np.uint8)
 
 

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from napari_rvae.io import ImageData, add_physical_positions
 from napari_rvae.settings import FindSettings, PatchSettings
-from napari_rvae.workflows.steps import Progress, Stop, atoms_of, chosen_patches, scaled
+from napari_rvae.workflows.steps import atoms_of, chosen_patches, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
+    from napari_rvae.patches import Progress, Stop
 
 
 def encode_image(

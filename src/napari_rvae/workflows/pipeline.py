@@ -25,11 +25,11 @@ from napari_rvae.io import (
     written_together,
 )
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
-from napari_rvae.workflows.steps import Progress, Stop, atoms_of, chosen_patches, dumped, scaled
+from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
-    from napari_rvae.patches import Patches
+    from napari_rvae.patches import Patches, Progress, Stop
     from napari_rvae.training import TrainingReport
 
 ANALYSIS_FILES = ("latent.csv", "model.safetensors", "recipe.json", "summary.png")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.io import Recipe, load_image, load_patches, load_vector
 from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
-from napari_rvae.workflows.steps import Progress, Stop
+
+if TYPE_CHECKING:
+    from napari_rvae.patches import Progress, Stop
 
 
 def repeat(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -14,10 +13,23 @@ from napari_rvae.settings import FindSettings, PatchSettings
 from napari_rvae.workflows.expressions import atoms_where
 
 if TYPE_CHECKING:
-    from napari_rvae.patches import Patches
+    from napari_rvae.patches import Patches, Progress, Stop
 
-Progress = Callable[[float, str], None]
-Stop = Callable[[], bool]
+
+def first_channel(image: ImageData) -> Any:
+    """Give the pixels in which atoms are found.
+
+    Parameters
+    ----------
+    image : ImageData
+        Image or stack, perhaps with several channels.
+
+    Returns
+    -------
+    array
+        (y, x) or (t, y, x).
+    """
+    return image.data if image.channel_axis is None else image.data[0]
 
 
 def atoms_of(
@@ -50,7 +62,7 @@ def atoms_of(
     """
     from napari_rvae.atoms import find_atoms
 
-    pixels = image.data if image.channel_axis is None else image.data[0]  # atoms are found in the first channel
+    pixels = first_channel(image)
     if given is None:
         atoms = find_atoms(pixels, find, progress=progress, stop=stop)
         if atoms.empty:

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rvae.workflows.drawing import curve_panel, image_panel, page, scatter_panel, tile_panel, wide
+from napari_rvae.workflows.steps import first_channel
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,7 +89,7 @@ def average_summary(result: AverageResult) -> Image:
 
 def _first_frame(source: ImageData, table: pd.DataFrame) -> tuple[NDArray[Any], pd.DataFrame]:
     """Give one image and what lies in it: the first channel, the first frame."""
-    pixels = source.data if source.channel_axis is None else source.data[0]
+    pixels = first_channel(source)
     if pixels.ndim == 3:
         return np.asarray(pixels[0]), table[table["frame"] == 0]
     return np.asarray(pixels), table
