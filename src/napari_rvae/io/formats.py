@@ -11,7 +11,7 @@ import numpy as np
 from napari_rvae.errors import InputDataError, MissingReaderError
 from napari_rvae.io.files import check_memory
 
-_SMALLEST_IMAGE = 16  # narrower data sets in an HDF5 file are tables
+SMALLEST_IMAGE = 16  # narrower data sets in an HDF5 file are tables
 _LENGTHS_IN_NM = {"m": 1e9, "mm": 1e6, "um": 1e3, "nm": 1.0, "pm": 1e-3, "a": 0.1, "å": 0.1, "angstrom": 0.1}
 _SPELLINGS = {"µm": "um", "μm": "um", "micron": "um", "microns": "um", "meter": "m", "nanometer": "nm", "ångström": "å"}
 
@@ -99,7 +99,7 @@ def read_hdf5(path: Path, part: str) -> Found:
         def note(name: str, item: Any) -> None:
             if isinstance(item, h5py.Dataset) and item.dtype.kind in "uifc":
                 longer = tuple(length for length in item.shape if length > 1)
-                if len(longer) in (2, 3) and min(longer[-2:]) >= _SMALLEST_IMAGE:
+                if len(longer) in (2, 3) and min(longer[-2:]) >= SMALLEST_IMAGE:
                     shapes[name] = item.shape
 
         if not part:

@@ -191,7 +191,7 @@ def _as_grey(found: formats.Found, name: str) -> Any:
     data = found.data
     if 0 in data.shape:
         raise InputDataError(f"{name} holds an empty image {data.shape}")
-    if found.color or (data.ndim == 3 and data.shape[-1] in (3, 4) and min(data.shape[:2]) > _LARGEST_PATCH // 8):
+    if found.color or (data.ndim == 3 and data.shape[-1] in (3, 4) and min(data.shape[:2]) >= formats.SMALLEST_IMAGE):
         colors = np.asarray(data[..., : 3 if data.shape[-1] > 2 else 1])
         difference = max(np.ptp(block.astype(np.float64), axis=-1).max() for block in colors)
         if difference > _COLOUR_TOLERANCE:
