@@ -128,7 +128,9 @@ def nearest_neighbor_distance(atoms: pd.DataFrame) -> float:
 
     groups = [group for _, group in atoms.groupby("frame")] if "frame" in atoms else [atoms]
     distances = [
-        cKDTree(points).query(points, k=2)[0][:, 1] for group in groups if len(points := group[["y", "x"]].to_numpy(float)) > 1
+        cKDTree(points).query(points, k=2)[0][:, 1]
+        for group in groups
+        if len(points := group[["y", "x"]].to_numpy(float)) > 1
     ]
     return float(np.median(np.concatenate(distances))) if distances else float("nan")
 
@@ -179,9 +181,10 @@ def extract_patches(
     _check(image, atoms, stacked, channel_axis)
     spatial = _frame(image, 0, stacked, channel_axis).shape[1:]
     size = settings.size or automatic_size(atoms, spatial)
-    if size > min(spatial):
+    if not 8 <= size <= min(spatial):
         raise InputDataError(
-            f"Patches of {size} pixels do not fit into an image of {spatial[0]} x {spatial[1]} pixels: choose a smaller patch size."
+            f"Patches of {max(size, 8)} pixels do not fit into an image of {spatial[0]} x {spatial[1]} pixels: "
+            "choose a smaller patch size, or a larger image."
         )
     working = settings.working_size or int(np.clip(size, SMALLEST_WORKING_SIZE, LARGEST_WORKING_SIZE))
     step = _step(size / working, pixel_size)
@@ -219,14 +222,17 @@ def patches_from_array(array: Any, settings: PatchSettings | None = None) -> Pat
     settings = settings or PatchSettings()
     data = np.asarray(array)
     if data.dtype.kind not in "uif":
-        raise InputDataError(f"Patches must be real numbers, not {data.dtype}: save amplitudes or one channel per part.")
+        raise InputDataError(
+            f"Patches must be real numbers, not {data.dtype}: save amplitudes or one channel per part."
+        )
     if data.ndim == 3:
         data = data[:, None]
-    if data.ndim != 4 or data.shape[-1] != data.shape[-2] or data.shape[-1] < 8 or 0 in data.shape:
+    if data.ndim != 4 or data.shape[-1] != data.shape[-2] or not 8 <= data.shape[-1] <= 512 or 0 in data.shape:
         raise InputDataError(
-            f"Patches must have the shape (n, h, h) or (n, channels, h, h) with h >= 8, not {np.shape(array)}."
+            f"Patches must have the shape (n, h, h) or (n, channels, h, h), 8 <= h <= 512, not {np.shape(array)}."
         )
-    data = data.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
+        data = data.astype(np.float32)
     if not np.isfinite(data).all():
         raise InputDataError("Some patches hold missing or infinite values: remove or fill them first.")
     size = data.shape[-1]
@@ -252,23 +258,28 @@ def patches_from_array(array: Any, settings: PatchSettings | None = None) -> Pat
 def _check(image: Any, atoms: pd.DataFrame, stacked: bool, channel_axis: int | None) -> None:
     missing = {"y", "x"} - set(atoms.columns)
     if missing:
-        raise InputDataError(f"The atoms table has no column {' or '.join(sorted(missing))}: it needs y and x in pixels.")
+        raise InputDataError(
+            f"The atoms table has no column {' or '.join(sorted(missing))}: it needs y and x in pixels."
+        )
     if len(atoms) == 0:
         raise InputDataError("There are no atoms to cut patches around: find atoms first, or lower the threshold.")
     expected = 2 + stacked + (channel_axis is not None)
     if image.ndim != expected:
         raise InputDataError(
-            f"The image has {image.ndim} axes where {expected} are expected: choose one frame or channel, or give the atoms a frame column."
+            f"The image has {image.ndim} axes where {expected} are expected: "
+            "choose one frame or channel, or give the atoms a frame column."
         )
     if np.dtype(image.dtype).kind not in "uifb":
         raise InputDataError(f"The image holds {image.dtype} values: show its amplitude or another real part instead.")
     if not np.isfinite(atoms[["y", "x"]].to_numpy(float)).all():
         raise InputDataError("Some atoms have no position: remove the rows without y or x.")
     if stacked:
-        axis = 1 if channel_axis == 0 else 0
+        axis = 1 if channel_axis in (0, -4) else 0
         frames = atoms["frame"].to_numpy()
         if frames.min() < 0 or frames.max() >= image.shape[axis]:
-            raise InputDataError(f"The atoms table names frames outside 0 to {image.shape[axis] - 1}: it belongs to another stack.")
+            raise InputDataError(
+                f"The atoms table names frames outside 0 to {image.shape[axis] - 1}: it belongs to another stack."
+            )
 
 
 def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...]) -> int:
@@ -308,14 +319,20 @@ def _frame(image: Any, frame: int, stacked: bool, channel_axis: int | None) -> A
     if stacked:
         axis = 1 if channel_axis in (0, -4) else 0
         image = image[(slice(None),) * axis + (frame,)]
-        channel_axis = None if channel_axis is None else 0 if axis else (channel_axis - 1 if channel_axis > 0 else channel_axis)
+        channel_axis = (
+            None if channel_axis is None else 0 if axis else (channel_axis - 1 if channel_axis > 0 else channel_axis)
+        )
+    if not hasattr(image, "__array_function__"):  # a data set in a file
+        image = np.asarray(image)
     return image[None] if channel_axis is None else np.moveaxis(image, channel_axis, 0)
 
 
 class _Cutter:
     """Cuts patches at any centres; keeps the spline coefficients of the last frame."""
 
-    def __init__(self, image: Any, stacked: bool, channel_axis: int | None, working: int, step: tuple[float, float]) -> None:
+    def __init__(
+        self, image: Any, stacked: bool, channel_axis: int | None, working: int, step: tuple[float, float]
+    ) -> None:
         self.image, self.stacked, self.channel_axis = image, stacked, channel_axis
         self.step = step
         grid = np.arange(working) - (working - 1) / 2
