@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import QEventLoop, QObject, Qt, QTimer, Signal
+from qtpy.QtCore import QEventLoop, QObject, Qt, QThreadPool, QTimer, Signal
 
 from napari_rvae.errors import RVAEError
 
 if TYPE_CHECKING:
-    from napari.layers import Points
     from napari.viewer import Viewer
 
 _SIZE = 1600, 1000
@@ -45,28 +44,30 @@ class Demo(QObject):
         main.tabifyDockWidget(find_dock, self._train_dock)
         main.resizeDocks([explore_dock, find_dock], [420, 330], Qt.Orientation.Horizontal)
         find_dock.raise_()
-        self.find.found.connect(self._on_found)
-        self.train.trained.connect(self._on_trained)
-        self.find.work.failed.connect(self.finished)
-        self.train.work.failed.connect(self.finished)
+        self._failure = ""
+        for dock, next_step in ((self.find, self._on_found), (self.train, self._on_trained)):
+            dock.work.failed.connect(self._on_failed)
+            dock.work.done.connect(next_step)
 
     def start(self) -> None:
         """Find atoms; the rest follows."""
         self.viewer.reset_view()
         self.find.find_atoms()
 
-    def _on_found(self, _: Points) -> None:
+    def _on_failed(self, message: str) -> None:
+        self._failure = message
+
+    def _on_found(self) -> None:
+        self.find.work.done.disconnect(self._on_found)
+        if self._failure:
+            self.finished.emit(self._failure)
+            return
         self._train_dock.raise_()
         self.train.train()
 
-    def _on_trained(self, _: Points) -> None:
-        self.find.found.disconnect(self._on_found)
-        self.train.trained.disconnect(self._on_trained)
-        self.train.work.done.connect(self._on_done)
-
-    def _on_done(self) -> None:
-        self.train.work.done.disconnect(self._on_done)
-        self.finished.emit("")
+    def _on_trained(self) -> None:
+        self.train.work.done.disconnect(self._on_trained)
+        self.finished.emit(self._failure)
 
     def save(self, folder: Path) -> None:
         """Save table, model and recipe, then a picture of the window.
@@ -145,6 +146,7 @@ def run_demo(
         return sorted(folder.iterdir())
     finally:
         if screenshot:
+            QThreadPool.globalInstance().waitForDone()
             viewer.close()
 
 

@@ -185,7 +185,7 @@ def summary(atoms: pd.DataFrame, image: Image) -> str:
         words[0] += f" in {atoms['frame'].nunique()} frames"
     estimated = atoms.attrs.get("napari_rvae", {})
     for name, title in (("spacing", "neighbours at"), ("sigma", "width (sigma)")):
-        if estimated.get(name):
+        if estimated.get(name) and math.isfinite(estimated[name]):
             length = f" = {estimated[name] * width:.3g} {unit}" if unit else ""
             words.append(f"{title} {estimated[name]:.3g} px{length}")
     if "sublattice" in atoms and atoms["sublattice"].nunique() > 1:

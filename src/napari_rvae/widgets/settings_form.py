@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -247,7 +248,8 @@ class SettingsForm(QWidget):
         for name, control in self.controls.items():
             if isinstance(control, Number):
                 number = values.get(name)
-                control.set_estimate(number if isinstance(number, (int, float)) else None)
+                known = isinstance(number, (int, float)) and math.isfinite(number)
+                control.set_estimate(number if known else None)
 
 
 def _form() -> QFormLayout:

@@ -29,6 +29,8 @@ class LossCurve(pg.PlotWidget):
         self.setLabel("left", "loss")
         self.hideButtons()
         self.setMenuEnabled(False)
+        menu = self.getPlotItem().ctrlMenu
+        menu.setParent(self, menu.windowFlags())  # it would outlive the plot
         self.addLegend(offset=(-5, 5))
         self._curves = [
             self.plot(pen=pg.mkPen(color, width=2), name=name)

@@ -1,0 +1,123 @@
+"""In a real window: from the menus and a sample to coloured atoms, a linked plot and saved files."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from napari.layers import Labels
+
+from napari_rvae.io import load_image
+from napari_rvae.layers import add_image
+from napari_rvae.settings import TrainSettings
+from napari_rvae.widgets.demo import Demo, run_demo
+
+from .conftest import crystal
+
+QUICK = TrainSettings(epochs=2, hidden=16, start="scratch", threads=1)
+TITLES = {
+    "napari/layers/segment": "Find atoms",
+    "napari/layers/measure": "Train rVAE",
+    "napari/layers/visualize": "Explore latent space",
+}
+
+
+def test_docks_are_in_the_menus(make_napari_viewer):
+    from napari._app_model import get_app_model
+
+    make_napari_viewer()
+    menus = get_app_model().menus
+    for menu, title in TITLES.items():
+        assert [item for item in menus.get_menu(menu) if title in getattr(item.command, "title", "")], title
+
+
+@pytest.mark.parametrize("name", TITLES.values())
+def test_dock_opens_alone_and_closes(make_napari_viewer, qtbot, name):
+    viewer = make_napari_viewer()
+    dock, widget = viewer.window.add_plugin_dock_widget("napari-rvae", name)
+    qtbot.waitUntil(lambda: widget.width() > 0)
+    dock.destroyOnClose()
+    viewer.add_image(np.eye(16))
+    viewer.add_points(np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("name", ["oxide_interface", "graphene", "cards_1"])
+def test_samples_open(make_napari_viewer, name):
+    viewer = make_napari_viewer()
+    viewer.open_sample("napari-rvae", name)
+    assert viewer.layers
+
+
+def test_from_an_image_to_brushing(make_napari_viewer, qtbot, tmp_path):
+    np.save(tmp_path / "crystal.npy", crystal())
+    viewer = make_napari_viewer(show=True)
+    image = add_image(viewer, load_image(tmp_path / "crystal.npy"))
+    image.scale = (0.02, 0.02)
+    image.units = ("nm", "nm")
+    demo = Demo(viewer)
+    demo.train.form.set_value(QUICK)
+    with qtbot.waitSignal(demo.finished, timeout=120_000) as finished:
+        demo.find.work.start_button.click()
+    assert finished.args == [""]
+    points = viewer.layers["crystal atoms"]
+    assert len(viewer.layers) == 2
+    assert points.features["z1"].notna().all()
+    assert points.units == image.units
+    # the pipeline went on by itself: each dock has its layers
+    assert demo.train.points_box.layer is points
+    assert demo.train.image_box.layer is image
+    qtbot.waitUntil(lambda: demo.explore.link is not None and demo.explore.link.layer is points)
+    chosen = points.features["sublattice"].to_numpy() == 0
+    demo.explore.link.selection.combine(chosen, "replace", "plot")
+    widths = np.asarray(points.border_width)
+    assert widths[chosen].min() > widths[~chosen].max()  # they light up in the image
+    assert set(points.selected_data) == set(np.flatnonzero(chosen))
+    demo.train.choice.mode_box.setCurrentText("selected atoms")
+    *_, table, where = demo.train.chosen()
+    np.testing.assert_array_equal(table[where], chosen)
+    with qtbot.waitSignal(demo.train.work.done, timeout=60_000):
+        demo.train.results.cells_button.click()
+    assert isinstance(viewer.layers[-1], Labels)
+    demo.save(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "latent.csv", "model.safetensors", "recipe.json", "summary.png", "window.png",
+    }  # fmt: skip
+
+
+def test_demonstration_leaves_its_results_and_ends(tmp_path):
+    np.save(tmp_path / "mine.npy", crystal(96))
+    program = "import sys; from napari_rvae.cli import main; sys.exit(main())"
+    arguments = ["demo", str(tmp_path / "mine.npy"), "--screenshot", "-o", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert str(tmp_path / "out" / "window.png") in done.stdout.split()
+    from PIL import Image
+
+    assert np.asarray(Image.open(tmp_path / "out" / "window.png").convert("L")).std() > 10
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [(np.zeros((64, 64)), "constant"), (np.random.default_rng(0).normal(size=(96, 96)), "atom")],
+    ids=["constant", "noise"],
+)
+def test_demonstration_of_a_bad_image_ends_with_what_is_wrong(make_napari_viewer, qtbot, data, message):
+    viewer = make_napari_viewer()
+    viewer.add_image(data, name="bad")
+    demo = Demo(viewer)
+    with qtbot.waitSignal(demo.finished, timeout=60_000) as finished:
+        demo.start()
+    assert message in finished.args[0]
+    assert not demo.find.work.working
+    assert not demo.train.work.working
+
+
+def test_without_any_display_the_user_is_told(monkeypatch):
+    from napari_rvae.errors import RVAEError
+
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    with pytest.raises(RVAEError, match="There is no display"):
+        run_demo()
