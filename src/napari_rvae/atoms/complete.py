@@ -13,7 +13,7 @@ from scipy.spatial import cKDTree
 from napari_rvae.atoms.find import Detection
 from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.lattice import Block, Sites, lattice_sites, local_lattices
-from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_image
+from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_image, nearest_neighbor_distance
 from napari_rvae.atoms.response import filter_response, find_maxima, image_values, texture_limit
 
 PRIOR = 4.0  # log odds that a site of the lattice is occupied
@@ -80,7 +80,9 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
     if detection.lattice and len(snr) > 1:
         near = 0.3 * nearest_neighbor_distance(fits.values[:, :2])
         supported = np.isfinite(cKDTree(accepted).query(fits.values[:, :2], distance_upper_bound=near)[0])
-    return Columns(fits, snr, ~supported & (snr < DOUBTFUL * detection.threshold))
+    columns = Columns(fits, snr, ~supported & (snr < DOUBTFUL * detection.threshold))
+    # without a lattice, what a fit finds much weaker than the filter did was no spot
+    return columns if detection.lattice else columns.select(snr > 0.6 * detection.threshold)
 
 
 def _distinct(fits: Fits, distance: float) -> Fits:
@@ -100,19 +102,16 @@ def _second_look(
     accepted = np.zeros((0, 2))
     if detection.lattice:
         sites = lattice_sites(clean, blocks, detection.sigma)
-        accepted = sites.positions[_occupied(sites) & (sites.mean > FAINTEST * np.median(image_values(clean, positions)))]
+        accepted = sites.positions[
+            _occupied(sites) & (sites.mean > FAINTEST * np.median(image_values(clean, positions)))
+        ]
         positions = positions[image_values(clean, positions) > detection.threshold]
     maxima, heights = find_maxima(left, detection.threshold, 1.5 * detection.sigma, detection.frame.invalid)
     # what a smooth background or a wrong profile leaves is rough on both sides of zero
     least = detection.threshold * image_values(texture_limit(left, detection.sigma), maxima)
     new = maxima[heights > np.maximum(least, FAINTEST * np.median(image_values(clean, fits.values[:, :2])))]
     positions = _apart([positions, accepted], CLOSEST * detection.sigma)
-    return _apart([positions, new], max(CLOSEST * detection.sigma, 0.55 * spacing)), accepted
-
-
-def nearest_neighbor_distance(positions: Floats) -> float:
-    """Median distance to the nearest neighbour, pixels."""
-    return float(np.median(cKDTree(positions).query(positions, k=2)[0][:, 1]))
+    return _apart([positions, new], np.clip(0.55 * spacing, CLOSEST * detection.sigma, 3 * detection.sigma)), accepted
 
 
 def clean_response(detection: Detection, fits: Fits) -> tuple[Array, Array]:

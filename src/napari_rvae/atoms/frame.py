@@ -30,7 +30,7 @@ class Frame:
     offset, unit : float
         To go back to the image's own values.
     step : float
-        Smallest difference that the image's type can hold, in standard units; 0 for fractions.
+        Smallest difference between values that come in steps, in standard units; 0 where they do not.
     sign : int
         1 for bright atoms, -1 for dark ones.
     """
@@ -60,7 +60,7 @@ def check_image(image: Any) -> None:
         raise InputDataError("This is a colour image (RGB); convert it to grey or split its channels first.")
     if len(shape) != 2:
         raise InputDataError(f"Atoms are found in images (y, x) or stacks (t, y, x), not in an array of shape {shape}.")
-    if dtype == bool:
+    if dtype.kind == "b":
         raise InputDataError("This is a mask of true and false; give the image it was made from.")
     if np.issubdtype(dtype, np.complexfloating):
         raise InputDataError("This image is complex; take its amplitude or phase first.")
@@ -69,7 +69,9 @@ def check_image(image: Any) -> None:
     if 0 in shape:
         raise InputDataError("The image is empty; choose one with pixels.")
     if min(shape) < SMALLEST_SIDE:
-        raise InputDataError(f"The image is only {shape[0]} x {shape[1]} pixels; at least {SMALLEST_SIDE} in each direction are needed.")
+        raise InputDataError(
+            f"The image is only {shape[0]} x {shape[1]} pixels; at least {SMALLEST_SIDE} in each direction are needed."
+        )
 
 
 def standard_frame(image: Any) -> Frame:
@@ -88,7 +90,9 @@ def standard_frame(image: Any) -> Frame:
     sample = pixels[::step, ::step].astype(np.float64)
     sample = sample[np.isfinite(sample)]
     if sample.size < 0.5 * pixels[::step, ::step].size:
-        raise InputDataError("More than half of the pixels are not numbers (NaN or infinite); crop the image to its valid part.")
+        raise InputDataError(
+            "More than half of the pixels are not numbers (NaN or infinite); crop the image to its valid part."
+        )
     low, offset, high = np.percentile(sample, [0.1, 50, 99.9])
     unit = float(high - low) or float(sample.max() - sample.min())
     if not unit > 1e-12 * max(abs(high), abs(low), 1e-300):
@@ -97,11 +101,18 @@ def standard_frame(image: Any) -> Frame:
     for start in range(0, len(pixels), BLOCK):
         block = pixels[start : start + BLOCK].astype(np.float64)
         standard[start : start + BLOCK] = (block - offset) / unit
-    grain = 1 / unit if np.issubdtype(pixels.dtype, np.integer) else 0.0
     invalid = ~np.isfinite(standard)
     if invalid.any():
         _fill(standard, invalid)
-    return Frame(_without_hot_pixels(standard), invalid if invalid.any() else None, float(offset), unit, grain)
+    return Frame(
+        _without_hot_pixels(standard), invalid if invalid.any() else None, float(offset), unit, _step(sample) / unit
+    )
+
+
+def _step(sample: Floats) -> float:
+    """Smallest difference between values that come in steps (counts, in whatever unit); 0 where they do not."""
+    values = np.unique(sample)
+    return float(np.diff(values).min()) if 1 < len(values) < 0.05 * sample.size else 0.0
 
 
 def _fill(pixels: Array, invalid: NDArray[np.bool_]) -> None:

@@ -40,99 +40,114 @@ def _solve(matrix, vector, size):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def fit_range(  # type: ignore[no-untyped-def]
-    pixels, invalid, everything, start, neighbours, radius, gain, floor, least,
-    reach, free_sigma, iterations, first, last, values, variances,
+def _add_neighbours(light, everything, neighbours, y0, y1, x0, x1, along_y, along_x):  # type: ignore[no-untyped-def]
+    """Draw an atom's neighbours into its window."""
+    for j in neighbours:
+        if j < 0:
+            break
+        c = -0.5 / (everything[j, 4] * everything[j, 4])
+        for y in range(y0, y1):
+            along_y[y - y0] = everything[j, 2] * np.exp(c * (y - everything[j, 0]) ** 2)
+        for x in range(x0, x1):
+            along_x[x - x0] = np.exp(c * (x - everything[j, 1]) ** 2)
+        for y in range(y1 - y0):
+            for x in range(x1 - x0):
+                light[y, x] += along_y[y] * along_x[x]
+
+
+@compiled
+def _normal_equations(  # type: ignore[no-untyped-def]
+    pixels, invalid, light, atom, center, radius, noise, size, y0, y1, x0, x1, along_y, along_x, matrix, vector,
 ):  # fmt: skip
-    """Fit atoms `first` to `last`; everything else stays."""
+    """Fill in the weighted normal equations for (amplitude, background, y, x, sigma) of one atom."""
+    py, px, a, b, s = atom[0], atom[1], atom[2], atom[3], atom[4]
+    row = np.empty(5)
+    matrix[:] = 0.0
+    vector[:] = 0.0
+    c = -0.5 / (s * s)
+    for y in range(y0, y1):
+        along_y[y - y0] = np.exp(c * (y - py) ** 2)
+    for x in range(x0, x1):
+        along_x[x - x0] = np.exp(c * (x - px) ** 2)
+    for y in range(y0, y1):
+        dy = y - py
+        for x in range(x0, x1):
+            dx = x - px
+            outside = (y - center[0]) ** 2 + (x - center[1]) ** 2 > radius * radius
+            if outside or (invalid.size > 1 and invalid[y, x]):
+                continue
+            g = along_y[y - y0] * along_x[x - x0]
+            model = a * g + b + light[y - y0, x - x0]
+            weight = 1.0 / max(noise[0] * model + noise[1], noise[2])
+            row[0] = g
+            row[1] = 1.0
+            row[2] = a * g * dy / (s * s)
+            row[3] = a * g * dx / (s * s)
+            row[4] = a * g * (dy * dy + dx * dx) / (s * s * s)
+            for m in range(size):
+                w = weight * row[m]
+                vector[m] += w * (pixels[y, x] - model)
+                for n in range(m + 1):
+                    matrix[m, n] += w * row[n]
+    for m in range(size):
+        for n in range(m):
+            matrix[n, m] = matrix[m, n]
+
+
+@compiled
+def _move(atom, vector, use, start, reach, height, width):  # type: ignore[no-untyped-def]
+    """Take one step, not too far at once, not too far in all, not out of the image."""
+    atom[2] += vector[0]
+    atom[3] += vector[1]
+    if use > 2 and atom[2] > 0.0:
+        limit = 0.5 * atom[4]
+        for axis in range(2):
+            moved = atom[axis] + min(max(vector[2 + axis], -limit), limit) - start[axis]
+            atom[axis] = start[axis] + min(max(moved, -reach), reach)
+        atom[0] = min(max(atom[0], -0.5), height - 0.5)
+        atom[1] = min(max(atom[1], -0.5), width - 0.5)
+    if use > 4:
+        atom[4] = min(max(atom[4] + vector[4], 0.5 * atom[4]), 1.5 * atom[4])
+
+
+@compiled
+def fit_range(  # type: ignore[no-untyped-def]
+    pixels, invalid, everything, start, neighbours, radius, noise, reach, free_sigma, iterations, first, last,
+    values, variances,
+):  # fmt: skip
+    """Fit atoms `first` to `last` into `values` and `variances`; `noise` is (gain, floor, least)."""
     height, width = pixels.shape
-    has_invalid = invalid.size > 1
     side = 2 * int(np.ceil(np.max(radius))) + 3
     light = np.empty((side, side))
     along_y, along_x = np.empty(side), np.empty(side)
-    matrix, vector, row = np.empty((5, 5)), np.empty(5), np.empty(5)
+    matrix, vector, atom = np.empty((5, 5)), np.empty(5), np.empty(5)
     size = 5 if free_sigma else 4
     for i in range(first, last):
         r = radius[i]
-        y0 = max(0, int(np.ceil(start[i, 0] - r)))
-        y1 = min(height, int(np.floor(start[i, 0] + r)) + 1)
-        x0 = max(0, int(np.ceil(start[i, 1] - r)))
-        x1 = min(width, int(np.floor(start[i, 1] + r)) + 1)
+        y0, y1 = max(0, int(np.ceil(start[i, 0] - r))), min(height, int(np.floor(start[i, 0] + r)) + 1)
+        x0, x1 = max(0, int(np.ceil(start[i, 1] - r))), min(width, int(np.floor(start[i, 1] + r)) + 1)
         if y1 - y0 < 2 or x1 - x0 < 2:
             continue
         light[:] = 0.0
-        for k in range(neighbours.shape[1]):
-            j = neighbours[i, k]
-            if j < 0:
-                break
-            a = everything[j, 2]
-            c = -0.5 / (everything[j, 4] * everything[j, 4])
-            for y in range(y0, y1):
-                along_y[y - y0] = a * np.exp(c * (y - everything[j, 0]) ** 2)
-            for x in range(x0, x1):
-                along_x[x - x0] = np.exp(c * (x - everything[j, 1]) ** 2)
-            for y in range(y1 - y0):
-                for x in range(x1 - x0):
-                    light[y, x] += along_y[y] * along_x[x]
-        py, px, a, b, s = values[i, 0], values[i, 1], values[i, 2], values[i, 3], values[i, 4]
+        _add_neighbours(light, everything, neighbours[i], y0, y1, x0, x1, along_y, along_x)
+        atom[:] = values[i]
         fine = True
         for step in range(iterations + 1):
-            matrix[:] = 0.0
-            vector[:] = 0.0
-            c = -0.5 / (s * s)
-            for y in range(y0, y1):
-                along_y[y - y0] = np.exp(c * (y - py) ** 2)
-            for x in range(x0, x1):
-                along_x[x - x0] = np.exp(c * (x - px) ** 2)
-            for y in range(y0, y1):
-                dy = y - py
-                for x in range(x0, x1):
-                    dx = x - px
-                    if (y - start[i, 0]) ** 2 + (x - start[i, 1]) ** 2 > r * r:
-                        continue
-                    if has_invalid and invalid[y, x]:
-                        continue
-                    g = along_y[y - y0] * along_x[x - x0]
-                    model = a * g + b + light[y - y0, x - x0]
-                    weight = 1.0 / max(gain * model + floor, least)
-                    difference = pixels[y, x] - model
-                    row[0] = g
-                    row[1] = 1.0
-                    row[2] = a * g * dy / (s * s)
-                    row[3] = a * g * dx / (s * s)
-                    row[4] = a * g * (dy * dy + dx * dx) / (s * s * s)
-                    for m in range(size):
-                        w = weight * row[m]
-                        vector[m] += w * difference
-                        for n in range(m + 1):
-                            matrix[m, n] += w * row[n]
-            use = size
-            if step == 0 and a == 0.0:
-                use = 2  # without an amplitude there is no gradient to move along
-            for m in range(use):
-                for n in range(m):
-                    matrix[n, m] = matrix[m, n]
-            if not _solve(matrix, vector, use):
-                fine = False
+            _normal_equations(
+                pixels, invalid, light, atom, start[i], r, noise, size, y0, y1, x0, x1, along_y, along_x, matrix, vector
+            )
+            use = 2 if step == 0 and atom[2] == 0.0 else size  # no amplitude, no gradient to move along
+            fine = _solve(matrix, vector, use)
+            if not fine or step == iterations:
                 break
-            if step == iterations:
-                break
-            a += vector[0]
-            b += vector[1]
-            if use > 2 and a > 0.0:
-                limit = 0.5 * s
-                py = start[i, 0] + min(max(py + min(max(vector[2], -limit), limit) - start[i, 0], -reach), reach)
-                px = start[i, 1] + min(max(px + min(max(vector[3], -limit), limit) - start[i, 1], -reach), reach)
-                py, px = min(max(py, -0.5), height - 0.5), min(max(px, -0.5), width - 0.5)
-            if use > 4:
-                s = min(max(s + vector[4], 0.5 * s), 1.5 * s)
-        if fine:
-            values[i, 0], values[i, 1], values[i, 2], values[i, 3], values[i, 4] = py, px, a, b, s
-            variances[i, 2], variances[i, 3] = matrix[0, 0], matrix[1, 1]
-            variances[i, 0], variances[i, 1] = matrix[2, 2], matrix[3, 3]
-            variances[i, 4] = matrix[4, 4] if size > 4 else 0.0
-        else:
+            _move(atom, vector, use, start[i], reach, height, width)
+        if not fine:
             values[i, 2] = 0.0
+            continue
+        values[i] = atom
+        variances[i, 0], variances[i, 1] = matrix[2, 2], matrix[3, 3]
+        variances[i, 2], variances[i, 3] = matrix[0, 0], matrix[1, 1]
+        variances[i, 4] = matrix[4, 4] if size > 4 else 0.0
 
 
 @compiled

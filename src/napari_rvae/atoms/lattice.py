@@ -15,8 +15,8 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from napari_rvae.atoms.kernels import translated_mean
 from napari_rvae.atoms.frame import Array, Floats
+from napari_rvae.atoms.kernels import translated_mean
 
 WINDOW = 9.0  # neighbour distances across a window
 LONGEST = 0.42  # longest translation used, in windows
@@ -107,7 +107,7 @@ def _block_maxima(response: Array, block: Block, size: int) -> Floats:
     peak[: top - y0] = peak[bottom - y0 :] = False
     peak[:, : left - x0] = peak[:, right - x0 :] = False
     where = np.argwhere(peak)
-    columns = [where + [y0, x0], here[peak, None], mean[peak, None], spread[peak, None], count[peak, None]]
+    columns = [where + np.array([y0, x0]), here[peak, None], mean[peak, None], spread[peak, None], count[peak, None]]
     return np.concatenate(columns, axis=1, dtype=np.float64)
 
 
@@ -115,8 +115,9 @@ def reduced(image: Array, factor: int) -> Array:
     """Mean over squares of pixels."""
     if factor == 1:
         return image
-    height, width = (side // factor * factor for side in image.shape)
-    return image[:height, :width].reshape(height // factor, factor, width // factor, factor).mean((1, 3))
+    rows, columns = (side // factor for side in image.shape)
+    squares = image[: rows * factor, : columns * factor].reshape(rows, factor, columns, factor)
+    return np.asarray(squares.mean((1, 3)), np.float32)
 
 
 def window_lattice(tile: Array, shortest: float) -> tuple[Floats, float]:
@@ -183,7 +184,7 @@ def _half_plane_peaks(correlation: Array, center: Floats, shortest: float, reach
     where = where[keep]
     height = correlation[tuple((where + center).astype(int).T)]
     chosen = where[np.argsort(-height, kind="stable")[:CANDIDATES]]
-    return chosen[np.argsort(np.hypot(*chosen.T), kind="stable")]
+    return np.asarray(chosen[np.argsort(np.hypot(*chosen.T), kind="stable")])
 
 
 def translations(vectors: Floats, reach: float) -> Floats:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
+from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter, median_filter
 
 from napari_rvae.atoms.frame import Array, Floats
@@ -36,9 +38,9 @@ class Noise:
 
     def variance(self, mean: Array) -> Array:
         """Variance of pixels whose expectation is `mean`."""
-        return np.maximum(self.gain * mean + self.floor, self.least).astype(np.float32)
+        return np.asarray(np.maximum(self.gain * mean + self.floor, self.least), np.float32)
 
-    def spectrum(self, ky: Array, kx: Array) -> Array:
+    def spectrum(self, ky: NDArray[Any], kx: NDArray[Any]) -> Array:
         """Noise power relative to its white part at frequencies `ky` (column) and `kx` (row), cycles per pixel."""
         along_rows = np.interp(np.abs(kx), np.linspace(0, 0.5, len(self.rows)), self.rows)
         along_columns = np.interp(np.abs(ky), np.linspace(0, 0.5, len(self.columns)), self.columns)
@@ -65,18 +67,22 @@ def estimate_noise(pixels: Array, step: float = 0.0) -> Noise:
     """
     tile = middle(pixels)
     high = _high_pass(tile)
-    mean, variance = gaussian_filter(tile, 3), gaussian_filter(high * high, 3)
+    mean = gaussian_filter(tile, 3)
     edges = np.quantile(mean[::3, ::3], np.linspace(0.01, 0.99, 13))
-    label = np.digitize(mean, edges[1:-1]).ravel()
+    label = np.digitize(mean, edges[1:-1])
+    square = gaussian_filter(high * high, 3).ravel()  # as smooth as the mean, or the line would be too flat
+    label = label.ravel()
     count = np.bincount(label, minlength=12)
     x = np.bincount(label, mean.ravel(), 12) / count.clip(1)
-    y = np.bincount(label, variance.ravel(), 12) / count.clip(1)
+    y = np.bincount(label, square, 12) / count.clip(1)
     good = count > 30
-    gain, floor = 0.0, float(np.mean(high * high))
+    gain, floor = 0.0, float(square.mean())
     if good.sum() > 3 and np.ptp(x[good]) > 1e-6:
         weight = 1 / np.maximum(y[good], 1e-9)
         gain, floor = np.polyfit(x[good], y[good], 1, w=weight)
-    least = max(0.25 * float(y[good].min()) if good.any() else 0.0, LEAST, step**2)  # whole numbers come in steps, and these in contours
+    least = max(
+        0.25 * float(y[good].min()) if good.any() else 0.0, LEAST, step**2
+    )  # whole numbers come in steps, and these in contours
     rows, columns, white, plain = _line_noise(tile)
     return Noise(float(gain) * plain, float(floor) * plain, max(least * plain, LEAST, white), rows, columns)
 
@@ -89,7 +95,7 @@ def _high_pass(pixels: Array) -> Array:
 
 
 def _line_noise(tile: Array) -> tuple[Array, Array, float, float]:
-    """Excess noise along rows and columns; the least white noise; the part of the finest structure that is no Bragg spot.
+    """Excess noise along rows and columns; the least white noise; the part of the finest structure that is noise.
 
     Where noise runs along lines only, there is next to none at some frequencies. A filter would look nowhere else, and
     see rounding errors; hence a least white noise.
@@ -123,7 +129,8 @@ def power_spectrum(tile: Array) -> tuple[Array, Floats, Floats]:
     power = np.abs(scipy.fft.rfft2((tile - tile.mean()) * window)) ** 2 / float((window**2).sum())
     ky, kx = np.fft.fftfreq(tile.shape[0]), np.fft.rfftfreq(tile.shape[1])
     corner = power[np.abs(ky) > 0.36][:, kx > 0.36]
-    return power + np.float32(max(0.0, LEAST - float(corner.mean()))), ky, kx
+    power += max(0.0, LEAST - float(corner.mean()))
+    return np.asarray(power, np.float32), np.asarray(ky), np.asarray(kx)
 
 
 def lattice_period(pixels: Array, noise: Noise) -> float | None:
@@ -151,4 +158,4 @@ def lattice_period(pixels: Array, noise: Noise) -> float | None:
     found = (highest > limit * smooth) & (smooth > 0) & (radius > 5)
     if not found.any():
         return None
-    return side / float(radius[np.argmax(np.where(found, highest, 0))])
+    return float(side / radius[np.argmax(np.where(found, highest, 0))])

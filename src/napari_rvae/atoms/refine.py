@@ -95,22 +95,22 @@ def fit_atoms(
         if stop is not None and stop():
             raise Stopped("Stopped while fitting atoms.")
         # tails and neighbours not yet found would widen a wide fit
-        window = np.minimum(radius, 2 * detection.sigma) if free else radius
+        window = np.minimum(radius, max(2 * detection.sigma, 2.3)) if free else radius
         values, variances = _sweep(detection, everything, positions, neighbours, window, free, iterations)
         if free:
-            values[:, SIGMA] = shared_sigma(everything[:count, SIGMA], values, variances)
+            values[:, SIGMA] = shared_sigma(everything[:count, SIGMA], values, variances, detection.sigma)
         everything[:count] = values
     return Fits(values, variances)
 
 
-def shared_sigma(before: Floats, values: Floats, variances: Floats) -> Floats:
+def shared_sigma(before: Floats, values: Floats, variances: Floats, expected: float) -> Floats:
     """Widths drawn toward their common mean as far as their errors allow (empirical Bayes)."""
     sigma, error2 = values[:, SIGMA], variances[:, SIGMA]
     good = (values[:, AMPLITUDE] ** 2 > 100 * variances[:, AMPLITUDE]) & (error2 > 0)
-    if good.sum() < 3:
+    if not good.any():
         return before
     center = float(np.median(sigma[good]))
-    center = float(np.clip(center, 0.7 * np.median(before), 1.4 * np.median(before)))
+    center = float(np.clip(center, 0.75 * expected, 1.4 * expected))
     spread2 = (1.4826 * np.median(np.abs(sigma[good] - np.median(sigma[good])))) ** 2
     intrinsic = max(spread2 - float(np.median(error2[good])), (0.01 * center) ** 2)
     weight = np.where(good, intrinsic / (intrinsic + error2), 0)
@@ -118,13 +118,13 @@ def shared_sigma(before: Floats, values: Floats, variances: Floats) -> Floats:
 
 
 def _neighbourhood(values: Floats, count: int, sigma: float) -> tuple[NDArray[np.int32], Floats]:
-    tree = cKDTree(values[:, :2])
     k = min(NEIGHBOURS + 1, len(values))
-    distance, index = tree.query(values[:count, :2], k=list(range(1, k + 1)), distance_upper_bound=7 * sigma)
+    found = cKDTree(values[:, :2]).query(values[:count, :2], k=list(range(1, k + 1)), distance_upper_bound=7 * sigma)
+    distance, index = np.asarray(found[0]), np.asarray(found[1])
     neighbours = np.where(np.isfinite(distance[:, 1:]), index[:, 1:], -1).astype(np.int32)
     nearest = distance[:, 1] if k > 1 else np.full(count, np.inf)
     # far out there is light for an isolated atom, but mostly the neighbour's for a crowded one
-    radius = np.clip(0.62 * nearest, 1.8 * sigma, 3.5 * sigma)
+    radius = np.maximum(np.clip(0.62 * nearest, 1.8 * sigma, 3.5 * sigma), 2.3)
     return neighbours, radius
 
 
@@ -143,10 +143,12 @@ def _sweep(
     invalid = frame.invalid if frame.invalid is not None else np.zeros((1, 1), np.bool_)
     start = np.ascontiguousarray(start, np.float64)
 
+    parameters = np.array([noise.gain, noise.floor, noise.least])
+
     def part(first: int, last: int) -> None:
         fit_range(
-            frame.pixels, invalid, everything, start, neighbours, radius, noise.gain, noise.floor, noise.least,
-            REACH * detection.sigma, free_sigma, iterations, first, last, values, variances,
+            frame.pixels, invalid, everything, start, neighbours, radius, parameters, REACH * detection.sigma,
+            free_sigma, iterations, first, last, values, variances,
         )  # fmt: skip
 
     threads = os.cpu_count() or 1
@@ -164,3 +166,10 @@ def model_image(shape: tuple[int, int], values: Floats) -> NDArray[np.float32]:
     image = np.zeros(shape, np.float32)
     render(image, values, 5.0)
     return image
+
+
+def nearest_neighbor_distance(positions: Floats) -> float:
+    """Median distance to the nearest neighbour, pixels; NaN for fewer than two atoms."""
+    if len(positions) < 2:
+        return float("nan")
+    return float(np.median(np.asarray(cKDTree(positions).query(positions, k=[2])[0])))

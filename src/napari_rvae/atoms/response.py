@@ -21,7 +21,7 @@ def texture_limit(response: Array, sigma: float) -> Array:
     typical = max(float(-np.quantile(response[::step, ::step], 0.16)), 1)
     dark = np.clip(response, -3 * typical, 0)  # the dark rim around a few bright atoms is not texture
     rough = uniform_filter(dark * dark, 2 * int(20 * sigma) + 1, mode="reflect")
-    return np.maximum(0.74 * np.sqrt(2 * np.maximum(rough, 0)), 1).astype(np.float32)
+    return np.asarray(np.maximum(0.74 * np.sqrt(2 * np.maximum(rough, 0)), 1), np.float32)
 
 
 def rare(sigma: float, lattice: bool) -> float:
@@ -96,7 +96,7 @@ def _mirrored(side: int, sigma: float) -> Array:
     """How much noise grows toward the border, where a pixel and its mirror image count as two."""
     distance = np.arange(side) + 0.5
     growth = np.exp(-(distance**2) / sigma**2)
-    return np.sqrt(1 + growth + growth[::-1]).astype(np.float32)
+    return np.asarray(np.sqrt(1 + growth + growth[::-1]), np.float32)
 
 
 def _padding(side: int, wanted: float) -> tuple[int, int]:
@@ -130,7 +130,7 @@ def roundness(response: Array, positions: NDArray[np.float64], sigma: float) -> 
     step = max(1, round(sigma))
 
     def at(dy: int, dx: int) -> NDArray[np.float64]:
-        return image_values(response, positions + [dy * step, dx * step])
+        return image_values(response, positions + np.array([dy * step, dx * step]))
 
     here = at(0, 0)
     yy, xx = 2 * here - at(1, 0) - at(-1, 0), 2 * here - at(0, 1) - at(0, -1)

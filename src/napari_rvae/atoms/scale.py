@@ -141,7 +141,7 @@ def _mean_width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> flo
     Candidates are chosen on one half of the pixels, like the white fields of a chess board, and averaged on the other:
     choosing and averaging on the same pixels sharpens noise.
     """
-    rows, columns = np.indices(pixels.shape, sparse=True)
+    rows, columns = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
     background = gaussian_filter(pixels, 3 * sigma, truncate=3)
     half = np.where((rows + columns) % 2 == 0, 2 * (pixels - background), 0).astype(np.float32)
     response = filter_response(half, noise, sigma, mean=pixels)[0] / np.float32(np.sqrt(2))
@@ -151,7 +151,7 @@ def _mean_width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> flo
     radius = int(np.ceil(max(6 * sigma, 6)))
     inside = np.all((maxima >= radius) & (maxima < np.array(pixels.shape) - radius), axis=1)
     centers = maxima[inside].astype(int)[:2000]
-    if len(centers) < 3:
+    if not len(centers):
         return 0.0
     offsets = np.arange(-radius, radius + 1)
     y, x = np.meshgrid(offsets, offsets, indexing="ij")

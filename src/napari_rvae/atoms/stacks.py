@@ -104,8 +104,7 @@ def _frame_atoms(
 
 def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) -> pd.DataFrame:
     """The atoms table from fitted columns, in the image's own units, in reading order."""
-    from scipy.spatial import cKDTree
-
+    from napari_rvae.atoms.refine import nearest_neighbor_distance
     from napari_rvae.atoms.sublattices import assign_sublattices
 
     values, variances = columns.fits.values, columns.fits.variances
@@ -113,9 +112,6 @@ def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) 
     values, variances, snr, doubtful = values[order], variances[order], columns.snr[order], columns.doubtful[order]
     frame, height = detection.frame, np.array(detection.frame.pixels.shape)
     edge = np.any((values[:, :2] < 2 * detection.sigma) | (values[:, :2] > height - 1 - 2 * detection.sigma), axis=1)
-    spacing = float("nan")
-    if len(values) > 1:
-        spacing = float(np.median(cKDTree(values[:, :2]).query(values[:, :2], k=2)[0][:, 1]))
     table = pd.DataFrame(
         {
             "atom_id": np.arange(len(values), dtype=np.int64),
@@ -133,7 +129,7 @@ def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) 
     )
     table["flag"] = table["flag"].astype(object)
     table.attrs["napari_rvae"] = {
-        "spacing": settings.spacing or spacing,
+        "spacing": settings.spacing or nearest_neighbor_distance(values[:, :2]),
         "sigma": detection.sigma,
         "contrast": detection.contrast,
         "threshold": detection.threshold,
@@ -141,7 +137,9 @@ def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) 
     return table
 
 
-def refine_atoms(image: Any, atoms: pd.DataFrame, ids: Any = None, settings: FindSettings | None = None) -> pd.DataFrame:
+def refine_atoms(
+    image: Any, atoms: pd.DataFrame, ids: Any = None, settings: FindSettings | None = None
+) -> pd.DataFrame:
     """Fit the atoms that were added or moved by hand, with all others where they are.
 
     Parameters
@@ -169,9 +167,13 @@ def refine_atoms(image: Any, atoms: pd.DataFrame, ids: Any = None, settings: Fin
 
     missing = {"atom_id", "y", "x"} - set(atoms.columns)
     if missing:
-        raise InputDataError(f"The atoms table has no column {', '.join(sorted(missing))}; give a table made by find_atoms.")
+        raise InputDataError(
+            f"The atoms table has no column {', '.join(sorted(missing))}; give a table made by find_atoms."
+        )
     known = atoms.attrs.get("napari_rvae", {})
-    settings = replace_settings(settings or FindSettings(), **{k: known[k] for k in ("sigma", "contrast") if k in known})
+    settings = replace_settings(
+        settings or FindSettings(), **{k: known[k] for k in ("sigma", "contrast") if k in known}
+    )
     chosen = np.ones(len(atoms), bool) if ids is None else atoms["atom_id"].isin(np.asarray(ids)).to_numpy()
     result = atoms.copy()
     frames = atoms["frame"].to_numpy() if "frame" in atoms else np.zeros(len(atoms), np.int64)

@@ -1,0 +1,172 @@
+"""Figures of finding atoms against known truth, in one run; trackpy beside ours where it is installed.
+
+    python benchmarks/atoms.py            scenes, Cramer-Rao bound, false atoms, speed up to 2048 px
+    python benchmarks/atoms.py --large    also 4096 and 8192 px, with the peak memory
+
+Scenes and real images are read from ``../shared/data`` beside the repository and left out where that is absent. The
+peer is told the true spacing and width, ours nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import tifffile
+from scipy.ndimage import gaussian_filter1d
+from scipy.spatial import cKDTree
+
+from napari_rvae.atoms import find_atoms
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+LATTICES = ("interface", "graphene", "mos2", "ferro180", "poly")
+SIGMA = 2.3
+
+
+def matches(found, true, tolerance):
+    """Index pairs (found, true), one to one, nearest first."""
+    if not len(found):
+        return np.zeros((0, 2), int)
+    distance, nearest = cKDTree(true).query(found)
+    seen, pairs = set(), []
+    for i in np.argsort(distance, kind="stable"):
+        if distance[i] <= tolerance and nearest[i] not in seen:
+            seen.add(nearest[i])
+            pairs.append((i, nearest[i]))
+    return np.array(pairs, int).reshape(-1, 2)
+
+
+def f1(found, true, tolerance, shape, margin=4):
+    def inner(positions):
+        return np.all((positions > margin) & (positions < np.array(shape) - 1 - margin), axis=1).sum()
+
+    hits = inner(true[matches(found, true, tolerance)[:, 1]])
+    return 2 * hits / (inner(found) + inner(true))
+
+
+def positions(image):
+    return find_atoms(image)[["y", "x"]].to_numpy()
+
+
+def trackpy_positions(image, spacing):
+    try:
+        import trackpy
+    except ImportError:
+        return None
+    trackpy.quiet()
+    diameter = 2 * int(spacing / 2) - 1
+    found = trackpy.locate(image, diameter, separation=0.7 * spacing, preprocess=True)
+    return found[["y", "x"]].to_numpy()
+
+
+def scenes(names):
+    for path in sorted((DATA / "sim").glob("*.npz")):
+        with np.load(path) as scene:
+            if path.stem.startswith(names) and scene["image"].ndim == 2:
+                yield path.stem, scene["image"], scene["coords"], json.loads(str(scene["meta"])).get("nn_px")
+
+
+def score_scenes():
+    ours, theirs = [], []
+    for name, image, true, spacing in scenes(LATTICES):
+        ours.append(f1(positions(image), true, spacing / 4, image.shape))
+        other = trackpy_positions(image, spacing)
+        theirs.append(np.nan if other is None else f1(other, true, spacing / 4, image.shape))
+        print(f"  {name:16s} F1 {ours[-1]:.3f}   trackpy {theirs[-1]:.3f}")
+    if ours:
+        print(
+            f"lattices: F1 mean {np.mean(ours):.3f} worst {min(ours):.3f}; trackpy {np.mean(theirs):.3f} {min(theirs):.3f}"
+        )
+    for name, image, true, spacing in scenes(("molecules",)):
+        print(f"  {name:24s} F1 {f1(positions(image), true, spacing / 4, image.shape):.3f}")
+
+
+def score_labelled():
+    for path in sorted((DATA / "real" / "single_atoms_labelled").glob("*.tif")):
+        bpy = path.stem.startswith("bpy")
+        labels = pd.read_csv(path.with_suffix(".csv") if bpy else path.with_name(f"{path.stem[:3]}_Results.csv"))
+        true = labels[["Y", "X"]].to_numpy(float)
+        best = find_atoms(tifffile.imread(path)).nlargest(len(true), "snr")[["y", "x"]].to_numpy()
+        score = 2 * len(matches(best, true, 6)) / (len(best) + len(true))
+        print(f"  {path.stem[:10]:12s} top-{len(true)} F1 {score:.3f}")
+
+
+def columns(shape, true, sigma=SIGMA):
+    image = np.zeros(shape, np.float32)
+    offset = np.arange(-14, 15)
+    for y, x in true:
+        rows, across = offset + round(y), offset + round(x)
+        spot = np.exp(-((rows[:, None] - y) ** 2 + (across - x) ** 2) / (2 * sigma**2))
+        image[rows[0] : rows[-1] + 1, across[0] : across[-1] + 1] += spot
+    return image
+
+
+def score_bound():
+    for counts, readout in ((6, 0.8), (40, 1.5), (600, 3.0)):
+        squares = []
+        for seed in range(3):
+            rng = np.random.default_rng(seed)
+            true = np.mgrid[24:490:34, 24:490:34].reshape(2, -1).T + rng.uniform(-3, 3, (196, 2))
+            image = rng.poisson(counts * (0.05 + columns((512, 512), true))) + rng.normal(0, readout, (512, 512))
+            found = positions(image)
+            pairs = matches(found, true, 4)
+            squares.append(np.mean((found[pairs[:, 0]] - true[pairs[:, 1]]) ** 2))
+        y, x = np.mgrid[-14:15, -14:15]
+        spot = counts * np.exp(-(y**2 + x**2) / (2 * SIGMA**2))
+        bound = 1 / np.sum((spot * y / SIGMA**2) ** 2 / (spot + 0.05 * counts + readout**2))
+        print(f"  peak counts {counts:3d}: error {np.sqrt(np.mean(squares) / bound):.3f} x Cramer-Rao bound")
+
+
+def score_noise():
+    counts = {}
+    for seed in range(7):
+        rng = np.random.default_rng(seed)
+        white = rng.normal(size=(512, 512))
+        lines = white + 3 * gaussian_filter1d(rng.normal(size=(512, 512)), 5, axis=1) + rng.normal(size=(512, 1))
+        for name, image in (("white", white), ("Poisson", rng.poisson(3, (512, 512))), ("lines", lines)):
+            counts.setdefault(name, []).append(len(find_atoms(image)) / 0.262)
+    print("  false atoms per megapixel:", {name: round(float(np.mean(values)), 2) for name, values in counts.items()})
+
+
+def score_speed(sides):
+    for side in sides:
+        rng = np.random.default_rng(0)
+        grid = np.mgrid[20 : side - 20 : 12, 20 : side - 20 : 12].reshape(2, -1).T
+        image = rng.poisson(2 + 40 * columns((side, side), grid + rng.uniform(-0.5, 0.5, grid.shape))).astype(np.uint16)
+        start, cpu = time.perf_counter(), time.process_time()
+        found = len(find_atoms(image))
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        area = side * side / 1e6
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        print(
+            f"  {side} px: {wall / area:.2f} s ({cpu / area:.2f} s CPU) per megapixel, {found} atoms, peak {peak:.1f} GB"
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--large", action="store_true", help="also 4096 and 8192 px")
+    large = parser.parse_args().large
+    find_atoms(
+        np.random.default_rng(0).poisson(40 * columns((128, 128), np.mgrid[20:110:14, 20:110:14].reshape(2, -1).T))
+    )
+    for title, score in (
+        ("Scenes with known truth", score_scenes),
+        ("Isolated atoms labelled by hand", score_labelled),
+        ("Precision", score_bound),
+        ("Noise", score_noise),
+        ("Speed", lambda: score_speed([512, 1024, 2048] + [4096, 8192] * large)),
+    ):
+        print(title)
+        score()
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

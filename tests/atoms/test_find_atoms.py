@@ -1,0 +1,246 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_rvae.atoms import find_atoms, prepare
+from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.settings import FindSettings
+from tests.atoms.conftest import draw, f1, lattice, matched
+
+COLUMNS = ["atom_id", "y", "x", "amplitude", "background", "sigma", "snr", "error", "sublattice", "flag"]
+
+
+def positions_of(table):
+    return table[["y", "x"]].to_numpy()
+
+
+def test_a_crystal_needs_no_parameter(perovskite):
+    image, true, kind = perovskite
+    atoms = find_atoms(image)
+    assert list(atoms) == COLUMNS
+    assert f1(positions_of(atoms), true, 3, image.shape) >= 0.99
+    found = atoms.attrs["napari_rvae"]
+    assert found["contrast"] == "bright"
+    assert found["sigma"] == pytest.approx(2.3, rel=0.1)
+    assert found["spacing"] == pytest.approx(np.hypot(20.6, 2.1) / np.sqrt(2), rel=0.03)
+    index = matched(positions_of(atoms), true, 3)
+    same = (atoms["sublattice"].to_numpy() == kind[index])[index >= 0]
+    assert same.mean() > 0.99, "the brighter sublattice is 0"
+    heavy = atoms[(atoms["sublattice"] == 0) & (atoms["flag"] == "")]
+    assert heavy["amplitude"].median() == pytest.approx(40, rel=0.05)
+    assert heavy["background"].median() == pytest.approx(2, abs=0.7)
+
+
+def test_atoms_that_noise_hides_are_found_by_their_lattice():
+    shape = (256, 256)
+    true, kind = lattice(shape, (21, 2), (-2, 21), ((0, 0), (0.5, 0.5)))
+    image = np.random.default_rng(1).normal(0, 1, shape) + draw(shape, true, np.where(kind == 0, 3, 0.75))
+    heavy_only = prepare(image).positions()
+    assert len(heavy_only) < 0.7 * len(true), "the light ones must not stand out by themselves"
+    assert f1(positions_of(find_atoms(image)), true, 5, shape) > 0.93
+
+
+def test_a_vacancy_is_not_filled_in():
+    shape = (200, 200)
+    true, _ = lattice(shape, (14, 1), (6, 13))
+    missing = np.argmin(np.hypot(*(true - [100, 100]).T))
+    image = np.random.default_rng(2).poisson(3 + 40 * draw(shape, np.delete(true, missing, 0)))
+    found = positions_of(find_atoms(image))
+    assert np.hypot(*(found - true[missing]).T).min() > 4
+    assert f1(found, np.delete(true, missing, 0), 3, shape) > 0.99
+
+
+def test_grains_of_any_orientation():
+    shape = (256, 256)
+    left, _ = lattice(shape, (13, 0), (6.5, 11.3))
+    right, _ = lattice(shape, (12.2, 4.4), (2.3, 12.8))
+    true = np.concatenate([left[left[:, 1] < 122], right[right[:, 1] > 132]])
+    image = np.random.default_rng(3).poisson(1 + 8 * draw(shape, true))
+    assert f1(positions_of(find_atoms(image)), true, 3.5, shape) > 0.98
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9, -1])
+def test_units_and_contrast_do_not_matter(perovskite, factor):
+    image, *_ = perovskite
+    plain, other = find_atoms(image), find_atoms(image * float(factor))
+    assert np.abs(positions_of(plain) - positions_of(other)).max() < 0.01
+    np.testing.assert_allclose(other["amplitude"], plain["amplitude"] * factor, rtol=0.01, atol=abs(factor) * 0.1)
+    assert other.attrs["napari_rvae"]["contrast"] == ("dark" if factor < 0 else "bright")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float16", "float32", ">f8"])
+def test_types_do_not_matter(perovskite, dtype):
+    image, *_ = perovskite
+    plain, other = find_atoms(image.astype(float)), find_atoms(image.astype(dtype))
+    assert len(plain) == len(other)
+    assert np.abs(positions_of(plain) - positions_of(other)).max() < 0.05
+
+
+def test_the_same_image_gives_the_same_table(perovskite):
+    image, *_ = perovskite
+    pd.testing.assert_frame_equal(find_atoms(image), find_atoms(image), check_exact=True)
+
+
+@pytest.mark.parametrize("sigma", [1.2, 3.0, 7.0])
+def test_few_atoms_without_a_lattice(sigma):
+    true = np.array([[60.3, 70.8], [130.6, 160.1], [180.2, 60.7]])
+    image = draw((240, 240), true, sigma=sigma) + np.random.default_rng(4).normal(0, 0.05, (240, 240))
+    atoms = find_atoms(image)
+    assert len(atoms) == 3
+    assert (matched(positions_of(atoms), true, 0.3) >= 0).all()
+    np.testing.assert_allclose(atoms["sigma"], sigma, rtol=0.15)
+    assert (atoms["flag"] == "").all()
+
+
+@pytest.mark.parametrize(("spacing", "sigma"), [(4.4, 1.0), (60, 9)])
+def test_spacings_from_a_few_pixels_to_a_quarter_of_the_image(spacing, sigma):
+    shape = (256, 256)
+    true, _ = lattice(shape, (spacing, 0.3), (-0.3, spacing), origin=(spacing / 2, spacing / 2))
+    image = draw(shape, true, sigma=sigma) + np.random.default_rng(5).normal(0, 0.05, shape)
+    assert f1(positions_of(find_atoms(image)), true, spacing / 4, shape) > 0.98
+
+
+def noises(rng, side=384):
+    from scipy.ndimage import gaussian_filter1d
+
+    white = rng.normal(size=(side, side))
+    yield "white", white
+    yield "Poisson", rng.poisson(3, (side, side))
+    yield "offset lines", white + 2 * rng.normal(size=(side, 1))
+    yield "drifting lines", white + 0.3 * np.cumsum(rng.normal(size=(side, 1)), 0)
+    yield "smeared lines", white + 3 * gaussian_filter1d(rng.normal(size=(side, side)), 5, axis=1)
+    yield "smeared columns", white + 3 * gaussian_filter1d(rng.normal(size=(side, side)), 5, axis=0)
+
+
+def test_noise_is_not_taken_for_atoms():
+    counts = {}
+    for seed in range(2):
+        for name, image in noises(np.random.default_rng(seed)):
+            atoms = find_atoms(image)
+            assert list(atoms) == COLUMNS
+            assert set(atoms.attrs["napari_rvae"]) == {"spacing", "sigma", "contrast", "threshold"}
+            counts[name, seed] = len(atoms)
+    assert sum(counts.values()) <= 2, counts
+
+
+def test_smooth_backgrounds_have_no_atoms():
+    y, x = np.mgrid[:256, :256] / 255
+    for image in (x, x + 2 * y, x**2, np.exp(3 * x), np.sin(3 * x) * np.cos(2 * y), (1000 * x).astype(int)):
+        assert len(find_atoms(image)) == 0
+
+
+def test_dead_lines_and_missing_pixels_cost_only_what_they_hide(perovskite):
+    image, true, _ = perovskite
+    damaged = image.astype(float)
+    damaged[60:75, 90:110] = np.nan
+    damaged[10, 10] = np.inf
+    damaged[:, 150] = 0
+    found = positions_of(find_atoms(damaged))
+    hidden = np.all((true > [59, 89]) & (true < [76, 111]), axis=1)
+    assert f1(found, true[~hidden], 3, image.shape) > 0.97
+
+
+def test_weak_atoms_count_from_the_threshold_on(perovskite):
+    image, true, kind = perovskite
+    threshold = 32.0
+    atoms = find_atoms(image, FindSettings(threshold=threshold))
+    assert (atoms["snr"] >= threshold).all()
+    index = matched(positions_of(atoms), true, 3)
+    assert (kind[index[index >= 0]] == 0).all()
+    assert len(prepare(image).positions(threshold)) == len(
+        prepare(image, FindSettings(threshold=threshold)).positions()
+    )
+
+
+def test_what_is_known_is_used(perovskite):
+    image, *_ = perovskite
+    atoms = find_atoms(image, FindSettings(sigma=2.0, spacing=14.0, contrast="bright", sublattices=1))
+    assert atoms.attrs["napari_rvae"]["sigma"] == 2.0
+    assert atoms.attrs["napari_rvae"]["spacing"] == 14.0
+    assert (atoms["sublattice"] == 0).all()
+    rough = find_atoms(image, FindSettings(refine=False))
+    assert (positions_of(rough) == np.round(positions_of(rough))).all()
+
+
+def test_atoms_at_the_border_are_flagged(perovskite):
+    image, *_ = perovskite
+    atoms = find_atoms(image)
+    border = np.minimum(positions_of(atoms), np.array(image.shape) - 1 - positions_of(atoms)).min(1)
+    assert set(atoms.loc[border < 3, "flag"]) == {"edge"}
+    assert "edge" not in set(atoms.loc[border > 6, "flag"])
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((0, 0)), "empty"),
+        (np.ones((64, 64)), "constant"),
+        (np.full((64, 64), np.nan), "not numbers"),
+        (np.zeros((64, 64, 3), np.uint8), "colour"),
+        (np.zeros((64, 64), bool), "mask"),
+        (np.zeros((64, 64), complex), "amplitude"),
+        (np.zeros((64, 1)), "only 64 x 1"),
+        (np.zeros((5, 5)), "only 5 x 5"),
+        (np.zeros(64), "shape"),
+        (np.zeros((2, 2, 64, 64)), "shape"),
+        (np.zeros((0, 64, 64)), "no frame"),
+        (np.full((64, 64), "a"), "numbers"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_with_a_reason(image, words):
+    with pytest.raises(InputDataError, match=words):
+        find_atoms(image)
+
+
+def test_a_lazy_stack_is_read_frame_by_frame(perovskite):
+    image, true, _ = perovskite
+    read = []
+
+    class Stack:
+        shape, dtype, ndim = (3, *image.shape), image.dtype, 3
+
+        def __getitem__(self, index):
+            read.append(index)
+            return image
+
+    heard = []
+    atoms = find_atoms(Stack(), progress=lambda fraction, text: heard.append((fraction, text)))
+    assert list(atoms) == ["atom_id", "frame", *COLUMNS[1:]]
+    assert read == [0, 1, 2]
+    assert [fraction for fraction, _ in heard] == sorted(fraction for fraction, _ in heard)
+    assert atoms["atom_id"].tolist() == list(range(len(atoms)))
+    for _, frame in atoms.groupby("frame"):
+        assert f1(positions_of(frame), true, 3, image.shape) > 0.98
+    assert atoms.attrs["napari_rvae"]["sigma"] == pytest.approx(2.3, rel=0.1)
+
+
+def test_work_can_be_stopped(perovskite):
+    image, *_ = perovskite
+    with pytest.raises(Stopped):
+        find_atoms(image, stop=lambda: True)
+    with pytest.raises(Stopped):
+        find_atoms(np.stack([image, image]), stop=lambda: True)
+
+
+def test_importing_the_package_compiles_nothing():
+    heavy = "{'numba', 'sklearn', 'scipy.ndimage'}"
+    code = f"import sys, napari_rvae, napari_rvae.settings; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+SCENES = Path(__file__).parents[3] / "shared" / "data" / "sim"
+
+
+@pytest.mark.skipif(not SCENES.is_dir(), reason="the scenes are not here")
+@pytest.mark.parametrize(
+    ("name", "spacing", "least"),
+    [("ferro180_low", 14.6, 0.92), ("mos2_high", 11.3, 0.99), ("graphene_low", 10.1, 0.985)],
+)
+def test_scenes_with_known_truth(name, spacing, least):
+    with np.load(SCENES / f"{name}.npz") as scene:
+        image, true = scene["image"], scene["coords"]
+    assert f1(positions_of(find_atoms(image)), true, spacing / 4, image.shape) > least
