@@ -110,7 +110,9 @@ class PolarSpace(nn.Module):
         logarithmic scale without unit. The window stays where it is while the motif moves under it.
         """
         if self._generators is None or self._generators.device != self.analysis.device:
-            made = _generators(self.size, self.order.cpu().numpy(), self.ring.cpu().numpy(), self.analysis.cpu().numpy())
+            made = _generators(
+                self.size, self.order.cpu().numpy(), self.ring.cpu().numpy(), self.analysis.cpu().numpy()
+            )
             self._generators = torch.as_tensor(made, device=self.analysis.device)
         return self._generators
 
@@ -226,9 +228,12 @@ def radial_taper(size: int) -> NDArray[np.float64]:
     numpy.ndarray
         (size, size).
     """
-    x, y = _pixels(size)
-    edge = size / 2
-    return np.cos(np.pi / 2 * np.clip((np.hypot(x, y) / edge - 0.75) / 0.25, 0, 1)).reshape(size, size) ** 2
+    return _taper_at(np.hypot(*_pixels(size)), size).reshape(size, size)
+
+
+def _taper_at(radius: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    profile: NDArray[np.float64] = np.cos(np.pi / 2 * np.clip((radius / (size / 2) - 0.75) / 0.25, 0, 1)) ** 2
+    return profile
 
 
 def _pixels(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -268,13 +273,16 @@ def _generators(
 ) -> NDArray[np.float32]:
     """Derivatives of harmonics with respect to the pose, from the slopes of the basis images."""
     x, y = _pixels(size)
-    taper = radial_taper(size).ravel()
-    untaper = taper / (taper**2 + 0.05)  # the synthesised image is the motif times the taper
+    radius = np.hypot(x, y).clip(1e-9)
+    taper, step = _taper_at(radius, size), 1e-4
+    fall = (_taper_at(radius + step, size) - _taper_at(radius - step, size)) / (2 * step * radius)
+    untaper = 1.05 * taper / (taper**2 + 0.05)  # the synthesised image is the motif times the taper
     lower, upper = _wave(size, order - 1, ring), _wave(size, order + 1, ring)
     slope = np.sqrt(np.where(order == 0, 2, 4) * np.pi * (ring + 0.5)) / size * np.pi * (ring + 0.5) / size
     along_x, along_y = slope[:, None] * (lower - upper), -1j * slope[:, None] * (lower + upper)
-    slope_x = np.concatenate([along_x.real, along_x.imag]).astype(np.float32)
-    slope_y = np.concatenate([along_y.real, along_y.imag]).astype(np.float32)
+    tapering = _basis(size, order, ring) * (untaper * fall)  # the taper's own slope stays where it is
+    slope_x = (np.concatenate([along_x.real, along_x.imag]) - tapering * x).astype(np.float32)
+    slope_y = (np.concatenate([along_y.real, along_y.imag]) - tapering * y).astype(np.float32)
     # the motif moves along a displacement field v: d motif = -v . grad motif
     fields = [(1 + 0 * x, 0 * x), (0 * x, 1 + 0 * x), (x, -y), (y, x), (x, y)]
     weighted = analysis * untaper.astype(np.float32)
@@ -300,10 +308,12 @@ class Resampler(nn.Module):
         super().__init__()
         from scipy.ndimage import map_coordinates
 
-        fine = (np.arange(2 * size) + 0.5) / 2 - 0.5  # twice the pixels, cubic spline: then bicubic is exact enough
+        # three times the pixels by cubic spline, then bilinear: torch's bicubic kernel moves even a linear ramp by up to
+        # .05 of its pixels, to and fro within each of them
+        fine = (np.arange(3 * size) + 0.5) / 3 - 0.5
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
         self.register_buffer("upsample", torch.as_tensor(matrix.astype(np.float32)), persistent=False)
-        grid = np.stack(_pixels(size), -1) * (2 / size)
+        grid = np.stack(_pixels(size)).reshape(2, size, size) * (2 / size)
         self.register_buffer("grid", torch.as_tensor(grid.astype(np.float32)), persistent=False)
 
     def forward(self, x: Tensor, shape: Tensor, theta: Tensor | None = None) -> Tensor:
@@ -328,9 +338,10 @@ class Resampler(nn.Module):
         if theta is not None:
             c, s = theta.cos(), theta.sin()
             matrix = matrix @ torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
-        grid = torch.baddbmm(shape[:, None, :2] * (2 / x.shape[-1]), self.grid.expand(len(x), -1, -1), matrix.mT)
-        grid = grid.unflatten(1, x.shape[-2:])
-        return nn.functional.grid_sample(fine, grid, mode="bicubic", padding_mode="border", align_corners=False)
+        move = shape[:, :2, None, None] * (2 / x.shape[-1])
+        grid = matrix[:, :, 0, None, None] * self.grid[0] + matrix[:, :, 1, None, None] * self.grid[1] + move
+        grid = grid.movedim(1, -1)
+        return nn.functional.grid_sample(fine, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
 def strain_matrix(shape: Tensor) -> Tensor:
@@ -432,7 +443,9 @@ def gauss_newton(
     curvature = weighted @ slope.transpose(1, 2) + torch.diag(damping)
     pull = (weighted @ (centered - templates).flatten(1)[:, :, None])[..., 0] - damping * torch.cat(value, 1)
     trust = 1e-6 * curvature.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-12)
-    inverse = torch.linalg.inv(curvature + trust[:, None, None] * torch.eye(curvature.shape[-1], device=curvature.device))
+    inverse = torch.linalg.inv(
+        curvature + trust[:, None, None] * torch.eye(curvature.shape[-1], device=curvature.device)
+    )
     step = (inverse @ pull[:, :, None])[..., 0]
     change = torch.zeros_like(own)
     limit = torch.tensor([0.7, 0.7, 0.08, 0.08, 0.08], device=shape.device)  # the model is linear only so far
