@@ -80,9 +80,7 @@ def score_scenes():
         theirs.append(np.nan if other is None else f1(other, true, spacing / 4, image.shape))
         print(f"  {name:16s} F1 {ours[-1]:.3f}   trackpy {theirs[-1]:.3f}")
     if ours:
-        print(
-            f"lattices: F1 mean {np.mean(ours):.3f} worst {min(ours):.3f}; trackpy {np.mean(theirs):.3f} {min(theirs):.3f}"
-        )
+        print(f"  mean {np.mean(ours):.3f} worst {min(ours):.3f}; trackpy {np.mean(theirs):.3f} {min(theirs):.3f}")
     for name, image, true, spacing in scenes(("molecules",)):
         print(f"  {name:24s} F1 {f1(positions(image), true, spacing / 4, image.shape):.3f}")
 
@@ -144,9 +142,8 @@ def score_speed(sides):
         wall, cpu = time.perf_counter() - start, time.process_time() - cpu
         area = side * side / 1e6
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        print(
-            f"  {side} px: {wall / area:.2f} s ({cpu / area:.2f} s CPU) per megapixel, {found} atoms, peak {peak:.1f} GB"
-        )
+        speed = f"{wall / area:.2f} s ({cpu / area:.2f} s CPU) per megapixel"
+        print(f"  {side} px: {speed}, {found} atoms, peak {peak:.1f} GB")
 
 
 def main():

@@ -25,7 +25,7 @@ def test_positions_reach_the_cramer_rao_bound(counts):
 
 def test_overlapping_neighbours_do_not_pull():
     left = np.mgrid[30:230:40, 30:230:40].reshape(2, -1).T + 0.3
-    true = np.concatenate([left, left + [0.4, 7.6]])
+    true = np.concatenate([left, left + np.array([0.4, 7.6])])
     height = np.repeat([10.0, 4.0], len(left))
     image = draw((240, 240), true, height) + np.random.default_rng(0).normal(0, 0.5, (240, 240))
     atoms = find_atoms(image)
