@@ -1,7 +1,7 @@
 """Polar Fourier space, where turning a patch is a change of phase and all its angles are searched at once.
 
-A patch x (D x D pixels r = (x, y), polar coordinates r, psi) becomes its angular harmonics on rings of spatial frequency
-k_i = (i + 1/2) / D,
+A patch x (D x D pixels r = (x, y), polar coordinates r, psi) becomes its angular harmonics on rings of spatial
+frequency k_i = (i + 1/2) / D,
 
 ``h[i, m] = sqrt(4 pi k_i / D) * sum_r taper(r) x(r) J_m(2 pi k_i r) exp(-i m psi)``     (sqrt(2 pi k_i / D) for m = 0),
 
@@ -73,7 +73,7 @@ class PolarSpace(nn.Module):
         super().__init__()
         self.size, self.k_max = size, k_max
         self.rings = max(2, round(k_max * size))
-        order, ring = _triangle(size, self.rings)
+        order, ring = _triangle(self.rings)
         if angles is None:
             angles = 8 * math.ceil((2 * order.max() + 1) / 8)
         self.angles = angles
@@ -242,8 +242,8 @@ def _pixels(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return x.ravel(), y.ravel()
 
 
-def _triangle(size: int, rings: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Orders and rings of the harmonics that a patch of this size can hold."""
+def _triangle(rings: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Orders and rings of the harmonics that a patch can hold, whatever its size."""
     limit = [math.ceil(math.pi * (ring + 0.5)) + 1 for ring in range(rings)]  # 2 pi k r_max with r_max = D / 2
     pairs = [(m, ring) for ring in range(rings) for m in range(limit[ring] + 1)]
     order, ring = np.array(sorted(pairs)).T
@@ -292,8 +292,9 @@ def _generators(
 class Resampler(nn.Module):
     """Takes offset, strain and scale out of patches, so that only their angle is left.
 
-    A patch is ``x(r) = C(exp(-s - E) (R(-theta) (r - d)))``. With the strain in the image frame, E' = R(theta) E R(-theta),
-    ``y(u) = x(d + exp(s + E') u) = C(R(-theta) u)``: no angle is needed to take the rest of the pose out.
+    A patch is ``x(r) = C(exp(-s - E) (R(-theta) (r - d)))``. With the strain in the image frame,
+    E' = R(theta) E R(-theta), ``y(u) = x(d + exp(s + E') u) = C(R(-theta) u)``: no angle is needed to take the rest
+    of the pose out.
 
     Parameters
     ----------
@@ -308,8 +309,8 @@ class Resampler(nn.Module):
         super().__init__()
         from scipy.ndimage import map_coordinates
 
-        # three times the pixels by cubic spline, then bilinear: torch's bicubic kernel moves even a linear ramp by up to
-        # .05 of its pixels, to and fro within each of them
+        # three times the pixels by cubic spline, then bilinear: torch's bicubic kernel moves even a linear ramp to and
+        # fro within each pixel, by up to .05 of it
         fine = (np.arange(3 * size) + 0.5) / 3 - 0.5
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
         self.register_buffer("upsample", torch.as_tensor(matrix.astype(np.float32)), persistent=False)
