@@ -63,7 +63,8 @@ class Patches:
     @property
     def size(self) -> int:
         """Side in image pixels (columns)."""
-        return round(self.data.shape[-1] * self.step[1])
+        side: int = round(self.data.shape[-1] * self.step[1])
+        return side
 
     @property
     def scale(self) -> float:
@@ -91,6 +92,23 @@ class Patches:
             frame=self.frame[rows],
             edge=self.edge[rows],
         )
+
+    def missing(self, offsets: NDArray[np.float64] | float = 0.0) -> NDArray[np.bool_]:
+        """Pixels that the image does not hold, and that were filled when the patches were cut.
+
+        Parameters
+        ----------
+        offsets : numpy.ndarray
+            (n, 2) image pixels, if the patches were moved since.
+
+        Returns
+        -------
+        numpy.ndarray
+            bool, (n, D, D); all False for ready-made patches.
+        """
+        if not isinstance(self.cut, _Cutter):
+            return np.zeros((len(self), *self.data.shape[2:]), bool)
+        return self.cut.missing(self.frame, self.centers + offsets)
 
     def moved(self, offsets: NDArray[np.float64]) -> Patches:
         """Cut again at other centres: the window follows the motif.
@@ -128,7 +146,7 @@ def nearest_neighbor_distance(atoms: pd.DataFrame) -> float:
 
     groups = [group for _, group in atoms.groupby("frame")] if "frame" in atoms else [atoms]
     distances = [
-        cKDTree(points).query(points, k=2)[0][:, 1]
+        np.asarray(cKDTree(points).query(points, k=2)[0])[:, 1]
         for group in groups
         if len(points := group[["y", "x"]].to_numpy(float)) > 1
     ]
@@ -338,7 +356,8 @@ class _Cutter:
         grid = np.arange(working) - (working - 1) / 2
         self.grid = np.stack(np.meshgrid(grid * step[0], grid * step[1], indexing="ij"))
         self._kept: tuple[int, NDArray[np.float32]] | None = None
-        self._missing: dict[int, NDArray[np.float64]] = {}
+        self._masks: dict[int, NDArray[np.bool_]] = {}
+        self._spatial = _frame(image, 0, stacked, channel_axis).shape[1:]
 
     def __call__(
         self,
@@ -374,11 +393,11 @@ class _Cutter:
 
         if self._kept is None or self._kept[0] != number:
             frame = np.asarray(_frame(self.image, number, self.stacked, self.channel_axis), np.float32)
-            missing = ~np.isfinite(frame).all(0)
+            missing = np.asarray(~np.isfinite(frame).all(0))
             if missing.all():
                 raise InputDataError(f"Frame {number} holds no finite values: leave it out.")
             if missing.any():
-                self._missing[number] = np.argwhere(missing).astype(float)
+                self._masks[number] = missing
                 nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
                 frame = frame[:, nearest[0], nearest[1]]
             smooth = [0.5 * np.sqrt(max(step**2 - 1, 0)) for step in self.step]
@@ -387,14 +406,20 @@ class _Cutter:
             self._kept = number, np.stack([spline_filter(channel, 3, np.float32, mode="mirror") for channel in frame])
         return self._kept[1]
 
-    def over_missing(self, frame: NDArray[np.int64], centers: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Whether missing pixels lie in the square around each centre."""
-        from scipy.spatial import cKDTree
-
-        over = np.zeros(len(frame), bool)
-        reach = self.grid[:, -1, -1]
-        for number, pixels in self._missing.items():
+    def missing(self, frame: NDArray[np.int64], centers: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether each pixel of the squares around centres lies outside the image or is not finite there."""
+        where = np.rint(centers[:, :, None, None] + self.grid).astype(int)
+        last = np.array(self._spatial)[:, None, None] - 1
+        outside = ((where < 0) | (where > last)).any(1)
+        row, column = np.clip(where, 0, last).transpose(1, 0, 2, 3)
+        for number, mask in self._masks.items():
             rows = frame == number
-            distance, _ = cKDTree(pixels / reach).query(centers[rows] / reach, p=np.inf)
-            over[rows] = distance <= 1
+            outside[rows] |= mask[row[rows], column[rows]]
+        return outside
+
+    def over_missing(self, frame: NDArray[np.int64], centers: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Whether pixels that are not finite lie in the square around each centre."""
+        rows = np.isin(frame, list(self._masks))
+        over = np.zeros(len(frame), bool)
+        over[rows] = self.missing(frame[rows], centers[rows]).any((1, 2))
         return over

@@ -144,7 +144,8 @@ class PolarSpace(nn.Module):
         torch.Tensor
             (n, channels, D, D).
         """
-        return (harmonics @ self.synthesis.T).unflatten(-1, (self.size, self.size))
+        images: Tensor = (harmonics @ self.synthesis.T).unflatten(-1, (self.size, self.size))
+        return images
 
     def turn(self, harmonics: Tensor, theta: Tensor) -> Tensor:
         """Turn patches by theta, from +x toward +y.
@@ -265,7 +266,8 @@ def _wave(size: int, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArr
     radii, where = np.unique(np.hypot(x, y).round(9), return_inverse=True)  # few on a pixel grid
     k = (ring[:, None] + 0.5) / size
     bessel: NDArray[np.float64] = jv(order[:, None], 2 * np.pi * k * radii)
-    return bessel[:, where] * np.exp(-1j * order[:, None] * np.arctan2(y, x))
+    waves: NDArray[np.complex128] = bessel[:, where] * np.exp(-1j * order[:, None] * np.arctan2(y, x))
+    return waves
 
 
 def _generators(

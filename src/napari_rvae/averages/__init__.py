@@ -121,8 +121,8 @@ def average(
             _, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
             tell(0.8 + 0.03 * number, "Averaging kinds")
             images, assignment, weight = average_rounds(search, some, harmonics, images[central], 1, weight)
-            own = turned_shape(assignment.shape, -assignment.theta)
-            middle = torch.stack([own[assignment.which == k].mean(0) for k in range(len(images))])
+            shapes = turned_shape(assignment.shape, -assignment.theta)
+            middle = torch.stack([shapes[assignment.which == k].mean(0) for k in range(len(images))])
             images = search.resample(images, -middle)
         tell(0.9, "Assigning all patches")
         finder.images, finder.weight = images, weight
@@ -195,4 +195,3 @@ def _mean_images(
     for rows in np.split(inner, range(1000, len(inner), 1000)):
         sums.index_add_(0, torch.as_tensor(which[rows]), resample(x[rows], shape[rows], theta[rows]))
     return (sums / torch.as_tensor(counts).clamp_min(1)[:, None, None, None]).numpy()
-

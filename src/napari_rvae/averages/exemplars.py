@@ -187,7 +187,7 @@ class PoseSearch(nn.Module):
                         torch.where(better[:, None], form, best[1]),
                         torch.where(better, left + penalty, best[2]),
                     )
-                if step < steps:
+                if step < steps and (turns or self.moves):
                     angle, form, _, _ = gauss_newton(
                         self.space, harmonics, template, angle, form, weight, self.prior, turns
                     )
@@ -198,7 +198,8 @@ class PoseSearch(nn.Module):
 
     def upright(self, x: Tensor, theta: Tensor, shape: Tensor) -> Tensor:
         """Patches with their whole pose taken out, (n, channels, D, D)."""
-        return self.resample(x, shape, theta)
+        images: Tensor = self.resample(x, shape, theta)
+        return images
 
 
 class PoseFinder(nn.Module):
@@ -237,7 +238,7 @@ class PoseFinder(nn.Module):
     def find(self, x: Tensor) -> Assignment:
         """Class and pose of normalised patches, (n, channels, D, D); offsets in patch pixels."""
         small = self.reduce(x)
-        found = self.search.assign(small, self.search.space.analyse(small), self.images, self.weight, steps=3)
+        found = self.search.assign(small, self.search.space.analyse(small), self.images, self.weight)
         found.shape[:, :2] *= self.reduction
         return found
 
@@ -334,7 +335,7 @@ def average_rounds(
     if weight is None:
         weight = ring_weight(search.space, harmonics.square().mean(0))
     for _ in range(rounds):
-        assignment = search.assign(x, harmonics, images, weight)
+        assignment = search.assign(x, harmonics, images, weight, steps=1)
         upright = search.upright(x, assignment.theta, assignment.shape)
         member = torch.nn.functional.one_hot(assignment.which, len(images)).to(x.dtype)
         counts = member.sum(0)

@@ -56,7 +56,8 @@ def kinds_of(
     apart = torch.stack([one.residual for one in found], 1).cpu().numpy()
     distance = np.minimum(apart, apart.T)
     freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
-    distance = np.clip(distance - freedom * (1 / members[:, None] + 1 / members), 1e-3, None)
+    chance = freedom + 3 * np.sqrt(2 * freedom)  # of an average's own noise: few members leave much of it
+    distance = np.clip(distance - chance * (1 / members[:, None] + 1 / members), 1e-3, None)
     np.fill_diagonal(distance, 0)
     if count is None:
         for a, b in np.argwhere(np.triu((distance >= _DETECTABLE) & (distance < 4 * freedom), 1)):

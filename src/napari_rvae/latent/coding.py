@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.models.inference import Inferred, infer
 from napari_rvae.patches import Patches, Progress, Stop
-from napari_rvae.polar import turned_shape
+from napari_rvae.polar import radial_taper, turned_shape
 from napari_rvae.threads import threads
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _BLOCK = 250
 _ROUNDS = 5
+_FILLINGS = 4
+"""How often missing pixels are filled with what the model expects there."""
 _TOLERANCE = 0.05
 """Patch pixels: windows follow motifs that lie further off."""
 
@@ -89,28 +91,58 @@ def encode(
 
 
 def _settled(model: Model, patches: Patches, condition: Tensor | None) -> tuple[Inferred, Tensor]:
-    """Pose and content, the windows cut again until they have followed their motifs."""
+    """Pose and content; windows are cut again until they have followed their motifs, missing pixels filled anew."""
     device = model.noise.device
-    x = torch.as_tensor(patches.data, device=device)
+    x = torch.as_tensor(patches.data.copy(), device=device)
     shape = _first_shape(model, x, condition)
     base = torch.zeros_like(shape)
-    theta: Tensor | None = None
+    step = np.array(patches.step)
     follows = patches.cut is not None and float(model.pose_prior[0]) > 0
     found = infer(model, x, shape, condition=condition, steps=_ROUNDS, content=not follows)
-    for last in (False, True) if follows else ():
+    rounds = _FILLINGS if patches.edge.any() else 1
+    for number in range(rounds if follows or patches.edge.any() else 0):
         offset = (found.shape - base)[:, :2]
-        moved = (offset.abs().amax(1) > _TOLERANCE).cpu().numpy()
+        moved = (offset.abs().amax(1) > _TOLERANCE).cpu().numpy() & follows & (number < 2)
         if moved.any():
             base[:, :2] += torch.where(torch.as_tensor(moved, device=device)[:, None], offset, 0.0)
-            step = np.array(patches.step)
             target = base[moved][:, [1, 0]].cpu().numpy().astype(float) * step
             x[moved] = torch.as_tensor(patches.select(moved).moved(target).data, device=device)
-        theta = found.theta if model.turns else None
-        found = infer(
-            model, x, found.shape, base=base, theta=theta, condition=condition, steps=_ROUNDS, content=last
-        )
-    mean = ((x - model.mean[:, None, None]) / model.spread[:, None, None]).mean((2, 3))
+        if patches.edge.any():
+            _fill(model, patches, x, found, base)
+        rows = slice(None) if number == 0 else torch.as_tensor(patches.edge, device=device)
+        known = None if condition is None else condition[rows]
+        again = infer(model, x[rows], found.shape[rows], base=base[rows], condition=known, steps=_ROUNDS, content=True)
+        found = again if number == 0 else found.put(rows, again)
+    mean = model.normalised(x).mean((2, 3))
     return found, mean
+
+
+def _fill(model: Model, patches: Patches, x: Tensor, found: Inferred, base: Tensor) -> None:
+    """Put what the model expects where the image has no pixels: expectation-maximisation with missing data.
+
+    Dempster, Laird & Rubin, J. R. Stat. Soc. B 39, 1 (1977).
+    """
+    rows = torch.as_tensor(np.flatnonzero(patches.edge), device=x.device)
+    offset = base[rows][:, [1, 0]].cpu().numpy().astype(float) * np.array(patches.step)
+    missing = torch.as_tensor(patches.select(patches.edge).missing(offset), device=x.device)[:, None]
+    expected = _pictured(model, found.templates[rows], found.theta[rows], found.shape[rows] - base[rows])
+    expected = expected * model.contrast(x[rows])
+    taper = torch.as_tensor(radial_taper(model.size), dtype=x.dtype, device=x.device)
+    expected = expected / taper.clamp_min(0.2)
+    seen = (~missing) * taper
+    level = ((x[rows] - expected) * seen).sum((2, 3), keepdim=True) / seen.sum((2, 3), keepdim=True).clamp_min(1e-6)
+    x[rows] = torch.where(missing, expected + level, x[rows])
+
+
+def _pictured(model: Model, templates: Tensor, theta: Tensor, shape: Tensor) -> Tensor:
+    """Templates turned, shaped and moved to where their patches show them, (n, channels, D, D), normalised."""
+    images = model.space.synthesise(model.space.turn(templates, theta))
+    inverse = -shape
+    inverse[:, :2] = 0
+    images = model.resample(images, inverse)
+    moved = torch.zeros_like(shape)
+    moved[:, :2] = -shape[:, :2]
+    return model.resample(images, moved)
 
 
 def _first_shape(model: Model, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -181,7 +213,9 @@ def _angle(model: Model, found: Inferred, order: Tensor, zero: Tensor, width: Te
     return angle, torch.maximum(width, spread[0]).clamp_max(torch.pi / 3**0.5)
 
 
-def decode(model: Model, z: ArrayLike, classes: ArrayLike | None = None, condition: ArrayLike | None = None) -> NDArray[np.float32]:
+def decode(
+    model: Model, z: ArrayLike, classes: ArrayLike | None = None, condition: ArrayLike | None = None
+) -> NDArray[np.float32]:
     """Patches that latents stand for, in the motif's common frame.
 
     Parameters
@@ -208,7 +242,11 @@ def decode(model: Model, z: ArrayLike, classes: ArrayLike | None = None, conditi
     values = torch.as_tensor(np.atleast_2d(np.asarray(z, np.float32)), device=model.noise.device)
     if values.shape[1] != model.settings.latent or not bool(values.isfinite().all()):
         raise InputDataError(f"This model has {model.settings.latent} latents: give so many finite numbers per patch.")
-    which = torch.zeros(len(values), dtype=torch.int64) if classes is None else torch.as_tensor(np.asarray(classes, np.int64))
+    which = (
+        torch.zeros(len(values), dtype=torch.int64)
+        if classes is None
+        else torch.as_tensor(np.asarray(classes, np.int64))
+    )
     if len(which) != len(values) or int(which.min()) < 0 or int(which.max()) >= model.classes:
         raise InputDataError(f"Classes must be {len(values)} numbers from 0 to {model.classes - 1}.")
     known = _conditions(model, condition, len(values))
@@ -220,7 +258,9 @@ def decode(model: Model, z: ArrayLike, classes: ArrayLike | None = None, conditi
     return (images * model.spread[:, None, None]).cpu().numpy()
 
 
-def reconstruct(model: Model, patches: Patches, table: pd.DataFrame, condition: ArrayLike | None = None) -> NDArray[np.float32]:
+def reconstruct(
+    model: Model, patches: Patches, table: pd.DataFrame, condition: ArrayLike | None = None
+) -> NDArray[np.float32]:
     """What the model understood of patches: their latents decoded, turned, shaped and moved back to their place.
 
     Parameters
@@ -271,7 +311,8 @@ def reconstruct(model: Model, patches: Patches, table: pd.DataFrame, condition: 
         moved[:, :2] = -offset
         images = model.resample(images, moved) * model.spread[:, None, None]
         data = torch.as_tensor(patches.data, device=device)
-        return (images + data.mean((2, 3), keepdim=True)).cpu().numpy()
+        understood: NDArray[np.float32] = (images + data.mean((2, 3), keepdim=True)).cpu().numpy()
+        return understood
 
 
 def _check(model: Model, patches: Patches) -> None:
@@ -287,13 +328,17 @@ def _conditions(model: Model, condition: ArrayLike | None, n: int) -> Tensor | N
     if not model.conditions:
         return None
     if condition is None:
-        raise InputDataError(f"This model is conditional: give its {model.conditions} condition value(s) for every patch.")
+        raise InputDataError(
+            f"This model is conditional: give its {model.conditions} condition value(s) for every patch."
+        )
     values = np.asarray(condition)
     if values.ndim == 1 and values.dtype.kind in "iu" and 0 <= values.min() and values.max() < model.conditions:
         values = np.eye(model.conditions)[values]
     values = values.reshape(n, -1).astype(np.float32)
     if values.shape[1] != model.conditions:
-        raise InputDataError(f"This model is conditional: give its {model.conditions} condition value(s) for every patch.")
+        raise InputDataError(
+            f"This model is conditional: give its {model.conditions} condition value(s) for every patch."
+        )
     return torch.as_tensor(values)
 
 

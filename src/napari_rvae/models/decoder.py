@@ -49,7 +49,9 @@ class SpectrumDecoder(nn.Module):
         """
         first = nn.functional.silu(self.first(inputs))
         second = nn.functional.silu(self.second(first))
-        return self.output(first + second if self.skip else second).unflatten(-1, (self.channels, -1))
+        last = first + second if self.skip else second
+        harmonics: Tensor = self.output(last).unflatten(-1, (self.channels, -1))
+        return harmonics
 
     def start_from(self, harmonics: Tensor) -> None:
         """Decode this motif, (channels, 2 T), before anything is learned."""
@@ -99,8 +101,9 @@ class CoordinateDecoder(nn.Module):
         torch.Tensor
             (n, channels, 2 T).
         """
-        pixels = self.layers(self.place(self.coordinates) + self.content(inputs)[..., None, :])
-        return pixels.transpose(-1, -2) @ self.space[0].analysis.T
+        pixels: Tensor = self.layers(self.place(self.coordinates) + self.content(inputs)[..., None, :])
+        harmonics: Tensor = pixels.transpose(-1, -2) @ self.space[0].analysis.T
+        return harmonics
 
     def start_from(self, harmonics: Tensor) -> None:
         """Nothing to prepare: this network has no bias per pixel."""

@@ -6,7 +6,7 @@ then improved together. The inverse curvature is their covariance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -50,6 +50,13 @@ class Inferred:
     covariance: Tensor
     angles: Tensor
     cost: Tensor
+
+    def put(self, rows: Tensor, other: Inferred) -> Inferred:
+        """A copy in which some rows (mask) are replaced."""
+        mine = {item.name: getattr(self, item.name).clone() for item in fields(self)}
+        for name, values in mine.items():
+            values[rows] = getattr(other, name)
+        return Inferred(**mine)
 
 
 @torch.no_grad()
@@ -113,13 +120,13 @@ def infer(
             apart = (model.space.theta - theta[:, None] + torch.pi) % (2 * torch.pi) - torch.pi
             searched = log_joint.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
         found_theta, found_class = _highest(searched, model.space.theta)
-        if model.turns and (step == 0 or theta is None):
+        if not model.turns:
+            theta = torch.zeros_like(found_theta)
+        elif step == 0 or theta is None:
             theta = found_theta
-        elif model.turns:  # keep the refined angle unless the search has found another mode
+        else:  # keep the refined angle unless the search has found another mode
             apart = (found_theta - theta + torch.pi) % (2 * torch.pi) - torch.pi
             theta = torch.where(apart.abs() > 4 * torch.pi / model.space.angles, found_theta, theta)
-        else:
-            theta = torch.zeros_like(found_theta)
         templates = all_templates[torch.arange(len(x), device=x.device), found_class]
         centered = model.space.turn(harmonics, -theta)
         cost = ((centered - templates).square() * model.weight).sum((1, 2))
@@ -141,10 +148,18 @@ def infer(
     covariance = x.new_zeros(len(x), 0, 0)
     if content:
         found_class = best["log_class"].argmax(1)
-        slope = (best["z"], torch.ones_like(z[0]), decoder_slope(model, best["z"], found_class, condition))
+        slope = (best["z"], torch.ones_like(best["z"][0]), decoder_slope(model, best["z"], found_class, condition))
         harmonics = model.space.turn(best["harmonics"], best["theta"])
         *_, covariance = gauss_newton(
-            model.space, harmonics, best["templates"], best["theta"], best["shape"], model.weight, prior, model.turns, slope
+            model.space,
+            harmonics,
+            best["templates"],
+            best["theta"],
+            best["shape"],
+            model.weight,
+            prior,
+            model.turns,
+            slope,
         )
     return Inferred(covariance=covariance, **best)
 
@@ -168,8 +183,7 @@ def decoder_slope(model: Model, z: Tensor, which: Tensor, condition: Tensor | No
 
     columns = []
     for unit in torch.eye(z.shape[1], device=z.device):
-        _, slope = torch.func.jvp(decoded, (z,), (unit.expand_as(z),))
-        columns.append(slope)
+        columns.append(torch.func.jvp(decoded, (z,), (unit.expand_as(z),))[1])
     return torch.stack(columns, 1)
 
 

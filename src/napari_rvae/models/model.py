@@ -202,6 +202,13 @@ class Model(nn.Module):
             x = x / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
         return x
 
+    def contrast(self, x: Tensor) -> Tensor:
+        """Intensity of raw patches that counts as one when they are normalised; broadcasts with (n, channels, D, D)."""
+        spread = self.spread[:, None, None]
+        if self.recipe.get("normalization") == "patch":
+            return spread * (x / spread).std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        return spread
+
     def encode(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log deviation of z, (n, latent) each, from (n, channels, 2 T)."""
         scale = self.signal.rsqrt()[:, self.space.ring].repeat(1, 2)
@@ -226,13 +233,15 @@ class Model(nn.Module):
         if condition is not None and self.conditions:
             z = torch.cat([z, condition], 1)
         if self.classes == 1:
-            return self.decoder(z)[:, None]
+            alone: Tensor = self.decoder(z)
+            return alone[:, None]
         one = torch.eye(self.classes, device=z.device, dtype=z.dtype)
         each = torch.cat(
             [z[:, None].expand(-1, self.classes, -1), one.expand(len(z), -1, -1)],
             -1,
         )
-        return self.decoder(each.flatten(0, 1)).unflatten(0, (-1, self.classes))
+        harmonics: Tensor = self.decoder(each.flatten(0, 1)).unflatten(0, (-1, self.classes))
+        return harmonics
 
     def log_likelihood(self, harmonics: Tensor, templates: Tensor) -> Tensor:
         """``-|X - turn(C, theta)|^2 / (2 s2)`` at all classes and angles, (n, classes, J)."""

@@ -32,6 +32,8 @@ PATIENCE = 6
 """Epochs without improvement after which the step size falls, and then training ends."""
 _POSE_EPOCHS = (1, 2, 4, 7, 11, 16, 22, 29, 37, 46, 56, 70, 90, 120)
 _BLOCK = 500
+import os
+HARDER=float(os.environ.get('HARDER',8)); RARITY=int(os.environ.get('RARITY',1))
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,8 @@ class Trainer:
             model.parameters(), self.settings.learning_rate, fused=self.device.type in ("cpu", "cuda")
         )
         self.window: float | None = None
+        self.misfit = torch.zeros(n, device=self.device)
+        self.rarity = torch.ones(n)
         self.steps = 0
         self._start_noise()
 
@@ -168,6 +172,9 @@ class Trainer:
         a, b = shape[:, 2].clone(), shape[:, 3].clone()
         shape[:, 2], shape[:, 3] = c * a - s * b, s * a + c * b  # from the motif's frame to the image's
         self.shape = torch.where(self.model.pose_prior > 0, shape, 0.0)
+        kind = torch.as_tensor(table["class"].to_numpy())
+        counts = torch.bincount(kind).float()
+        self.rarity = (counts.mean() / counts.clamp_min(5)).sqrt().clamp_min(1)[kind] if RARITY else self.rarity
         self.cut_again()
         self._take_out_poses()
         self.window = WINDOW
@@ -249,12 +256,34 @@ class Trainer:
         if self.steps % 4 == 0:
             with torch.no_grad():
                 residual = model.residual(self.harmonics[rows], found.templates.detach(), found.posterior)
-                model.noise.lerp_(residual.clamp_min(1e-9 * float(model.recipe["floor"])), 0.2)
+                model.noise.lerp_(self._tempered(residual), 0.2)
+        self.misfit[rows] = -found.data.detach()
         return torch.stack([found.data.detach().mean(), found.divergence.detach().mean(), found.supervised.detach().mean()])
+
+    def _tempered(self, residual: Tensor) -> Tensor:
+        """Noise to learn with: half way (geometric mean) from that of each ring to that of all rings alike.
+
+        What is not yet explained would count as noise of its ring, and so might never be explained.
+        """
+        freedom = self.model.space.degrees_of_freedom
+        white = (residual * freedom).sum(1, keepdim=True) / freedom.sum()
+        pw=float(os.environ.get('WHITE','.5')); return (residual**(1-pw) * white**pw).clamp_min(1e-9)*float(os.environ.get('SHARP','1'))
+
+    def _drawn(self) -> Tensor:
+        """Rows of one epoch: those that are not understood, and those of rare kinds, are drawn more often."""
+        rows = self.train_rows
+        if self.steps == 0 or not HARDER:
+            return rows[torch.randperm(len(rows), generator=self.generator)]
+        misfit = self.misfit[rows.to(self.device)].cpu()
+        middle = misfit.median()
+        scatter = 1.48 * (misfit - middle).abs().median().clamp_min(1e-6)
+        weight = 1 + ((misfit - middle) / scatter - 1.5).clamp(0, HARDER)
+        weight = weight * self.rarity[rows]
+        return rows[torch.multinomial(weight, len(rows), replacement=True, generator=self.generator)]
 
     def epoch(self, stop: Stop | None) -> dict[str, float]:
         """One pass over the rows to learn from; the terms' means."""
-        order = self.train_rows[torch.randperm(len(self.train_rows), generator=self.generator)].to(self.device)
+        order = self._drawn().to(self.device)
         whole = self.log_prior(order) if self.settings.angle_prior else None
         same = self.log_prior(order[:1])
         sums = torch.zeros(3, device=self.device)
@@ -302,6 +331,8 @@ class Trainer:
         end = epochs
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
+            if epoch > WARM_EPOCHS and os.environ.get('FREE','1')=='1':
+                self.window = None
             terms = self.epoch(stop)
             if epoch in _POSE_EPOCHS:
                 if epoch in (4, 16):
