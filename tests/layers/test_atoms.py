@@ -195,6 +195,7 @@ def test_results_stand_first_among_what_can_be_shown(points, results):
 
 
 @pytest.mark.skipif(not hasattr(Points, "face_colorbar"), reason="napari < 0.7.1 has no colour bar for points")
+@pytest.mark.skipif(not hasattr(Points, "face_colorbar"), reason="napari 0.7.0 has no colour bar for points")
 def test_color_bar_shows_where_it_says_something(points, results):
     join_results(points, results)
     color_points(points, "z1")

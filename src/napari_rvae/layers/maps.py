@@ -25,7 +25,7 @@ _atoms: WeakKeyDictionary[Labels, ref[Points]] = WeakKeyDictionary()
 
 
 class _Color(np.ndarray):
-    """A colour that turns into a tuple quickly: napari does so twice for each of 100 000 labels."""
+    """A colour that turns into a tuple quickly: napari asks for it twice for each of 100 000 labels."""
 
     rgba: tuple[float, ...]
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from napari.layers import Points, Shapes
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.layers import inside
@@ -37,6 +37,7 @@ class AtomsChoice(QWidget):
         super().__init__()
         self.mode_box = QComboBox()
         self.mode_box.setToolTip("<p>Patches are centred on these atoms. Start with one sublattice.</p>")
+        self.mode_box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.shapes_box = LayerBox(dock, Shapes, "draw in a Shapes layer first")
         self.expression = QLineEdit()
         self.expression.setPlaceholderText("sublattice == 0 and snr > 5")
@@ -47,6 +48,7 @@ class AtomsChoice(QWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         for widget in (self.mode_box, self.shapes_box, self.expression, self.count):
             layout.addWidget(widget)
+        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Minimum)
         self.set_table(None)
         self.mode_box.currentTextChanged.connect(self._on_mode)
         self.shapes_box.layer_changed.connect(self._on_changed)

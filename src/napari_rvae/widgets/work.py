@@ -10,7 +10,7 @@ from typing import Any
 
 from napari.qt.threading import WorkerBase, WorkerBaseSignals, create_worker
 from napari.utils import cancelable_progress
-from napari.utils.notifications import notification_manager, show_error, show_warning
+from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
@@ -172,7 +172,6 @@ class WorkRow(QWidget):
         job.returned.connect(self._on_returned)
         job.errored.connect(self._on_errored)
         job.aborted.connect(self._on_aborted)
-        job.warned.connect(self._on_warned)
         job.finished.connect(self._bar.close)
         job.finished.connect(self._on_finished)
         self.destroyed.connect(job.quit)
@@ -240,10 +239,6 @@ class WorkRow(QWidget):
 
     def _on_errored(self, error: Exception) -> None:
         self.fail(error)
-
-    def _on_warned(self, warning: tuple[Any, ...]) -> None:
-        if issubclass(warning[1], UserWarning):
-            show_warning(str(warning[0]))
 
     def _on_aborted(self) -> None:
         self.say("Cancelled; nothing was changed.")
