@@ -71,6 +71,7 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
             if blocks is None:
                 blocks = local_lattices(clean, detection.sigma, nearest_neighbor_distance(fits.values[:, :2]))
             positions, accepted = _second_look(detection, fits, clean, left, blocks)
+            del clean, left  # as large as the image
         else:
             positions = fits.values[:, :2]
         fits = fit_atoms(detection, positions, thorough=last, stop=stop)

@@ -44,7 +44,7 @@ class Noise:
         """Noise power relative to its white part at frequencies `ky` (column) and `kx` (row), cycles per pixel."""
         along_rows = np.interp(np.abs(kx), np.linspace(0, 0.5, len(self.rows)), self.rows)
         along_columns = np.interp(np.abs(ky), np.linspace(0, 0.5, len(self.columns)), self.columns)
-        return np.asarray(1 + along_rows + along_columns, np.float32)
+        return np.asarray(along_rows.astype(np.float32) + along_columns.astype(np.float32) + np.float32(1))
 
     def binned(self, factor: int) -> Noise:
         """Noise of the mean over squares of pixels."""

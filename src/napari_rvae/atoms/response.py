@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
@@ -9,6 +11,8 @@ from scipy.ndimage import maximum_filter, uniform_filter
 
 from napari_rvae.atoms.frame import Array
 from napari_rvae.atoms.noise import Noise
+
+BLOCK = 256
 
 
 def texture_limit(response: Array, sigma: float) -> Array:
@@ -63,24 +67,44 @@ def filter_response(
     (top, bottom), (left, right) = (_padding(side, 4 * surround * sigma) for side in pixels.shape)
     flat = pixels - trend(pixels, 4 * surround * sigma)
     padded = np.pad(flat, ((top, bottom), (left, right)), mode="symmetric")
-    ky = np.fft.fftfreq(padded.shape[0]).astype(np.float32)[:, None]
-    kx = np.fft.rfftfreq(padded.shape[1]).astype(np.float32)[None, :]
-    atom = np.exp(-((2 * np.pi * sigma) ** 2) * (ky**2 + kx**2) / 2)
-    power = noise.spectrum(ky, kx)
-    transfer = atom * (1 - atom ** (surround**2)) / power
-    weight = np.full(kx.shape[1], 2.0 / padded.size)  # rfft holds half of the plane
-    weight[0] /= 2
-    height = 2 * np.pi * sigma**2 * float(((transfer * atom) @ weight).sum())
-    spread = np.sqrt(float(((transfer**2 * power) @ weight).sum())) / height
-    del atom, power
     spectrum = scipy.fft.rfft2(padded, workers=-1)
-    spectrum *= transfer
+    height, spread = _apply(spectrum, noise, sigma, surround, padded.shape)
     filtered = scipy.fft.irfft2(spectrum, s=padded.shape, workers=-1)
+    del spectrum, padded, flat
     local = uniform_filter(pixels if mean is None else mean, 2 * int(2.5 * sigma) + 1)
     error = np.sqrt(noise.variance(local)) * np.float32(spread)
-    response = filtered[top : padded.shape[0] - bottom, left : padded.shape[1] - right]
+    response = filtered[top : filtered.shape[0] - bottom, left : filtered.shape[1] - right]
     error *= np.outer(_mirrored(pixels.shape[0], sigma), _mirrored(pixels.shape[1], sigma))
     return (response / (np.float32(height) * error)).astype(np.float32), error.astype(np.float32)
+
+
+def _apply(
+    spectrum: NDArray[Any], noise: Noise, sigma: float, surround: float, shape: tuple[int, ...]
+) -> tuple[float, float]:
+    """Multiply a spectrum by the filter's, in place and by blocks of rows.
+
+    Returns the response to an atom of amplitude 1, and the standard deviation of the amplitude per that of a pixel.
+    """
+    ky, kx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
+
+    def gaussian(frequency: NDArray[Any], width: float) -> Array:
+        return np.asarray(np.exp(-((2 * np.pi * width * frequency) ** 2) / 2), np.float32)
+
+    atom_x, wide_x = gaussian(kx, sigma), gaussian(kx, surround * sigma)
+    weight = np.full(kx.shape[1], 2.0)  # rfft holds half of the plane
+    weight[0] = 1
+    height = variance = 0.0
+    for start in range(0, len(spectrum), BLOCK):
+        rows = ky[start : start + BLOCK]
+        atom = gaussian(rows, sigma) * atom_x
+        power = noise.spectrum(rows, kx)
+        transfer = atom * (1 - gaussian(rows, surround * sigma) * wide_x) / power
+        height += float(((transfer * atom) @ weight).sum())
+        variance += float(((transfer * transfer * power) @ weight).sum())
+        spectrum[start : start + BLOCK] *= transfer
+    pixels = shape[0] * shape[1]
+    height *= 2 * np.pi * sigma**2 / pixels
+    return height, float(np.sqrt(variance / pixels)) / height
 
 
 def trend(pixels: Array, width: float) -> Array:
