@@ -72,8 +72,8 @@ class PolarSpace(nn.Module):
     def __init__(self, size: int, k_max: float = 0.35, angles: int | None = None) -> None:
         super().__init__()
         self.size, self.k_max = size, k_max
-        self.rings = max(2, round(k_max * size))
-        order, ring = _triangle(self.rings)
+        self.rings = ring_count(size, k_max)
+        order, ring = triangle(self.rings)
         if angles is None:
             angles = 8 * math.ceil((2 * order.max() + 1) / 8)
         self.angles = angles
@@ -243,8 +243,24 @@ def _pixels(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return x.ravel(), y.ravel()
 
 
-def _triangle(rings: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Orders and rings of the harmonics that a patch can hold, whatever its size."""
+def ring_count(size: int, k_max: float) -> int:
+    """Number of rings up to k_max, cycles per pixel, of patches of this size."""
+    return max(2, round(k_max * size))
+
+
+def triangle(rings: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Harmonics that a patch can hold, whatever its size.
+
+    Parameters
+    ----------
+    rings : int
+        How many rings there are.
+
+    Returns
+    -------
+    order, ring : numpy.ndarray
+        (T,) each, sorted by order.
+    """
     limit = [math.ceil(math.pi * (ring + 0.5)) + 1 for ring in range(rings)]  # 2 pi k r_max with r_max = D / 2
     pairs = [(m, ring) for ring in range(rings) for m in range(limit[ring] + 1)]
     order, ring = np.array(sorted(pairs)).T

@@ -125,10 +125,11 @@ def test_strains_are_found():
     assert np.corrcoef(seen.to_numpy().imag, known.to_numpy().imag)[0, 1] > 0.95
 
 
-def test_without_rotation_turned_motifs_are_other_kinds():
+@pytest.mark.parametrize("invariance", ["translation", "none"])
+def test_without_rotation_turned_motifs_are_other_kinds(invariance):
     data = draw_cards([1] * 120, np.repeat([0, np.pi / 2], 60), size=32)
     data += 0.05 * np.random.default_rng(0).standard_normal(data.shape)
-    found = average(patches_from_array(data), AverageSettings(invariance="translation")).table
+    found = average(patches_from_array(data), AverageSettings(invariance=invariance)).table
     assert (found["angle"] == 0).all()
     assert found["class"][:60].nunique() == found["class"][60:].nunique() == 1
     assert found["class"][0] != found["class"][60]

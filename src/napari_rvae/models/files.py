@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_rvae.errors import ModelFileError, SettingsError
 from napari_rvae.io.files import replacing
+from napari_rvae.polar import ring_count, triangle
 from napari_rvae.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -87,10 +88,14 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Model:
     model.recipe = header["recipe"]
     expected = model.state_dict()
     if set(tensors) != set(expected):
-        raise ModelFileError(f"{file.name} lacks parts of its model, or holds others: take another copy, or train again.")
+        raise ModelFileError(
+            f"{file.name} lacks parts of its model, or holds others: take another copy, or train again."
+        )
     for name, value in tensors.items():
         own = name.startswith("finder_") or (
-            name.startswith("kind_") and value.ndim == expected[name].ndim and value.shape[1:] == expected[name].shape[1:]
+            name.startswith("kind_")
+            and value.ndim == expected[name].ndim
+            and value.shape[1:] == expected[name].shape[1:]
         )
         if value.shape != expected[name].shape and not own:
             raise ModelFileError(f"{file.name} does not fit its own description: take another copy, or train again.")
@@ -132,14 +137,23 @@ def _header(file: Path) -> dict[str, Any]:
             raise ModelFileError(f"{file.name} was written by a newer napari-rvae: update the plugin to open it.")
         checked = {name: _within(header[name], *limits) for name, limits in _LIMITS.items()}
         settings, recipe = TrainSettings(**header["settings"]), header["recipe"]
-        _tell_apart(outer, checked["channels"], settings)
         k_max = float(header["k_max"])
         if not 0.05 <= k_max <= 0.5 or not isinstance(recipe, dict):
             raise damaged
+        _tell_apart(outer, checked["size"], checked["channels"], k_max, settings)
         step, normalization = recipe.get("step", (1.0, 1.0)), recipe.get("normalization", "dataset")
         if len(step) != 2 or not all(0 < float(s) < 1e6 for s in step) or normalization not in ("dataset", "patch"):
             raise damaged
-    except (OSError, UnicodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SettingsError) as error:
+    except (
+        OSError,
+        UnicodeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        SettingsError,
+    ) as error:
         raise damaged from error
     return {**checked, "k_max": k_max, "settings": settings, "recipe": recipe}
 
@@ -150,9 +164,19 @@ def _within(value: Any, lowest: int, highest: int) -> int:
     return value
 
 
-def _tell_apart(outer: dict[str, Any], channels: int, settings: TrainSettings) -> None:
+def _tell_apart(outer: dict[str, Any], size: int, channels: int, k_max: float, settings: TrainSettings) -> None:
     """Refuse a description that asks for more than the file holds, before anything is made of it."""
-    if outer["mean"]["shape"] != [channels]:
-        raise ValueError("channels")
-    if max(settings.hidden, settings.latent) not in [n for t in outer.values() for n in t.get("shape", ())]:
-        raise ValueError("hidden")
+    hidden, rings = settings.hidden, ring_count(size, k_max)
+    numbers = channels * 2 * len(triangle(rings)[0])
+    expected = {"mean": [channels]}
+    if settings.decoder == "spectrum":
+        expected["decoder.output.weight"] = [numbers, hidden]
+    else:
+        expected["decoder.place.weight"] = [hidden, 2]
+    if "rotation" in settings.invariances:
+        expected["encoder.point.weight"] = [max(8, hidden // 3), max(8, hidden // 6)]
+        expected["encoder.real"] = [outer["encoder.real"]["shape"][0], channels * rings, max(8, hidden // 6)]
+    else:
+        expected["encoder.layers.0.weight"] = [hidden, numbers]
+    if any(outer[name]["shape"] != shape for name, shape in expected.items()):
+        raise ValueError("the tensors")
