@@ -42,7 +42,9 @@ class Settings(BaseModel):
 
 
 def _readable(error: ValidationError) -> str:
-    return "; ".join(f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors())
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'][0].lower()}{e['msg'][1:]}" for e in error.errors()
+    )
 
 
 def parse_invariance(value: Any) -> Any:
@@ -71,19 +73,35 @@ def parse_invariance(value: Any) -> Any:
 class FindSettings(Settings):
     """How atoms are found. Every value left at None is estimated from the image."""
 
-    contrast: Literal["auto", "bright", "dark"] = Field("auto", description="Are atoms brighter or darker than what surrounds them?")
+    contrast: Literal["auto", "bright", "dark"] = Field(
+        "auto", description="Are atoms brighter or darker than what surrounds them?"
+    )
     spacing: float | None = Field(
-        None, gt=1, description="Distance between neighbouring atoms; estimated when empty.", json_schema_extra=_extra("px")
+        None,
+        gt=1,
+        description="Distance between neighbouring atoms; estimated when empty.",
+        json_schema_extra=_extra("px"),
     )
     sigma: float | None = Field(
-        None, gt=0.3, description="Width (standard deviation) of an atom; estimated when empty.", json_schema_extra=_extra("px")
+        None,
+        gt=0.3,
+        description="Width (standard deviation) of an atom; estimated when empty.",
+        json_schema_extra=_extra("px"),
     )
     threshold: float | None = Field(
         None, gt=0, description="Weakest atom that counts, in standard deviations of the noise; chosen when empty."
     )
-    refine: bool = Field(True, description="Fit every atom below the pixel, together with its neighbours.", json_schema_extra=_extra(advanced=True))
+    refine: bool = Field(
+        True,
+        description="Fit every atom below the pixel, together with its neighbours.",
+        json_schema_extra=_extra(advanced=True),
+    )
     sublattices: int | None = Field(
-        None, ge=1, le=6, description="Number of sublattices; found when empty.", json_schema_extra=_extra(advanced=True)
+        None,
+        ge=1,
+        le=6,
+        description="Number of sublattices; found when empty.",
+        json_schema_extra=_extra(advanced=True),
     )
 
 
@@ -106,7 +124,8 @@ class PatchSettings(Settings):
     )
     normalization: Literal["dataset", "patch"] = Field(
         "dataset",
-        description="Divide by one number for all patches (heavy and light atoms stay different) or by each patch's own contrast.",
+        description="Divide by one number for all patches (heavy and light atoms stay different) "
+        "or by each patch's own contrast.",
         json_schema_extra=_extra(advanced=True),
     )
 
@@ -119,11 +138,20 @@ class AverageSettings(Settings):
     )
     kinds: int | None = Field(None, ge=1, le=50, description="Number of kinds of motif; found when empty.")
     exemplars: int = Field(
-        12, ge=2, le=64, description="Patches to start from, more than there are kinds.", json_schema_extra=_extra(advanced=True)
+        12,
+        ge=2,
+        le=64,
+        description="Patches to start from, more than there are kinds.",
+        json_schema_extra=_extra(advanced=True),
     )
-    rounds: int = Field(4, ge=1, le=50, description="Rounds of expectation-maximisation.", json_schema_extra=_extra(advanced=True))
+    rounds: int = Field(
+        4, ge=1, le=50, description="Rounds of expectation-maximisation.", json_schema_extra=_extra(advanced=True)
+    )
     sample: int = Field(
-        1200, ge=10, description="Largest number of patches averaged; the others are only assigned.", json_schema_extra=_extra(advanced=True)
+        1200,
+        ge=10,
+        description="Largest number of patches averaged; the others are only assigned.",
+        json_schema_extra=_extra(advanced=True),
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
 
@@ -138,10 +166,16 @@ class ClusterSettings(Settings):
     )
     count: int | None = Field(None, ge=1, le=50, description="Number of clusters; the best by BIC up to 10 when empty.")
     smallest: int | None = Field(
-        None, ge=2, description="Fewest atoms in a cluster of HDBSCAN; a hundredth of all when empty.", json_schema_extra=_extra(advanced=True)
+        None,
+        ge=2,
+        description="Fewest atoms in a cluster of HDBSCAN; a hundredth of all when empty.",
+        json_schema_extra=_extra(advanced=True),
     )
     sample: int = Field(
-        20_000, ge=100, description="Largest number of atoms used to find clusters; the others are assigned.", json_schema_extra=_extra(advanced=True)
+        20_000,
+        ge=100,
+        description="Largest number of atoms used to find clusters; the others are assigned.",
+        json_schema_extra=_extra(advanced=True),
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
 
@@ -149,36 +183,70 @@ class ClusterSettings(Settings):
 class TrainSettings(Settings):
     """Which model is trained, and how."""
 
-    model: ModelName = Field("rvae", description="Which member of the family; r means invariant to rotation and translation.")
+    model: ModelName = Field(
+        "rvae", description="Which member of the family; r means invariant to rotation and translation."
+    )
     latent: int = Field(2, ge=1, le=64, description="Number of latent dimensions.")
     invariance: tuple[Invariance, ...] | None = Field(
-        None, description="Poses inferred apart from the latents: rotation, translation, scale, strain; the model's own when empty."
+        None,
+        description="Poses inferred apart from the latents: rotation, translation, scale, strain; "
+        "the model's own when empty.",
     )
     classes: int | None = Field(None, ge=1, le=50, description="Number of classes of joint and semi-supervised models.")
-    epochs: int = Field(60, ge=1, le=100_000, description="At most so many passes over the data; stops earlier when nothing improves.")
+    epochs: int = Field(
+        60, ge=1, le=100_000, description="At most so many passes over the data; stops earlier when nothing improves."
+    )
     early_stopping: bool = Field(True, description="Stop when the held-out patches improve no more.")
-    batch_size: int = Field(100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_extra(advanced=True))
-    learning_rate: float = Field(2e-3, gt=0, le=1, description="Step size of the optimiser.", json_schema_extra=_extra(advanced=True))
-    hidden: int = Field(128, ge=4, le=4096, description="Width of the hidden layers.", json_schema_extra=_extra(advanced=True))
-    skip: bool = Field(False, description="Residual connections in the decoder.", json_schema_extra=_extra(advanced=True))
+    batch_size: int = Field(
+        100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_extra(advanced=True)
+    )
+    learning_rate: float = Field(
+        2e-3, gt=0, le=1, description="Step size of the optimiser.", json_schema_extra=_extra(advanced=True)
+    )
+    hidden: int = Field(
+        128, ge=4, le=4096, description="Width of the hidden layers.", json_schema_extra=_extra(advanced=True)
+    )
+    skip: bool = Field(
+        False, description="Residual connections in the decoder.", json_schema_extra=_extra(advanced=True)
+    )
     decoder: Literal["spectrum", "coordinate"] = Field(
         "spectrum",
         description="Decode whole spectra, or pixel by pixel as the published rVAE does (slow, for comparison).",
         json_schema_extra=_extra(advanced=True),
     )
-    beta: float = Field(1.0, ge=0, le=1000, description="Weight of the latents' Kullback-Leibler term.", json_schema_extra=_extra(advanced=True))
+    beta: float = Field(
+        1.0,
+        ge=0,
+        le=1000,
+        description="Weight of the latents' Kullback-Leibler term.",
+        json_schema_extra=_extra(advanced=True),
+    )
     angle_prior: float | None = Field(
-        None, gt=0, le=180, description="Width of a normal prior on the angle; uniform when empty.", json_schema_extra=_extra("deg", advanced=True)
+        None,
+        gt=0,
+        le=180,
+        description="Width of a normal prior on the angle; uniform when empty.",
+        json_schema_extra=_extra("deg", advanced=True),
     )
     offset_prior: float = Field(
-        1.0, gt=0, le=100, description="Width of the normal prior on offsets.", json_schema_extra=_extra("px", advanced=True)
+        1.0,
+        gt=0,
+        le=100,
+        description="Width of the normal prior on offsets.",
+        json_schema_extra=_extra("px", advanced=True),
     )
     start: Literal["averages", "scratch"] = Field(
         "averages", description="Start from class averages, or from nothing.", json_schema_extra=_extra(advanced=True)
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps.")
-    threads: int | None = Field(None, ge=1, le=1024, description="Processor threads; what is idle when empty.", json_schema_extra=_extra(advanced=True))
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Processor threads; what is idle when empty.",
+        json_schema_extra=_extra(advanced=True),
+    )
 
     _parse = field_validator("invariance", mode="before")(parse_invariance)
 

@@ -332,7 +332,7 @@ def _conditions(model: Model, condition: ArrayLike | None, n: int) -> Tensor | N
             f"This model is conditional: give its {model.conditions} condition value(s) for every patch."
         )
     values = np.asarray(condition)
-    if values.ndim == 1 and values.dtype.kind in "iu" and 0 <= values.min() and values.max() < model.conditions:
+    if values.ndim == 1 and values.dtype.kind in "iu" and values.min() >= 0 and values.max() < model.conditions:
         values = np.eye(model.conditions)[values]
     values = values.reshape(n, -1).astype(np.float32)
     if values.shape[1] != model.conditions:

@@ -181,10 +181,8 @@ def decoder_slope(model: Model, z: Tensor, which: Tensor, condition: Tensor | No
     def decoded(values: Tensor) -> Tensor:
         return model.decode(values, condition)[rows, which]
 
-    columns = []
-    for unit in torch.eye(z.shape[1], device=z.device):
-        columns.append(torch.func.jvp(decoded, (z,), (unit.expand_as(z),))[1])
-    return torch.stack(columns, 1)
+    units = torch.eye(z.shape[1], device=z.device)
+    return torch.stack([torch.func.jvp(decoded, (z,), (unit.expand_as(z),))[1] for unit in units], 1)
 
 
 def _highest(log_joint: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:

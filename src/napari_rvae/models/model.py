@@ -5,8 +5,8 @@ For a patch x with harmonics X, resampled so that offset, strain and scale are o
 ``log sum over classes c and angles theta of exp(-|X - turn(C(z, c), theta)|^2 / (2 s2)) p(c) p(theta)``
 ``- sum over rings of N_i / 2 log(2 pi s2_i) - KL(q(z | x) | p(z))``,
 
-with one noise variance s2_i and N_i independent coefficients per ring. Angle and class are summed over exactly, so there
-is no approximate posterior of them that could get stuck (compare the single Gaussian of Bepler et al.,
+with one noise variance s2_i and N_i independent coefficients per ring. Angle and class are summed over exactly, so
+there is no approximate posterior of them that could get stuck (compare the single Gaussian of Bepler et al.,
 arXiv:1909.11663); z is sampled as in Kingma & Welling, arXiv:1312.6114.
 """
 
