@@ -122,7 +122,8 @@ def test_every_name_of_the_api_can_be_imported():
 def test_conda_recipe_needs_what_the_package_needs():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     recipe = yaml.safe_load((ROOT / "conda" / "recipe.yaml").read_text())
-    renamed = {"dask[array]": "dask-core", "torch": "pytorch"}
+    renamed = {"dask[array]": "dask-core", "napari[partsegcore]": "napari", "torch": "pytorch"}
     needed = {renamed.get(name, name): version for name, version in (d.split(">=") for d in project["dependencies"])}
+    needed["partsegcore-compiled-backend"] = "0.15.11"  # conda knows no extras
     needed["python"] = project["requires-python"].removeprefix(">=")
     assert dict(line.split(" >=") for line in recipe["requirements"]["run"]) == needed
