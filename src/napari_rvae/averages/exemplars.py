@@ -1,8 +1,8 @@
 """Search of class and pose against a set of templates, and the averages of what agrees with each.
 
 The same idea as the class averages of cryo-electron microscopy (Penczek et al., Ultramicroscopy 63, 205 (1996)): real
-patches serve as first templates, patches are assigned to template, angle and shape, and the mean of a template's members,
-turned and shaped back, replaces it.
+patches serve as first templates, patches are assigned to template, angle and shape, and the mean of a template's
+members, turned and shaped back, replaces it.
 """
 
 from __future__ import annotations
@@ -343,7 +343,9 @@ def average_rounds(
         means = torch.einsum("nt,nchw->tchw", member, upright) / counts.clamp_min(1)[:, None, None, None]
         images = means[kept]
         which = (torch.cumsum(kept, 0) - 1)[assignment.which]
-        assignment = Assignment(which, assignment.theta, assignment.shape, assignment.cost[:, kept], assignment.residual)
+        assignment = Assignment(
+            which, assignment.theta, assignment.shape, assignment.cost[:, kept], assignment.residual
+        )
         left = search.space.analyse(upright) - search.space.analyse(images)[which]
         weight = ring_weight(search.space, left.square().mean(0))
     return images, assignment, weight
