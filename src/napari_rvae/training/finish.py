@@ -70,5 +70,7 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
         zero = zero_angle(model.space, template, angles, symmetry)
         shift = own[some, :2].mean(0) if len(rows) else torch.zeros(2, device=z.device)
         frames.append((middle, torch.linalg.inv(covariance), torch.tensor(zero), shift, torch.tensor(symmetry)))
-    means, precisions, zeros, shifts, symmetries = (torch.stack(part).to(z.device) for part in zip(*frames, strict=True))
+    means, precisions, zeros, shifts, symmetries = (
+        torch.stack(part).to(z.device) for part in zip(*frames, strict=True)
+    )
     model.set_frames(means, precisions, zeros, shifts, symmetries)
