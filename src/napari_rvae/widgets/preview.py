@@ -17,6 +17,7 @@ from napari_rvae.widgets.work import Latest
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+
 class Preview(QObject):
     """A points layer of rings; the filtered image is kept, so that another threshold costs nothing."""
 
