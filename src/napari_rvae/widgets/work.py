@@ -283,9 +283,7 @@ class Latest(QObject):
             return
         function, self._result = self._wanted
         self._wanted = None
-        self._job = create_worker(
-            lambda _: function(), _worker_class=Job, _start_thread=False, _ignore_errors=True
-        )
+        self._job = create_worker(lambda _: function(), _worker_class=Job, _start_thread=False, _ignore_errors=True)
         self._job.returned.connect(self._on_returned)
         self._job.errored.connect(self._on_errored)
         self._job.finished.connect(self._on_finished)
