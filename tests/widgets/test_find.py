@@ -203,7 +203,9 @@ def test_lazy_stack_is_read_frame_by_frame_in_the_thread(viewer, pixels, dock, p
         read.append(block_info[None]["chunk-location"][0])
         return pixels[None]
 
-    stack = da.map_blocks(frame, chunks=((1,) * 3, (128,), (128,)), dtype=np.float32, meta=np.zeros((0, 0, 0), np.float32))
+    stack = da.map_blocks(
+        frame, chunks=((1,) * 3, (128,), (128,)), dtype=np.float32, meta=np.zeros((0, 0, 0), np.float32)
+    )
     layer = viewer.add_image(stack, name="movie", contrast_limits=(0, 1))
     read.clear()
     press(dock.work.start_button, dock.work)
