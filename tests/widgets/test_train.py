@@ -544,5 +544,3 @@ def test_following_the_active_layer(viewer, image, points, dock):
 def test_atoms_have_a_table_as_the_steps_expect(points, image):
     table = atoms_table(points, image)
     pd.testing.assert_frame_equal(table[atoms().columns], atoms(), check_dtype=False)
-
-
