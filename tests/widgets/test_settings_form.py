@@ -97,8 +97,7 @@ def test_wheel_over_a_number_changes_nothing_in_passing(form):
     widget = form(TrainSettings)
     box = widget.controls["epochs"].widget
     where, down = QPointF(5, 5), QPoint(0, -120)
-    event = QWheelEvent(
-        where, where, down, down, Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase, False
-    )  # fmt: skip
+    button, key, phase = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase
+    event = QWheelEvent(where, where, down, down, button, key, phase, False)
     QApplication.sendEvent(box, event)
     assert box.value() == 60
