@@ -14,5 +14,5 @@ with TemporaryDirectory() as folder, chdir(folder):
     for file in run_demo(screenshot=True):
         if file.suffix == ".png":
             picture = Image.open(file).convert("RGB")
-            picture.thumbnail((1600, 1200))
+            picture.thumbnail((1400, 1000))
             picture.save(PICTURES / file.name, optimize=True)
