@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import PatchSettings
 
-NEIGHBOR_DISTANCES = 3.0
+NEIGHBOR_DISTANCES = 2.75
 """Side of an automatic patch in nearest-neighbour distances: the first shell, whole, inside the inscribed circle."""
 SMALLEST_WORKING_SIZE, LARGEST_WORKING_SIZE = 24, 64
 _BLOCK = 512
@@ -415,7 +415,7 @@ class _Cutter:
         for number, mask in self._masks.items():
             rows = frame == number
             outside[rows] |= mask[row[rows], column[rows]]
-        return outside
+        return np.asarray(outside)
 
     def over_missing(self, frame: NDArray[np.int64], centers: NDArray[np.float64]) -> NDArray[np.bool_]:
         """Whether pixels that are not finite lie in the square around each centre."""

@@ -194,7 +194,7 @@ class TrainSettings(Settings):
     )
     classes: int | None = Field(None, ge=1, le=50, description="Number of classes of joint and semi-supervised models.")
     epochs: int = Field(
-        60, ge=1, le=100_000, description="At most so many passes over the data; stops earlier when nothing improves."
+        100, ge=1, le=100_000, description="At most so many passes over the data; stops earlier when nothing improves."
     )
     early_stopping: bool = Field(True, description="Stop when the held-out patches improve no more.")
     batch_size: int = Field(

@@ -70,7 +70,7 @@ def encode(
     known = _conditions(model, condition, len(patches))
     device = model.noise.device
     parts = []
-    for start in range(0, len(patches), _BLOCK):
+    for start in range(0, max(1, len(patches)), _BLOCK):  # columns are there even where patches are not
         if stop is not None and stop():
             raise Stopped("Stopped while encoding.")
         rows = np.arange(start, min(start + _BLOCK, len(patches)))
@@ -78,7 +78,7 @@ def encode(
         with threads(model.settings.threads):
             parts.append(_columns(model, patches, *_settled(model, patches.select(rows), one)))
         if progress is not None:
-            progress(min(1.0, (start + _BLOCK) / len(patches)), "Encoding")
+            progress(min(1.0, (start + _BLOCK) / max(1, len(patches))), "Encoding")
     table = pd.concat(parts, ignore_index=True)
     table.insert(0, "atom_id", patches.atom_id)
     if atoms is None:
@@ -109,7 +109,7 @@ def _settled(model: Model, patches: Patches, condition: Tensor | None) -> tuple[
             x[moved] = torch.as_tensor(patches.select(moved).moved(target).data, device=device)
         if patches.edge.any():
             _fill(model, patches, x, found, base)
-        rows = slice(None) if number == 0 else torch.as_tensor(patches.edge, device=device)
+        rows = torch.as_tensor(patches.edge | (number == 0), device=device)
         known = None if condition is None else condition[rows]
         again = infer(model, x[rows], found.shape[rows], base=base[rows], condition=known, steps=_ROUNDS, content=True)
         found = again if number == 0 else found.put(rows, again)
@@ -136,13 +136,14 @@ def _fill(model: Model, patches: Patches, x: Tensor, found: Inferred, base: Tens
 
 def _pictured(model: Model, templates: Tensor, theta: Tensor, shape: Tensor) -> Tensor:
     """Templates turned, shaped and moved to where their patches show them, (n, channels, D, D), normalised."""
-    images = model.space.synthesise(model.space.turn(templates, theta))
+    images: Tensor = model.space.synthesise(model.space.turn(templates, theta))
     inverse = -shape
     inverse[:, :2] = 0
     images = model.resample(images, inverse)
     moved = torch.zeros_like(shape)
     moved[:, :2] = -shape[:, :2]
-    return model.resample(images, moved)
+    images = model.resample(images, moved)
+    return images
 
 
 def _first_shape(model: Model, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -327,18 +328,19 @@ def _check(model: Model, patches: Patches) -> None:
 def _conditions(model: Model, condition: ArrayLike | None, n: int) -> Tensor | None:
     if not model.conditions:
         return None
-    if condition is None:
-        raise InputDataError(
-            f"This model is conditional: give its {model.conditions} condition value(s) for every patch."
-        )
-    values = np.asarray(condition)
-    if values.ndim == 1 and values.dtype.kind in "iu" and values.min() >= 0 and values.max() < model.conditions:
-        values = np.eye(model.conditions)[values]
-    values = values.reshape(n, -1).astype(np.float32)
-    if values.shape[1] != model.conditions:
-        raise InputDataError(
-            f"This model is conditional: give its {model.conditions} condition value(s) for every patch."
-        )
+    values = np.empty(0) if condition is None else np.asarray(condition)
+    count = model.conditions
+    if (
+        values.shape == (n,)
+        and values.dtype.kind in "iu"
+        and n
+        and count > 1
+        and 0 <= values.min() <= values.max() < count
+    ):
+        values = np.eye(count)[values]
+    if values.dtype.kind not in "iuf" or values.size != n * count or not np.isfinite(values).all():
+        raise InputDataError(f"This model is conditional: give its {count} condition value(s) for every patch.")
+    values = values.reshape(n, count).astype(np.float32)
     return torch.as_tensor(values)
 
 

@@ -35,7 +35,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     OutputError
         If it cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     header = {
         "format": FORMAT,
@@ -49,7 +49,7 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
     state = {name: value for name, value in model.state_dict().items() if not name.startswith("_finder.")}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(Path(path)) as place:
-        save_file(tensors, str(place), {"napari_rvae": json.dumps(header)})
+        place.write_bytes(save(tensors, {"napari_rvae": json.dumps(header)}))
 
 
 def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Model:

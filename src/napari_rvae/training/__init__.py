@@ -125,7 +125,9 @@ def _train(
     yield TrainingReport("finishing", message="Settling poses and frames", model=model, averages=averages)
     finish(trainer, averages)
     done = model.recipe["epochs_done"]
-    yield TrainingReport("done", done, settings.epochs, message=f"Trained for {done} epochs", model=model, averages=averages)
+    yield TrainingReport(
+        "done", done, settings.epochs, message=f"Trained for {done} epochs", model=model, averages=averages
+    )
 
 
 def _recipe(patches: Patches, settings: TrainSettings, device: str, count: int) -> dict[str, Any]:
@@ -144,7 +146,6 @@ def _recipe(patches: Patches, settings: TrainSettings, device: str, count: int) 
         "patch": patches.settings.model_dump(),
         "step": list(patches.step),
         "normalization": patches.settings.normalization,
-        "floor": 1.0,
         "training": settings.model_dump(),
     }
 
@@ -176,7 +177,7 @@ def _condition(patches: Patches, settings: TrainSettings, condition: Any) -> Any
     if condition is None:
         raise SettingsError(f"{settings.model} needs a condition: what is known of every patch.")
     known = np.asarray(condition)
-    if len(known) != len(patches) or known.dtype.kind not in "iuf" or known.ndim > 2:
+    if known.ndim == 0 or len(known) != len(patches) or known.dtype.kind not in "iuf" or known.ndim > 2:
         raise InputDataError(f"The condition must be {len(patches)} classes or rows of numbers, one per patch.")
     if known.ndim == 1 and known.dtype.kind in "iu":
         if known.min() < 0:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.models import Model
-from napari_rvae.models.inference import Inferred, infer, log_angle_prior
+from napari_rvae.models.inference import infer, log_angle_prior
 from napari_rvae.patches import Patches, Stop
 from napari_rvae.polar import radial_taper
 
@@ -25,15 +25,18 @@ WARM_EPOCHS = 8
 """Epochs in which angles stay near those of the class averages."""
 WINDOW = 0.15
 """How near, in radian."""
-JUMP = 0.25
-"""Later an angle may jump to another place if that takes away this part of the misfit that noise explains. A smaller
-gain is the decoder's imperfection: following it splits a nearly symmetric motif into turned copies of itself."""
 PATIENCE = 6
 """Epochs without improvement after which the step size falls, and then training ends."""
+FEWEST_STEPS = 1500
+"""Steps of the optimiser before that is asked."""
+HARDER = 8.0
+"""How much more often, at most, a patch is drawn that is not understood yet."""
+SHARPNESS = 2.0
+"""Precision at which is learned, in units of the estimated one: what is rare shows before it pays on average."""
+WHITENESS = 0.75
+"""How far the noise that is learned with lies from that of each ring (0) toward that of all rings alike (1)."""
 _POSE_EPOCHS = (1, 2, 4, 7, 11, 16, 22, 29, 37, 46, 56, 70, 90, 120)
 _BLOCK = 500
-import os
-HARDER=float(os.environ.get('HARDER',8)); RARITY=int(os.environ.get('RARITY',1))
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Trainer:
         self.device = model.noise.device
         n = len(patches)
         self.x = torch.as_tensor(patches.data, device=self.device)
-        self.labels = None if labels is None else torch.as_tensor(labels, device=self.device)
+        self.labels = self.known = None if labels is None else torch.as_tensor(labels, device=self.device)
         self.condition = None if condition is None else torch.as_tensor(condition, device=self.device)
         self.theta = torch.zeros(n, device=self.device)
         self.shape = torch.zeros(n, 5, device=self.device)
@@ -111,7 +114,9 @@ class Trainer:
         self.harmonics = torch.cat([model.harmonics(block) for block in self.x.split(_BLOCK)])
         self.generator = torch.Generator().manual_seed(self.settings.seed)
         self.held_out, self.train_rows = self._split()
-        self.batch_size = int(np.clip(len(self.train_rows) // 20, min(16, len(self.train_rows)), self.settings.batch_size))
+        self.batch_size = int(
+            np.clip(len(self.train_rows) // 40, min(16, len(self.train_rows)), self.settings.batch_size)
+        )
         self.optimizer = torch.optim.Adam(
             model.parameters(), self.settings.learning_rate, fused=self.device.type in ("cpu", "cuda")
         )
@@ -172,13 +177,25 @@ class Trainer:
         a, b = shape[:, 2].clone(), shape[:, 3].clone()
         shape[:, 2], shape[:, 3] = c * a - s * b, s * a + c * b  # from the motif's frame to the image's
         self.shape = torch.where(self.model.pose_prior > 0, shape, 0.0)
-        kind = torch.as_tensor(table["class"].to_numpy())
+        kind = torch.as_tensor(table["class"].to_numpy(copy=True))
         counts = torch.bincount(kind).float()
-        self.rarity = (counts.mean() / counts.clamp_min(5)).sqrt().clamp_min(1)[kind] if RARITY else self.rarity
+        self.rarity = (counts.mean() / counts.clamp_min(5)).sqrt().clamp_min(1)[kind]
+        if self.model.classes > 1:
+            self.labels = self._guessed(kind.to(self.device))
         self.cut_again()
         self._take_out_poses()
         self.window = WINDOW
         self._start_noise()
+
+    def _guessed(self, kind: Tensor) -> Tensor:
+        """Classes for the first epochs: the kinds, called what most of their labelled members are called."""
+        if self.known is None:
+            return kind
+        votes = torch.zeros(int(kind.max()) + 1, self.model.classes, device=self.device)
+        labelled = self.known >= 0
+        votes.index_put_((kind[labelled], self.known[labelled]), votes.new_ones(()), accumulate=True)
+        name = torch.where(votes.sum(1) > 0, votes.argmax(1), -1)
+        return torch.where(labelled, self.known, name[kind])
 
     def cut_again(self, tolerance: float = 0.05) -> None:
         """Let the windows follow the motifs that have moved, where the patches come from an image."""
@@ -200,38 +217,26 @@ class Trainer:
             harmonics = model.harmonics(self.x[rows], self.shape[rows] - self.base[rows])
             self.harmonics[rows] = model.space.turn(harmonics, -self.theta[rows])
 
-    @torch.no_grad()
-    def update_poses(self, jump: bool, stop: Stop | None = None) -> None:
-        """Estimate every patch's pose anew with the model so far; far from the present angle only if it may jump."""
+    def update_poses(self, stop: Stop | None = None) -> None:
+        """Estimate every patch's pose anew with the model so far."""
         model = self.model
         if not (model.turns or bool((model.pose_prior > 0).any())):
             return
-        least = max(10.0, JUMP * float(model.space.degrees_of_freedom.sum()) * model.channels)
         for rows in torch.arange(len(self.x), device=self.device).split(_BLOCK):
             if stop is not None and stop():
                 return
-            found = self._infer(rows, self.window)
-            theta, shape, harmonics = found.theta, found.shape, found.harmonics
-            if jump and self.window is not None:
-                free = self._infer(rows, None)
-                better = free.cost < found.cost - least
-                theta = torch.where(better, free.theta, theta)
-                shape = torch.where(better[:, None], free.shape, shape)
-                harmonics = torch.where(better[:, None, None], free.harmonics, harmonics)
-            self.theta[rows], self.shape[rows], self.harmonics[rows] = theta, shape, harmonics
-
-    def _infer(self, rows: Tensor, window: float | None) -> Inferred:
-        return infer(
-            self.model,
-            self.x[rows],
-            self.shape[rows],
-            base=self.base[rows],
-            theta=self.theta[rows],
-            window=window,
-            condition=None if self.condition is None else self.condition[rows],
-            labels=None if self.labels is None else self.labels[rows],
-            steps=1,
-        )
+            found = infer(
+                model,
+                self.x[rows],
+                self.shape[rows],
+                base=self.base[rows],
+                theta=self.theta[rows],
+                window=self.window,
+                condition=None if self.condition is None else self.condition[rows],
+                labels=None if self.labels is None else self.labels[rows],
+                steps=1,
+            )
+            self.theta[rows], self.shape[rows], self.harmonics[rows] = found.theta, found.shape, found.harmonics
 
     def log_prior(self, rows: Tensor) -> Tensor:
         """Log probability of the angles, relative to the poses taken out; outside the window there is none."""
@@ -258,21 +263,20 @@ class Trainer:
                 residual = model.residual(self.harmonics[rows], found.templates.detach(), found.posterior)
                 model.noise.lerp_(self._tempered(residual), 0.2)
         self.misfit[rows] = -found.data.detach()
-        return torch.stack([found.data.detach().mean(), found.divergence.detach().mean(), found.supervised.detach().mean()])
+        return torch.stack(
+            [found.data.detach().mean(), found.divergence.detach().mean(), found.supervised.detach().mean()]
+        )
 
     def _tempered(self, residual: Tensor) -> Tensor:
-        """Noise to learn with: half way (geometric mean) from that of each ring to that of all rings alike.
-
-        What is not yet explained would count as noise of its ring, and so might never be explained.
-        """
+        """Noise to learn with: what is not explained yet would count as its ring's, and might never be explained."""
         freedom = self.model.space.degrees_of_freedom
         white = (residual * freedom).sum(1, keepdim=True) / freedom.sum()
-        pw=float(os.environ.get('WHITE','.5')); return (residual**(1-pw) * white**pw).clamp_min(1e-9)*float(os.environ.get('SHARP','1'))
+        return (residual ** (1 - WHITENESS) * white**WHITENESS / SHARPNESS).clamp_min(1e-9)
 
     def _drawn(self) -> Tensor:
         """Rows of one epoch: those that are not understood, and those of rare kinds, are drawn more often."""
         rows = self.train_rows
-        if self.steps == 0 or not HARDER:
+        if self.steps == 0:
             return rows[torch.randperm(len(rows), generator=self.generator)]
         misfit = self.misfit[rows.to(self.device)].cpu()
         middle = misfit.median()
@@ -295,9 +299,9 @@ class Trainer:
                 break
             prior = same if whole is None else whole[number * self.batch_size :][: len(rows)]
             sums += self.step(rows, prior)
-        data, divergence, supervised = (sums / len(batches)).tolist()
-        noise = float(self.model.noise_evidence)
-        return {"data": -(data + noise), "divergence": divergence, "supervised": -supervised}
+        _, divergence, supervised = (sums / len(batches)).tolist()
+        data = float(self.misfit[self.train_rows.to(self.device)].mean())  # of all patches alike, as last seen
+        return {"data": data - float(self.model.noise_evidence), "divergence": divergence, "supervised": -supervised}
 
     @torch.no_grad()
     def held_out_loss(self) -> float | None:
@@ -331,18 +335,20 @@ class Trainer:
         end = epochs
         for epoch in range(1, epochs + 1):
             start = time.perf_counter()
-            if epoch > WARM_EPOCHS and os.environ.get('FREE','1')=='1':
-                self.window = None
+            if epoch > WARM_EPOCHS:
+                self.window, self.labels = None, self.known
             terms = self.epoch(stop)
             if epoch in _POSE_EPOCHS:
                 if epoch in (4, 16):
                     self.cut_again()
-                self.update_poses(epoch > WARM_EPOCHS, stop)
+                self.update_poses(stop)
             trained += time.perf_counter() - start
             held_out = self.held_out_loss()
             loss = terms["data"] + settings.beta * terms["divergence"] + terms["supervised"]
             if not np.isfinite(loss):
-                raise InputDataError("Training became unstable: lower the learning rate, or check the patches for outliers.")
+                raise InputDataError(
+                    "Training became unstable: lower the learning rate, or check the patches for outliers."
+                )
             rate = epoch * len(self.train_rows) / trained
             yield TrainingReport(
                 "training", epoch, epochs, loss, held_out, terms, rate,
@@ -355,7 +361,7 @@ class Trainer:
                 best, since = judged, 0
             else:
                 since += 1
-            if not settings.early_stopping or epoch < WARM_EPOCHS + PATIENCE:
+            if not settings.early_stopping or self.steps < FEWEST_STEPS:
                 continue
             if not fallen and (since >= PATIENCE or epoch > 0.75 * epochs):
                 # what was held out has told when to stop: the rest is learned from everything
