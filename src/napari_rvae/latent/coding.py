@@ -80,6 +80,9 @@ def encode(
         if progress is not None:
             progress(min(1.0, (start + _BLOCK) / max(1, len(patches))), "Encoding")
     table = pd.concat(parts, ignore_index=True)
+    for name in ("strain_xx", "strain_yy", "strain_xy"):
+        if name in table:
+            table[name] -= table[name].median()
     table.insert(0, "atom_id", patches.atom_id)
     if atoms is None:
         return table
@@ -136,14 +139,14 @@ def _fill(model: Model, patches: Patches, x: Tensor, found: Inferred, base: Tens
 
 def _pictured(model: Model, templates: Tensor, theta: Tensor, shape: Tensor) -> Tensor:
     """Templates turned, shaped and moved to where their patches show them, (n, channels, D, D), normalised."""
-    images: Tensor = model.space.synthesise(model.space.turn(templates, theta))
+    images = model.space.synthesise(model.space.turn(templates, theta))
     inverse = -shape
     inverse[:, :2] = 0
     images = model.resample(images, inverse)
     moved = torch.zeros_like(shape)
     moved[:, :2] = -shape[:, :2]
-    images = model.resample(images, moved)
-    return images
+    result: Tensor = model.resample(images, moved)
+    return result
 
 
 def _first_shape(model: Model, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -240,7 +243,7 @@ def decode(
     InputDataError
         If the numbers do not fit the model.
     """
-    values = torch.as_tensor(np.atleast_2d(np.asarray(z, np.float32)), device=model.noise.device)
+    values = torch.as_tensor(np.atleast_2d(np.array(z, np.float32)), device=model.noise.device)
     if values.shape[1] != model.settings.latent or not bool(values.isfinite().all()):
         raise InputDataError(f"This model has {model.settings.latent} latents: give so many finite numbers per patch.")
     which = (
@@ -301,7 +304,9 @@ def reconstruct(
         templates = model.decode(z, None if known is None else known.to(device))[torch.arange(n, device=device), which]
         kind = which if model.classes > 1 else model.kind_of(z)
         theta = column("angle") + model.kind_angle[kind] if model.turns else torch.zeros(n, device=device)
-        strain = torch.stack([column("strain_xx"), column("strain_xy")], 1)
+        strain = turned_shape(
+            torch.stack([0 * theta, 0 * theta, column("strain_a"), column("strain_b"), 0 * theta], 1), column("angle")
+        )[:, 2:4]
         scale = column("scale").clamp_min(1e-3).log() if "scale" in table else torch.zeros(n, device=device)
         own = turned_shape(torch.nn.functional.pad(model.kind_shift[kind], (0, 3)), theta)
         offset = torch.stack([column("dx") / patches.step[1], column("dy") / patches.step[0]], 1) + own[:, :2]
