@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from napari_rvae.averages.exemplars import PoseFinder
 
+FEWEST_MEMBERS = 5
+"""Fewer patches, of those averaged, are odd ones and not a kind."""
 _KIND_ROUNDS = 3
 
 
@@ -118,7 +120,10 @@ def average(
         tell(0.7, "Joining kinds")
         for number in range(_KIND_ROUNDS):
             # joined again after each round: averages made of more members, their strains centred, agree better
-            _, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
+            kind, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
+            if settings.kinds is None:
+                members = np.bincount(kind[assignment.which.numpy()], minlength=len(central))
+                central = [c for c, n in zip(central, members, strict=True) if n >= FEWEST_MEMBERS] or central[:1]
             tell(0.8 + 0.03 * number, "Averaging kinds")
             images, assignment, weight = average_rounds(search, some, harmonics, images[central], 1, weight)
             shapes = turned_shape(assignment.shape, -assignment.theta)
