@@ -70,7 +70,7 @@ def encode(
     known = _conditions(model, condition, len(patches))
     device = model.noise.device
     parts = []
-    for start in range(0, max(1, len(patches)), _BLOCK):  # columns are there even where patches are not
+    for start in range(0, len(patches), _BLOCK):
         if stop is not None and stop():
             raise Stopped("Stopped while encoding.")
         rows = np.arange(start, min(start + _BLOCK, len(patches)))
@@ -78,7 +78,7 @@ def encode(
         with threads(model.settings.threads):
             parts.append(_columns(model, patches, *_settled(model, patches.select(rows), one)))
         if progress is not None:
-            progress(min(1.0, (start + _BLOCK) / max(1, len(patches))), "Encoding")
+            progress(min(1.0, (start + _BLOCK) / len(patches)), "Encoding")
     table = pd.concat(parts, ignore_index=True)
     for name in ("strain_xx", "strain_yy", "strain_xy"):
         if name in table:
@@ -322,6 +322,8 @@ def reconstruct(
 
 
 def _check(model: Model, patches: Patches) -> None:
+    if len(patches) == 0:
+        raise InputDataError("There are no patches: find atoms first, or include those at the edge.")
     channels, size = patches.data.shape[1:3]
     if (channels, size) != (model.channels, model.size):
         raise InputDataError(

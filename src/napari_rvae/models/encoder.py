@@ -72,14 +72,13 @@ class InvariantEncoder(nn.Module):
         mean, log_deviation : torch.Tensor
             (n, outputs) each.
         """
-        n, channels, _ = harmonics.shape
         padded = nn.functional.pad(harmonics, (0, 1))
-        rows = padded[..., self.pick].permute(2, 0, 1, 3).reshape(self.orders, n, channels, 2, -1)
-        rows = rows.transpose(2, 3).reshape(self.orders, n, -1)
+        rows = padded[..., self.pick].permute(2, 0, 1, 3).unflatten(-1, (2, -1))
+        rows = rows.transpose(2, 3).flatten(2)
         upper = torch.cat([self.real, -self.imaginary], 1)
         lower = torch.cat([self.imaginary, self.real], 1)
-        lifted = torch.bmm(rows, torch.cat([upper, lower], 2)).reshape(self.orders, n, 2, -1)
-        features = lifted.permute(1, 3, 0, 2).reshape(n, -1, 2 * self.orders) @ self.series
+        lifted = torch.bmm(rows, torch.cat([upper, lower], 2)).unflatten(-1, (2, -1))
+        features = lifted.permute(1, 3, 0, 2).flatten(2) @ self.series
         features = nn.functional.silu(features.transpose(1, 2) + self.bias)
         features = nn.functional.silu(self.point(features))
         weight = self.attention(features).softmax(1)
