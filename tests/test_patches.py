@@ -134,10 +134,10 @@ def test_arrays_in_a_file_are_read_from_there(tmp_path):
 def test_size_follows_from_the_distance_between_atoms():
     atoms = lattice((120, 120), 11)
     assert nearest_neighbor_distance(atoms) == 11
-    assert automatic_size(atoms, (120, 120)) == 30
+    assert automatic_size(atoms, (120, 120)) == 33
     assert automatic_size(atoms, (20, 120)) == 20
     patches = extract_patches(np.random.default_rng(0).random((120, 120)), atoms)
-    assert (patches.settings.size, patches.settings.working_size, patches.data.shape[-1]) == (30, 30, 30)
+    assert (patches.settings.size, patches.settings.working_size, patches.data.shape[-1]) == (33, 33, 33)
     frames = pd.concat([atoms.assign(frame=0), (atoms + 0.1).assign(frame=1)])
     assert nearest_neighbor_distance(frames) == pytest.approx(11)  # frames are not each other's neighbours
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import PatchSettings
 
-NEIGHBOR_DISTANCES = 2.75
+NEIGHBOR_DISTANCES = 3.0
 """Side of an automatic patch in nearest-neighbour distances: the first shell, whole, inside the inscribed circle."""
 SMALLEST_WORKING_SIZE, LARGEST_WORKING_SIZE = 24, 64
 _BLOCK = 512
