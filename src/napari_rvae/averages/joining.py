@@ -13,6 +13,9 @@ from napari_rvae.polar import PolarSpace
 _DETECTABLE = 25.0
 """Squared distance, in noise variances, above which two motifs can be told apart patch by patch (five sigma)."""
 
+_IMPERFECT = 0.02
+"""Part of a motif's energy by which what is symmetric may differ from itself."""
+
 
 def kinds_of(
     search: PoseSearch, x: Tensor, images: Tensor, assignment: Assignment, weight: Tensor, count: int | None
@@ -97,7 +100,7 @@ def symmetry_order(space: PolarSpace, harmonics: Tensor, weight: Tensor, highest
     """How often a motif looks the same in one turn.
 
     The largest m for which the motif, turned by 2 pi / m, differs from itself by less than one patch's noise lets one
-    see (log likelihood ratio below 3).
+    see (log likelihood ratio below 3), or by no more than averages and decoders are imperfect.
 
     Parameters
     ----------
@@ -119,7 +122,8 @@ def symmetry_order(space: PolarSpace, harmonics: Tensor, weight: Tensor, highest
         return 1
     for m in range(highest, 1, -1):
         turned = space.turn(harmonics[None], torch.full((1,), 2 * torch.pi / m, device=harmonics.device))[0]
-        if float(((turned - harmonics).square() * weight).sum()) / 2 < 3:
+        change = float(((turned - harmonics).square() * weight).sum())
+        if change / 2 < 3 or change < _IMPERFECT * float((harmonics.square() * weight).sum()):
             return m
     return 1
 

@@ -133,7 +133,7 @@ def infer(
         cost = cost + torch.where(prior > 0, shape / prior.clamp_min(1e-9), 0.0).square().sum(1)
         cost = cost + (z.square().sum(1) if content else 0)
         state = {"theta": theta, "shape": shape, "z": z, "cost": cost, "harmonics": centered, "templates": templates}
-        state["log_class"] = log_joint.logsumexp(2).log_softmax(1)
+        state["log_class"] = searched.logsumexp(2).log_softmax(1)
         state["angles"] = log_joint.logsumexp(1).softmax(1)
         best = state if not best else {k: _where(cost < best["cost"], v, best[k]) for k, v in state.items()}
         if step == steps or not free:
@@ -188,9 +188,9 @@ def decoder_slope(model: Model, z: Tensor, which: Tensor, condition: Tensor | No
 def _highest(log_joint: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """Angle, between the grid's by a parabola, and class of the highest point of (n, classes, J)."""
     n, _, angles = log_joint.shape
-    place = log_joint.flatten(1).argmax(1)
-    which, j = place // angles, place % angles
+    which = log_joint.logsumexp(2).argmax(1)
     rows = torch.arange(n, device=grid.device)
+    j = log_joint[rows, which].argmax(1)
     if angles < 3:
         return grid[j], which
     left, here, right = (log_joint[rows, which, (j + k) % angles] for k in (-1, 0, 1))

@@ -66,6 +66,8 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
         templates = model.decode(middle[None], condition)[0]
         template = templates[number if model.classes > 1 else 0]
         symmetry = symmetry_order(model.space, template, model.weight)
+        if averages is not None and model.classes == 1:  # a decoder is never quite as symmetric as what it learned
+            symmetry = max(symmetry, int(averages.symmetry[number]))
         angles = theta[rows].double().cpu().numpy()
         zero = zero_angle(model.space, template, angles, symmetry)
         shift = own[some, :2].mean(0) if len(rows) else torch.zeros(2, device=z.device)

@@ -144,6 +144,7 @@ class Trainer:
         while held.sum() < min(0.1 * n, 1000):  # blocks of about five patches' width
             seed = int(torch.randint(n, (1,), generator=self.generator))
             near = tree.query_ball_point(place[seed], 2.5 * patches.size)
+            near = [row for row in near if not held[row]]
             held[near[: max(1, int(0.05 * n))]] = True
         distance, _ = cKDTree(place[held]).query(place[~held])
         rest = np.flatnonzero(~held)[distance > patches.size / 2]
@@ -397,8 +398,9 @@ def signal_band(patches: Patches) -> float:
     k = np.hypot(frequency[:, None], frequency)
     floor = np.median(power[k > 0.42])
     rings = np.arange(0.2, 0.36, 0.025)
-    excess = np.array([power[(k > ring - 0.025) & (k <= ring)].mean() for ring in rings]) - 1.3 * floor
+    masks = [(k > ring - 0.025) & (k <= ring) for ring in rings]
+    counts = np.array([mask.sum() for mask in masks])
+    excess = np.array([power[mask].sum() for mask in masks]) / np.maximum(counts, 1) - 1.3 * floor
     total = (power[k <= 0.35] - floor).clip(0).sum()
-    counts = np.array([((k > ring - 0.025) & (k <= ring)).sum() for ring in rings])
     matters = (excess > 0) & (excess * counts > 1e-3 * total)
     return float(rings[np.flatnonzero(matters)[-1]]) if matters.any() else 0.2
