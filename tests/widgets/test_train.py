@@ -347,6 +347,23 @@ def test_no_memory_is_said_and_nothing_lost(points, dock, press, told, monkeypat
     assert points.features["z1"].notna().all()
 
 
+def test_invariances_of_the_model_are_shown(dock):
+    def checked():
+        return [name for name, box in dock.invariance._boxes.items() if box.isChecked()]
+
+    refreshed(dock)
+    assert checked() == ["rotation", "translation"]
+    assert dock.form.value(TrainSettings).invariance is None
+    dock.form.controls["model"].set_value("vae")
+    refreshed(dock)
+    assert checked() == []
+    dock.invariance.set_value(("rotation", "scale"))
+    dock.form.controls["model"].set_value("rvae")
+    refreshed(dock)
+    assert checked() == ["rotation", "scale"]  # what the user chose stays
+    assert dock.form.value(TrainSettings).invariances == ("rotation", "scale")
+
+
 def test_joint_model_asks_for_the_number_of_classes(points, dock, told):
     assert not dock.form.controls["classes"].widget.isVisible()
     dock.form.controls["model"].set_value("jrvae")

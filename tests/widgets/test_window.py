@@ -72,12 +72,17 @@ def test_from_an_image_to_brushing(make_napari_viewer, qtbot, tmp_path):
     widths = np.asarray(points.border_width)
     assert widths[chosen].min() > widths[~chosen].max()  # they light up in the image
     assert set(points.selected_data) == set(np.flatnonzero(chosen))
+    demo.explore.color_by("angle")  # each dock follows the other
+    assert demo.train.results.color_box.currentData() == "angle"
+    demo.train.results.color_by("dy")
+    qtbot.waitUntil(lambda: demo.explore.link.color == "dy")
     demo.train.choice.mode_box.setCurrentText("selected atoms")
     *_, table, where = demo.train.chosen()
     np.testing.assert_array_equal(table[where], chosen)
     with qtbot.waitSignal(demo.train.work.done, timeout=60_000):
         demo.train.results.cells_button.click()
     assert isinstance(viewer.layers[-1], Labels)
+    np.testing.assert_array_equal(demo.explore.link.selection.mask, chosen)  # colouring cells picks none
     demo.save(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "latent.csv", "model.safetensors", "recipe.json", "summary.png", "window.png",
@@ -121,3 +126,17 @@ def test_without_any_display_the_user_is_told(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     with pytest.raises(RVAEError, match="There is no display"):
         run_demo()
+
+
+def test_devices_are_looked_for_when_the_dock_is_seen(make_napari_viewer, qtbot, monkeypatch):
+    from types import SimpleNamespace
+
+    cpu = SimpleNamespace(name="cpu", label="processor", note="")
+    monkeypatch.setattr("napari_rvae.widgets.train._devices", lambda: [cpu])
+    viewer = make_napari_viewer(show=True)
+    demo = Demo(viewer)
+    with qtbot.waitSignal(demo.train._shown.timeout):  # behind Find atoms
+        pass
+    assert demo.train.device.devices == []
+    demo._train_dock.raise_()
+    qtbot.waitUntil(lambda: demo.train.device.devices == [cpu])

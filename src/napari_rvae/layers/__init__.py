@@ -12,6 +12,7 @@ from napari_rvae.layers.atoms import (
     color_choices,
     color_points,
     coloring_of,
+    events,
     identify,
     image_of,
     is_result,
@@ -21,7 +22,7 @@ from napari_rvae.layers.atoms import (
 )
 from napari_rvae.layers.coloring import GREY, Coloring
 from napari_rvae.layers.images import add_image, hashed, image_data, image_source, pixel_size, transformation
-from napari_rvae.layers.maps import add_arrows, add_cells, atoms_of, cell_colormap
+from napari_rvae.layers.maps import add_arrows, add_cells, atoms_of, cell_colormap, color_cells
 from napari_rvae.layers.models import MODEL, attach_model, model_of
 from napari_rvae.layers.regions import inside
 from napari_rvae.layers.subsets import add_subset
@@ -41,9 +42,11 @@ __all__ = [
     "attach_model",
     "can_undo",
     "cell_colormap",
+    "color_cells",
     "color_choices",
     "color_points",
     "coloring_of",
+    "events",
     "hashed",
     "identify",
     "image_data",

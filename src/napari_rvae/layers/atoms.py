@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from napari.layers import Points
 from napari.layers.base import ActionType
+from psygnal import Signal
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.layers.coloring import Coloring
@@ -46,6 +47,15 @@ class _Known:
 
 
 _known: WeakKeyDictionary[Points, _Known] = WeakKeyDictionary()
+
+
+class _Events:
+    """What all docks hear of, whichever of them did it."""
+
+    colored = Signal(object)  # the points layer that has other colours now
+
+
+events = _Events()
 
 
 def add_atoms(viewer: ViewerModel, atoms: pd.DataFrame, image: Image, recipe: Any = None) -> Points:
@@ -372,6 +382,7 @@ def color_points(points: Points, column: str) -> Coloring:
     bar = getattr(points, "face_colorbar", None)  # napari >= 0.7.1
     if bar is not None:
         bar.visible = coloring.kind in ("sequential", "diverging")
+    events.colored.emit(points)
     return coloring
 
 

@@ -65,6 +65,20 @@ def cell_colormap(table: pd.DataFrame, coloring: Coloring) -> DirectLabelColorma
     return DirectLabelColormap(color_dict={None: nothing, 0: nothing}).model_copy(update={"color_dict": colors})
 
 
+def color_cells(cells: Labels, colormap: DirectLabelColormap) -> None:
+    """Give cells other colours, without anybody taking it for a picked label.
+
+    Parameters
+    ----------
+    cells : napari.layers.Labels
+        From `add_cells`.
+    colormap : napari.utils.colormaps.DirectLabelColormap
+        From `cell_colormap`.
+    """
+    with cells.events.selected_label.blocker():
+        cells.colormap = colormap
+
+
 def add_cells(viewer: ViewerModel, cells: NDArray[np.int32], points: Points, image: Image) -> Labels:
     """Show cells as a labels layer on the image.
 

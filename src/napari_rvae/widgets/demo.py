@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _SIZE = 1600, 1000
 _PLUGIN = "napari-rvae"
-_DRAWN = 500  # ms in which the window is drawn completely
+_ARRANGED, _DRAWN = 100, 500  # ms in which docks find their places, and the window is drawn completely
 
 
 class Demo(QObject):
@@ -37,20 +37,24 @@ class Demo(QObject):
         window = viewer.window
         window.resize(*_SIZE)
         explore_dock, self.explore = window.add_plugin_dock_widget(_PLUGIN, "Explore latent space")
-        find_dock, self.find = window.add_plugin_dock_widget(_PLUGIN, "Find atoms")
+        self._find_dock, self.find = window.add_plugin_dock_widget(_PLUGIN, "Find atoms")
         self._train_dock, self.train = window.add_plugin_dock_widget(_PLUGIN, "Train rVAE")
-        main = find_dock.window()
-        main.splitDockWidget(explore_dock, find_dock, Qt.Orientation.Horizontal)
-        main.tabifyDockWidget(find_dock, self._train_dock)
-        main.resizeDocks([explore_dock, find_dock], [420, 330], Qt.Orientation.Horizontal)
-        find_dock.raise_()
+        main = self._find_dock.window()
+        main.splitDockWidget(explore_dock, self._find_dock, Qt.Orientation.Horizontal)
+        main.tabifyDockWidget(self._find_dock, self._train_dock)
+        main.resizeDocks([explore_dock, self._find_dock], [420, 330], Qt.Orientation.Horizontal)
+        self._find_dock.raise_()
         self._failure = ""
         for dock, next_step in ((self.find, self._on_found), (self.train, self._on_trained)):
             dock.work.failed.connect(self._on_failed)
             dock.work.done.connect(next_step)
 
     def start(self) -> None:
-        """Find atoms; the rest follows."""
+        """Find atoms, once the docks have found their places; the rest follows."""
+        QTimer.singleShot(_ARRANGED, self._start)
+
+    def _start(self) -> None:
+        self._find_dock.raise_()
         self.viewer.reset_view()
         self.find.find_atoms()
 
@@ -137,7 +141,7 @@ def run_demo(
         loop = QEventLoop()
         demo.finished.connect(said.append)
         demo.finished.connect(loop.quit)
-        QTimer.singleShot(0, demo.start)
+        demo.start()
         loop.exec()
         if said[0]:
             raise RVAEError(said[0])

@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 
 from napari_rvae.errors import RVAEError
 from napari_rvae.io import save_table
-from napari_rvae.layers import Coloring, add_subset, atoms_of, atoms_table, color_points, coloring_of, inside
+from napari_rvae.layers import Coloring, add_subset, atoms_of, atoms_table, color_points, coloring_of, events, inside
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import (
     axis_columns,
@@ -167,6 +167,7 @@ class ExploreWidget(Dock):
         self.listen(layers.events.removed, self._layers_changed)
         self.listen(layers.selection.events.active, self._active_changed)
         self.listen(self.viewer.events.theme, self._set_theme)
+        self.listen(events.colored, self._colored)
         self.layer_box.layer_changed.connect(self.show_layer)
         self.columns.axes_chosen.connect(self.plot_columns)
         self.columns.color_chosen.connect(self.color_by)
@@ -280,6 +281,13 @@ class ExploreWidget(Dock):
             self.link.color = column
             color_points(self.link.layer, column)
             self._refresh()
+
+    def _colored(self, layer: Points) -> None:
+        """Show the colour that a layer was given elsewhere."""
+        coloring = coloring_of(layer)
+        if self.link is not None and layer is self.link.layer and coloring is not None:
+            self.link.color = coloring.column
+            self._table_changed()
 
     def _table_changed(self) -> None:
         self._soon.start()

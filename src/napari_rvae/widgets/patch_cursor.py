@@ -111,3 +111,5 @@ class PatchCursor(QObject):
             self.layer.editable = False
         else:
             self.layer.data = [outline, outline]
+            if self._viewer.layers[-1] is not self.layer:  # cells may have come on top
+                self._viewer.layers.move(self._viewer.layers.index(self.layer), -1)

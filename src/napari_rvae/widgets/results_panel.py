@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Labels, Points
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rvae.errors import InputDataError
@@ -19,6 +19,7 @@ from napari_rvae.layers import (
     atoms_table,
     can_undo,
     cell_colormap,
+    color_cells,
     color_choices,
     color_points,
     coloring_of,
@@ -45,8 +46,6 @@ class ResultsPanel(QWidget):
     dock : TrainWidget
         Whose image, points and worker are used.
     """
-
-    undone = Signal()
 
     def __init__(self, dock: TrainWidget) -> None:
         super().__init__()
@@ -127,8 +126,18 @@ class ResultsPanel(QWidget):
         """
         if self._points is not None:
             color_points(self._points, column)
+
+    def on_colored(self, points: Points) -> None:
+        """Follow the colours of a layer, whoever changed them.
+
+        Parameters
+        ----------
+        points : Points
+            The layer.
+        """
+        if points is self._points:
             self.refresh()
-            self._recolor_cells(self._points)
+            self._recolor_cells(points)
 
     def _on_color(self, index: int) -> None:
         column = self.color_box.itemData(index)
@@ -139,9 +148,7 @@ class ResultsPanel(QWidget):
         """Bring back the results that the last ones replaced."""
         if self._points is not None and can_undo(self._points):
             undo_results(self._points)
-            self.refresh()
-            self._recolor_cells(self._points)
-            self.undone.emit()
+            self.on_colored(self._points)
 
     # Cells and arrows -------------------------------------------------------------------------------------------------
 
@@ -169,7 +176,7 @@ class ResultsPanel(QWidget):
             layer = add_cells(self._dock.viewer, cells, points, image)
             self._cells[points] = layer
             if colormap is not None:
-                layer.colormap = colormap
+                color_cells(layer, colormap)
             self._dock.viewer.layers.selection.active = points if points in self._dock.viewer.layers else layer
 
         work.run("Drawing cells", step, show)
@@ -178,12 +185,7 @@ class ResultsPanel(QWidget):
         cells, coloring = self._cells.get(points), coloring_of(points)
         if cells is None or cells not in self._dock.viewer.layers or coloring is None:
             return
-        table = points.features
-
-        def show(colormap: Any) -> None:
-            cells.colormap = colormap
-
-        self.recolored.request(partial(_prepared, table, coloring), show)
+        self.recolored.request(partial(_prepared, points.features, coloring), partial(color_cells, cells))
 
     def show_arrows(self, kind: Any, _: bool = False) -> None:
         """Add angles or offsets as a vectors layer.

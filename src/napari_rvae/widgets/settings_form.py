@@ -123,12 +123,13 @@ class Number(Control):
         return False
 
 
-class _Several(Control):
-    """Any of a few names; none of them is None where that is allowed."""
+class Several(Control):
+    """Any of a few names; those that something else implies are shown, and mean None where that is allowed."""
 
     def __init__(self, names: Iterable[str], optional: bool) -> None:
         super().__init__()
         self._optional = optional
+        self._implied: tuple[str, ...] = ()
         self.widget = QWidget()
         grid = QGridLayout(self.widget)
         grid.setContentsMargins(0, 0, 0, 0)
@@ -141,12 +142,21 @@ class _Several(Control):
         self.changed.emit()
 
     def value(self) -> Any:
+        """Return the chosen names."""
         chosen = tuple(name for name, box in self._boxes.items() if box.isChecked())
-        return None if self._optional and not chosen else chosen
+        return None if self._optional and chosen == self._implied else chosen
 
     def set_value(self, value: Any) -> None:
+        """Choose names."""
         for name, box in self._boxes.items():
-            box.setChecked(name in (value or ()))
+            box.setChecked(name in (self._implied if value is None else value))
+
+    def set_implied(self, names: tuple[str, ...]) -> None:
+        """Say what None means."""
+        value = self.value()
+        self._implied = names
+        if value is None:
+            self.set_value(None)
 
 
 class SettingsForm(QWidget):
@@ -266,7 +276,7 @@ def _control(field: FieldInfo, unit: str) -> Control:
     if kind in (int, float):
         return Number(kind, optional, _bounds(field, kind), unit)
     if get_origin(kind) is tuple:
-        return _Several(get_args(get_args(kind)[0]), optional)
+        return Several(get_args(get_args(kind)[0]), optional)
     if get_origin(kind) is Literal or kind in (bool, str):
         return Plain(kind, field.default)
     raise TypeError(f"no widget for {field.annotation}")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import pandas as pd
 from napari.layers import Image, Points
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QSizePolicy
+from qtpy.QtGui import QShowEvent
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDockWidget, QFormLayout, QLabel, QSizePolicy
 
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.layers import (
@@ -16,6 +17,7 @@ from napari_rvae.layers import (
     add_atoms,
     atoms_table,
     coloring_of,
+    events,
     hashed,
     image_data,
     image_of,
@@ -24,13 +26,13 @@ from napari_rvae.layers import (
     join_results,
     pixel_size,
 )
-from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
+from napari_rvae.settings import INVARIANCES, FindSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import AtomsChoice
 from napari_rvae.widgets.model_files import ModelFiles
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.patch_cursor import PatchCursor
 from napari_rvae.widgets.results_panel import ResultsPanel
-from napari_rvae.widgets.settings_form import Control, Plain, SettingsForm
+from napari_rvae.widgets.settings_form import Control, Plain, SettingsForm, Several
 from napari_rvae.widgets.train_view import AveragesStrip, LossCurve
 from napari_rvae.widgets.work import Job, Latest, WorkRow
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from napari_rvae.workflows import Analysis
 
 _MODELS = Literal["rvae", "vae", "ae", "shiftvae", "jvae", "jrvae"]  # those that need neither labels nor conditions
+_SEEN = 200  # ms
 _SQUARE = 0.01  # pixels whose sides differ by less count as square
 
 
@@ -59,9 +62,12 @@ class DeviceControl(Control):
 
     def set_devices(self, devices: list[Any]) -> None:
         """Offer devices, the fastest first."""
-        self.devices = devices
+        chosen, self.devices = self.value(), devices
+        while self._box.count() > 1:
+            self._box.removeItem(1)
         for device in devices:
             self._box.addItem(f"{device.name}: {device.label}", device.name)
+        self.set_value(chosen)
         self.changed.emit()
 
     def in_words(self) -> str:
@@ -100,7 +106,11 @@ class TrainWidget(Dock):
         super().__init__(napari_viewer)
         self.analysis: Analysis | None = None
         self._points: Points | None = None
-        self._last_report: Any = None
+        self._devices = Latest(self)
+        self._shown = QTimer(self)
+        self._shown.setSingleShot(True)
+        self._shown.setInterval(_SEEN)
+        self._shown.timeout.connect(self._find_devices)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(0)
@@ -111,9 +121,9 @@ class TrainWidget(Dock):
         self._build_results()
         self.rows.addStretch(1)
         self.listen(self.viewer.layers.selection.events.active, self._on_active)
+        self.listen(events.colored, self.results.on_colored)
         self._on_active()
         self._on_points(self.points_box.layer)
-        self._find_devices()
 
     # Layout -----------------------------------------------------------------------------------------------------------
 
@@ -138,7 +148,12 @@ class TrainWidget(Dock):
     def _build_settings(self) -> None:
         self.heading("Patches and model")
         self.device = DeviceControl()
-        controls: dict[str, Control] = {"device": self.device, "model": Plain(_MODELS, "rvae")}
+        self.invariance = Several(INVARIANCES, optional=True)
+        controls: dict[str, Control] = {
+            "device": self.device,
+            "model": Plain(_MODELS, "rvae"),
+            "invariance": self.invariance,
+        }
         folded = ("invariance", "early_stopping", "seed")
         self.form = SettingsForm(PatchSettings, TrainSettings, controls=controls, folded=folded)
         self.form.rename("size", "Patch size")
@@ -174,15 +189,30 @@ class TrainWidget(Dock):
         self.rows.addWidget(self.results)
         self.rows.addWidget(self.files)
 
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Wait for the moment when the dock is really seen: it may be put behind another one."""
+        super().showEvent(event)
+        around = self.parent()
+        while around is not None and not isinstance(around, QDockWidget):
+            around = around.parent()
+        if around is not None:
+            around.visibilityChanged.connect(self._seen)
+        self._seen()
+
+    def _seen(self, _: bool = True) -> None:
+        self._shown.start()
+
     def _find_devices(self) -> None:
-        self._devices = Latest(self)
-        self._devices.request(_devices, self.device.set_devices)
+        """Look for devices; not earlier, for PyTorch takes seconds to load, and many more while atoms are sought."""
+        if not self.visibleRegion().isEmpty() and not self.device.devices:
+            self._devices.request(_devices, self.device.set_devices)
 
     def closed(self) -> None:
         """Let go of the viewer; training that is running is cancelled."""
         super().closed()
         self._listen_to(None)
         self._soon.stop()
+        self._shown.stop()
         self.work.cancel()
         self.patch_cursor.close()
         for latest in (self._devices, self.results.recolored):
@@ -233,7 +263,9 @@ class TrainWidget(Dock):
         else:
             self.choice.set_table(table)
             self.choice.show_count(points, table)
-        self.form.show_field("classes", str(self.form.controls["model"].value()).startswith("j"))
+        model = TrainSettings(model=self.form.controls["model"].value())
+        self.form.show_field("classes", model.family == "joint")
+        self.invariance.set_implied(model.invariances)
         self.device_label.setText(self.device.in_words())
         self.device_label.setToolTip(self.device.chosen.note if self.device.chosen else "")
         self._show_pixels(image)

@@ -20,7 +20,7 @@ class LossCurve(pg.PlotWidget):
 
     def __init__(self) -> None:
         super().__init__(background=None)
-        self.setFixedHeight(130)
+        self.setFixedHeight(145)
         self.setToolTip(
             "<p>Negative evidence lower bound per patch, in nats. Where the held-out curve rises again, "
             "the model learns by heart.</p>"
