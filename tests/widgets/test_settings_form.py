@@ -100,4 +100,4 @@ def test_wheel_over_a_number_changes_nothing_in_passing(form):
     button, key, phase = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase
     event = QWheelEvent(where, where, down, down, button, key, phase, False)
     QApplication.sendEvent(box, event)
-    assert box.value() == 60
+    assert box.value() == TrainSettings().epochs

@@ -425,8 +425,8 @@ def hover(viewer, image, place):
         callback(viewer, SimpleNamespace(position=image.data_to_world(place)))
 
 
-def test_patch_of_the_atom_under_the_cursor(viewer, image, points, dock):
-    refreshed(dock)
+def test_patch_of_the_atom_under_the_cursor(viewer, image, points, dock, qtbot):
+    qtbot.waitUntil(lambda: dock.form.controls["size"].widget.text() == "auto (36 px)", timeout=20_000)
     hover(viewer, image, (55, 53))
     shapes = viewer.layers[NAME]
     square, circle = shapes.data
@@ -536,8 +536,10 @@ def test_dialogs_ask_before_they_replace(points, dock, press, tmp_path, qtbot, m
 
 def test_closing_the_dock_ends_the_training_and_lets_go(viewer, image, points, make_dock, qtbot):
     dock = make_dock()
+    dock.form.set_value(PatchSettings(size=20))
     refreshed(dock)
     hover(viewer, image, (54, 54))
+    assert NAME in viewer.layers
     dock.form.controls["epochs"].set_value(100_000)
     dock.form.controls["early_stopping"].set_value(False)
     dock.work.start_button.click()

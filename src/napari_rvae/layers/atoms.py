@@ -305,7 +305,7 @@ def _on_edited(event: Any) -> None:
         _set_features(points, _flagged(features, moved, "moved"))
     else:
         return
-    coloring = _known[points].coloring
+    coloring = coloring_of(points)
     if coloring is not None and coloring.text:  # numbers recolour by themselves
         color_points(points, coloring.column)
 
@@ -397,7 +397,8 @@ def coloring_of(points: Points) -> Coloring | None:
     Returns
     -------
     Coloring or None
-        None where `color_points` was not called.
+        None where `color_points` was not called, or the column is gone.
     """
     known = _known.get(points)
-    return known.coloring if known else None
+    coloring = known.coloring if known else None
+    return coloring if coloring is not None and coloring.column in points.features else None

@@ -27,7 +27,7 @@ from napari_rvae.layers import (
     pixel_size,
 )
 from napari_rvae.settings import INVARIANCES, FindSettings, PatchSettings, TrainSettings
-from napari_rvae.widgets.atoms_choice import AtomsChoice
+from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
 from napari_rvae.widgets.model_files import ModelFiles
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.patch_cursor import PatchCursor
@@ -106,7 +106,9 @@ class TrainWidget(Dock):
         super().__init__(napari_viewer)
         self.analysis: Analysis | None = None
         self._points: Points | None = None
-        self._devices = Latest(self)
+        self._devices, self._sizes = Latest(self), Latest(self)
+        self._size: int | None = None  # of a patch, where none is set
+        self._moved = True
         self._shown = QTimer(self)
         self._shown.setSingleShot(True)
         self._shown.setInterval(_SEEN)
@@ -130,7 +132,7 @@ class TrainWidget(Dock):
     def _build_input(self) -> None:
         self.image_box = LayerBox(self, Image, "open an image first")
         self.points_box = LayerBox(self, Points, "find atoms first")
-        self.image_box.layer_changed.connect(self._later)
+        self.image_box.layer_changed.connect(self._on_moved)
         self.points_box.layer_changed.connect(self._on_points)
         self.choice = AtomsChoice(self)
         self.choice.changed.connect(self._later)
@@ -215,7 +217,7 @@ class TrainWidget(Dock):
         self._shown.stop()
         self.work.cancel()
         self.patch_cursor.close()
-        for latest in (self._devices, self.results.recolored):
+        for latest in (self._devices, self._sizes, self.results.recolored):
             latest.forget()
 
     # Input ------------------------------------------------------------------------------------------------------------
@@ -234,21 +236,30 @@ class TrainWidget(Dock):
         self._listen_to(points)
         if points is not None:
             self.image_box.choose(image_of(points))
-        self._later()
+        self._on_moved()
 
     def _listen_to(self, points: Points | None) -> None:
         """Hear of the edits of one layer only."""
         if self._points is not None:
-            for emitter in (self._points.events.data, self._points.events.features):
-                emitter.disconnect(self._later)
+            self._points.events.data.disconnect(self._on_moved)
+            self._points.events.features.disconnect(self._later)
             self._points.selected_data.events.items_changed.disconnect(self._on_selection)
         self._points = points
         if points is not None:
-            for emitter in (points.events.data, points.events.features):
-                emitter.connect(self._later)
+            points.events.data.connect(self._on_moved)
+            points.events.features.connect(self._later)
             points.selected_data.events.items_changed.connect(self._on_selection)
 
     def _on_selection(self, *_: Any) -> None:
+        if self.choice.mode == SELECTED:
+            self._later()
+
+    def _on_moved(self, _: Any = None) -> None:
+        self._size, self._moved = None, True
+        self._later()
+
+    def _on_size(self, size: int | None) -> None:
+        self._size = size
         self._later()
 
     def _refresh(self) -> None:
@@ -284,21 +295,15 @@ class TrainWidget(Dock):
         self.pixels.setVisible(oblong)
 
     def _show_cursor(self, image: Image | None, table: pd.DataFrame | None) -> None:
-        from napari_rvae.patches import automatic_size
-
-        if image is None or table is None or not self.cursor_box.isChecked():
+        if self._moved and image is not None and table is not None:
+            self._moved = False  # of many atoms this takes a while
+            self._sizes.request(partial(_automatic_size, table, image), self._on_size)
+        self.form.set_estimates({"size": self._size})
+        half = (self.form.controls["size"].value() or self._size or 0) / 2
+        if image is None or table is None or not half or not self.cursor_box.isChecked():
             self.patch_cursor.watch(None, [], (0, 0))
             return
-        try:
-            estimate = automatic_size(table, image_data(image).shape[-2:])
-        except RVAEError:
-            estimate = 0
-        self.form.set_estimates({"size": estimate or None})
         (height, width), _ = pixel_size(image)
-        half = (self.form.controls["size"].value() or estimate) / 2
-        if not half:
-            self.patch_cursor.watch(None, [], (0, 0))
-            return
         down = half * width / height if abs(height / width - 1) > _SQUARE else half
         columns = ["frame", "y", "x"] if image.ndim == 3 else ["y", "x"]
         self.patch_cursor.watch(image, table[columns].to_numpy(float), (down, half))
@@ -416,6 +421,15 @@ def _found_with(points: Points) -> dict[str, Any]:
 def _in_words(report: Any) -> str:
     rate = f" · {report.rate:,.0f} patches/s" if report.rate else ""
     return f"Epoch {report.epoch} of {report.epochs}{rate}"
+
+
+def _automatic_size(table: pd.DataFrame, image: Image) -> int | None:
+    from napari_rvae.patches import automatic_size
+
+    try:
+        return automatic_size(table, image_data(image).shape[-2:])
+    except RVAEError:
+        return None
 
 
 def _devices() -> list[Any]:

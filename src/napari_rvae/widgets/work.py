@@ -30,8 +30,8 @@ class _Signals(WorkerBaseSignals):
 class Job(WorkerBase):
     """One call of a function in a thread.
 
-    The function is given the job: it calls `progress`, polls `stop` (and `keep`, where it can end early with a
-    result) and may `report` anything to the window.
+    The function is given the job: it calls `progress`, polls `stop` (and `finishing_early`, where it can end early
+    with a result) and may `report` anything to the window.
     """
 
     def __init__(self, function: Callable[[Job], Any], SignalsClass: type = _Signals) -> None:
