@@ -161,6 +161,8 @@ class Trainer:
         total = torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom
         total = total.clamp_min(1e-8 * total.max())
         model.noise.copy_(total)
+        self.noise = total.clone()
+        self.left = [self.noise]
         model.signal.copy_(torch.zeros_like(total).index_add_(1, ring, each) / (2 * torch.bincount(model.space.ring)))
         model.signal.clamp_min_(1e-6 * float(model.signal.max()))
         model.decoder.start_from(self.harmonics.mean(0))
@@ -262,7 +264,9 @@ class Trainer:
         if self.steps % 4 == 0:
             with torch.no_grad():
                 residual = model.residual(self.harmonics[rows], found.templates.detach(), found.posterior)
-                model.noise.lerp_(self._tempered(residual), 0.2)
+                self.noise.lerp_(residual, 0.2)
+                self.left.append(residual)
+                model.noise.copy_(self._tempered(self.noise))
         self.misfit[rows] = -found.data.detach()
         return torch.stack(
             [found.data.detach().mean(), found.divergence.detach().mean(), found.supervised.detach().mean()]
@@ -301,20 +305,28 @@ class Trainer:
             prior = same if whole is None else whole[number * self.batch_size :][: len(rows)]
             sums += self.step(rows, prior)
         _, divergence, supervised = (sums / len(batches)).tolist()
-        data = float(self.misfit[self.train_rows.to(self.device)].mean())  # of all patches alike, as last seen
-        return {"data": data - float(self.model.noise_evidence), "divergence": divergence, "supervised": -supervised}
+        # with the noise that is estimated, not the one that is learned with: what is left over fits it
+        freedom = self.model.space.degrees_of_freedom
+        left = torch.stack(self.left).mean(0)
+        self.left = [self.noise.clone()]
+        data = 0.5 * float((freedom * (1 + (2 * torch.pi * left).log())).sum())
+        return {"data": data, "divergence": divergence, "supervised": -supervised}
 
     @torch.no_grad()
     def held_out_loss(self) -> float | None:
         """Negative evidence lower bound per held-out patch; None where none is held out."""
         if len(self.held_out) == 0:
             return None
+        learned_with = self.model.noise.clone()
+        self.model.noise.copy_(self.noise)
         total = torch.zeros((), device=self.device)
         for rows in self.held_out.to(self.device).split(_BLOCK):
             condition = None if self.condition is None else self.condition[rows]
             found = self.model.objective(self.harmonics[rows], self.log_prior(rows), None, condition, sample=False)
             total += (found.divergence - found.data).sum()
-        return float(total) / len(self.held_out) - float(self.model.noise_evidence)
+        evidence = float(self.model.noise_evidence)
+        self.model.noise.copy_(learned_with)
+        return float(total) / len(self.held_out) - evidence
 
     def run(self, stop: Stop | None, averages: Averages | None) -> Iterator[TrainingReport]:
         """Train until nothing improves, the epochs are over, or `stop` says so.
