@@ -85,8 +85,8 @@ def add_atoms(viewer: ViewerModel, atoms: pd.DataFrame, image: Image, recipe: An
         name=f"{image.name} atoms",
         features=pd.DataFrame({name: atoms[name].to_numpy() for name in atoms}),
         size=max(0.5 * spacing, 1.5) if np.isfinite(spacing) else 5.0,  # a single atom has no neighbour
-        border_width=0.08,
-        border_color="black",
+        border_width=0.1,
+        border_color="#909090",  # seen on black and on white
         face_color=_PLAIN,
         metadata={RECIPE: recipe},
         **transformation(image),
