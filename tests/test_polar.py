@@ -5,15 +5,8 @@ import pytest
 import torch
 from scipy.linalg import expm
 
-from napari_rvae.polar import (
-    GENERATORS,
-    PolarSpace,
-    Resampler,
-    gauss_newton,
-    radial_taper,
-    strain_matrix,
-    turned_shape,
-)
+from napari_rvae.polar import GENERATORS, PolarSpace, radial_taper
+from napari_rvae.poses import Resampler, gauss_newton, strain_matrix, turned_shape
 
 SIZE = 32
 

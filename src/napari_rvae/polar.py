@@ -229,7 +229,7 @@ def radial_taper(size: int) -> NDArray[np.float64]:
     numpy.ndarray
         (size, size).
     """
-    return _taper_at(np.hypot(*_pixels(size)), size).reshape(size, size)
+    return _taper_at(np.hypot(*pixel_grid(size)), size).reshape(size, size)
 
 
 def _taper_at(radius: NDArray[np.float64], size: int) -> NDArray[np.float64]:
@@ -237,7 +237,8 @@ def _taper_at(radius: NDArray[np.float64], size: int) -> NDArray[np.float64]:
     return profile
 
 
-def _pixels(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def pixel_grid(size: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """X and y of the pixels of a patch, from its centre, (size * size,) each."""
     axis = np.arange(size) - (size - 1) / 2
     y, x = np.meshgrid(axis, axis, indexing="ij")
     return x.ravel(), y.ravel()
@@ -278,7 +279,7 @@ def _wave(size: int, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArr
     """Cylindrical waves J_m(2 pi k r) exp(-i m psi), (T, D * D)."""
     from scipy.special import jv
 
-    x, y = _pixels(size)
+    x, y = pixel_grid(size)
     radii, where = np.unique(np.hypot(x, y).round(9), return_inverse=True)  # few on a pixel grid
     k = (ring[:, None] + 0.5) / size
     bessel: NDArray[np.float64] = jv(order[:, None], 2 * np.pi * k * radii)
@@ -290,7 +291,7 @@ def _generators(
     size: int, order: NDArray[np.int64], ring: NDArray[np.int64], analysis: NDArray[np.float32]
 ) -> NDArray[np.float32]:
     """Derivatives of harmonics with respect to the pose, from the slopes of the basis images."""
-    x, y = _pixels(size)
+    x, y = pixel_grid(size)
     radius = np.hypot(x, y).clip(1e-9)
     taper, step = _taper_at(radius, size), 1e-4
     fall = (_taper_at(radius + step, size) - _taper_at(radius - step, size)) / (2 * step * radius)
@@ -305,172 +306,3 @@ def _generators(
     fields = [(1 + 0 * x, 0 * x), (0 * x, 1 + 0 * x), (x, -y), (y, x), (x, y)]
     weighted = analysis * untaper.astype(np.float32)
     return np.stack([-weighted @ (slope_x * vx + slope_y * vy).T for vx, vy in fields]).astype(np.float32)
-
-
-class Resampler(nn.Module):
-    """Takes offset, strain and scale out of patches, so that only their angle is left.
-
-    A patch is ``x(r) = C(exp(-s - E) (R(-theta) (r - d)))``. With the strain in the image frame,
-    E' = R(theta) E R(-theta), ``y(u) = x(d + exp(s + E') u) = C(R(-theta) u)``: no angle is needed to take the rest
-    of the pose out.
-
-    Parameters
-    ----------
-    size : int
-        Side D of the patches in pixels.
-    """
-
-    upsample: Tensor
-    grid: Tensor
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        from scipy.ndimage import map_coordinates
-
-        # three times the pixels by cubic spline, then bilinear: torch's bicubic kernel moves even a linear ramp to and
-        # fro within each pixel, by up to .05 of it
-        fine = (np.arange(3 * size) + 0.5) / 3 - 0.5
-        matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
-        self.register_buffer("upsample", torch.as_tensor(matrix.astype(np.float32)), persistent=False)
-        grid = np.stack(_pixels(size)).reshape(2, size, size) * (2 / size)
-        self.register_buffer("grid", torch.as_tensor(grid.astype(np.float32)), persistent=False)
-
-    def forward(self, x: Tensor, shape: Tensor, theta: Tensor | None = None) -> Tensor:
-        """Resample patches.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            (n, channels, D, D).
-        shape : torch.Tensor
-            (n, 5): dx, dy in patch pixels, strain a and b, logarithmic scale, in the image frame.
-        theta : torch.Tensor, optional
-            (n,) angle that is taken out too, radian.
-
-        Returns
-        -------
-        torch.Tensor
-            (n, channels, D, D).
-        """
-        fine = self.upsample @ x @ self.upsample.T
-        matrix = strain_matrix(shape)
-        if theta is not None:
-            c, s = theta.cos(), theta.sin()
-            matrix = matrix @ torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
-        move = shape[:, :2, None, None] * (2 / x.shape[-1])
-        grid = matrix[:, :, 0, None, None] * self.grid[0] + matrix[:, :, 1, None, None] * self.grid[1] + move
-        grid = grid.movedim(1, -1)
-        return nn.functional.grid_sample(fine, grid, mode="bilinear", padding_mode="border", align_corners=False)
-
-
-def strain_matrix(shape: Tensor) -> Tensor:
-    """The matrix exp(s + E) of strain and scale.
-
-    Parameters
-    ----------
-    shape : torch.Tensor
-        (n, 5) as in `GENERATORS`.
-
-    Returns
-    -------
-    torch.Tensor
-        (n, 2, 2), for column vectors (x, y).
-    """
-    a, b, scale = shape[:, 2], shape[:, 3], shape[:, 4].exp()
-    size = (a * a + b * b).clamp_min(1e-12).sqrt()
-    cosh, sinh = size.cosh() * scale, size.sinh() / size * scale
-    return torch.stack([torch.stack([cosh + sinh * a, sinh * b], -1), torch.stack([sinh * b, cosh - sinh * a], -1)], -2)
-
-
-def turned_shape(shape: Tensor, theta: Tensor) -> Tensor:
-    """Offset and strain seen in a frame, when the motif is turned by theta: vectors turn by theta, strains by 2 theta.
-
-    Parameters
-    ----------
-    shape : torch.Tensor
-        (n, 5) as in `GENERATORS`.
-    theta : torch.Tensor
-        (n,), radian.
-
-    Returns
-    -------
-    torch.Tensor
-        (n, 5).
-    """
-    c1, s1, c2, s2 = theta.cos(), theta.sin(), (2 * theta).cos(), (2 * theta).sin()
-    x, y, a, b, scale = shape.unbind(-1)
-    return torch.stack([c1 * x - s1 * y, s1 * x + c1 * y, c2 * a - s2 * b, s2 * a + c2 * b, scale], -1)
-
-
-def gauss_newton(
-    space: PolarSpace,
-    patches: Tensor,
-    templates: Tensor,
-    theta: Tensor,
-    shape: Tensor,
-    weight: Tensor,
-    prior: Tensor,
-    turn: bool,
-    content: tuple[Tensor, Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
-    """Improve angle, offset, strain, scale and content together by one damped Gauss-Newton step.
-
-    Minimises ``|patch - turned template|^2 weight + (shape / prior)^2`` for each patch by itself.
-
-    Parameters
-    ----------
-    space : PolarSpace
-        Where this happens.
-    patches, templates : torch.Tensor
-        (n, channels, 2 T); the patches resampled with `shape`, the templates not turned.
-    theta : torch.Tensor
-        (n,), radian.
-    shape : torch.Tensor
-        (n, 5), in the image frame.
-    weight : torch.Tensor
-        (channels, 2 T): one over the noise variance.
-    prior : torch.Tensor
-        (5,): width of the normal prior of each of `GENERATORS`; 0 keeps it fixed.
-    turn : bool
-        Whether the angle is free.
-    content : tuple of torch.Tensor, optional
-        z (n, k), its prior width (k,) and the templates' derivatives (n, k, channels, 2 T), if z is free too.
-
-    Returns
-    -------
-    theta, shape, z, covariance : torch.Tensor
-        The improved values, and the covariance of (the free ones of `GENERATORS`, angle if free, z if free) in the
-        template's frame.
-    """
-    free = prior > 0
-    which = free.nonzero()[:, 0]
-    centered = space.turn(patches, -theta)
-    own = turned_shape(shape, -theta)
-    columns = [torch.einsum("pij,ncj->npci", space.generators[which], templates)]
-    value, precision = [own[:, which]], [prior[which] ** -2]
-    if turn:
-        columns.append(space.turning(templates)[:, None])
-        value.append(torch.zeros_like(theta)[:, None])
-        precision.append(torch.zeros_like(prior[:1]))
-    if content is not None:
-        value.append(content[0])
-        precision.append(content[1] ** -2)
-        columns.append(content[2])
-    slope = torch.cat(columns, 1).flatten(2)
-    damping = torch.cat(precision)
-    weighted = slope * weight.flatten()
-    curvature = weighted @ slope.transpose(1, 2) + torch.diag(damping)
-    pull = (weighted @ (centered - templates).flatten(1)[:, :, None])[..., 0] - damping * torch.cat(value, 1)
-    trust = 1e-6 * curvature.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-12)
-    inverse = torch.linalg.inv(
-        curvature + trust[:, None, None] * torch.eye(curvature.shape[-1], device=curvature.device)
-    )
-    step = (inverse @ pull[:, :, None])[..., 0]
-    change = torch.zeros_like(own)
-    limit = torch.tensor([0.7, 0.7, 0.08, 0.08, 0.08], device=shape.device)  # the model is linear only so far
-    p = len(which)
-    change[:, which] = step[:, :p].clamp(-limit[which], limit[which])
-    if turn:
-        theta = theta + step[:, p].clamp(-0.1, 0.1)
-    z = content[0] + step[:, p + turn :].clamp(-0.7, 0.7) if content is not None else None
-    return theta, turned_shape(own + change, theta), z, inverse

@@ -87,7 +87,7 @@ def average(
 
     from napari_rvae.averages.exemplars import PoseFinder, average_rounds, first_exemplars, ring_weight
     from napari_rvae.averages.joining import kinds_of, symmetry_order, zero_angle
-    from napari_rvae.polar import turned_shape
+    from napari_rvae.poses import turned_shape
 
     settings = settings or AverageSettings()
     inner = np.flatnonzero(~patches.edge) if (~patches.edge).sum() >= 10 else np.arange(len(patches))
@@ -193,7 +193,7 @@ def _mean_images(
     """Means of all members within the image, their poses taken out, at full size."""
     import torch
 
-    from napari_rvae.polar import Resampler
+    from napari_rvae.poses import Resampler
 
     resample = Resampler(x.shape[-1])
     sums, counts = torch.zeros(count, *x.shape[1:]), np.bincount(which[inner], minlength=count)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from napari_rvae.polar import PolarSpace, Resampler, gauss_newton, turned_shape
+from napari_rvae.polar import PolarSpace
+from napari_rvae.poses import Resampler, gauss_newton, turned_shape
 
 CYCLES = 12
 """Patches are compared up to so many cycles across: kinds and poses show below it."""

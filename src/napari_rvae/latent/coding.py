@@ -13,7 +13,8 @@ from torch import Tensor
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.models.inference import Inferred, infer
 from napari_rvae.patches import Patches, Progress, Stop
-from napari_rvae.polar import radial_taper, turned_shape
+from napari_rvae.polar import radial_taper
+from napari_rvae.poses import turned_shape
 from napari_rvae.threads import threads
 
 if TYPE_CHECKING:

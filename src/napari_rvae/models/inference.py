@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_rvae.models.model import Model
-from napari_rvae.polar import gauss_newton
+from napari_rvae.poses import gauss_newton
 
 
 @dataclass

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from napari_rvae.averages.exemplars import PoseFinder
 from napari_rvae.models.decoder import CoordinateDecoder, SpectrumDecoder
 from napari_rvae.models.encoder import InvariantEncoder, PlainEncoder
-from napari_rvae.polar import GENERATORS, PolarSpace, Resampler
+from napari_rvae.polar import GENERATORS, PolarSpace
+from napari_rvae.poses import Resampler
 from napari_rvae.settings import TrainSettings
 
 STRAIN_PRIOR, SCALE_PRIOR = 0.2, 0.2
@@ -183,7 +184,7 @@ class Model(nn.Module):
         x : torch.Tensor
             (n, channels, D, D).
         shape : torch.Tensor, optional
-            (n, 5), see `napari_rvae.polar.Resampler`.
+            (n, 5), see `napari_rvae.poses.Resampler`.
 
         Returns
         -------

@@ -9,7 +9,7 @@ import torch
 
 from napari_rvae.averages.joining import symmetry_order, zero_angle
 from napari_rvae.models.inference import infer
-from napari_rvae.polar import turned_shape
+from napari_rvae.poses import turned_shape
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
