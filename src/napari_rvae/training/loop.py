@@ -267,7 +267,8 @@ class Trainer:
                 self.noise.lerp_(residual, 0.2)
                 self.left.append(residual)
                 model.noise.copy_(self._tempered(self.noise))
-        self.misfit[rows] = -found.data.detach()
+        # a patch may be drawn twice: the larger misfit, whatever the order in which a device writes
+        self.misfit.scatter_reduce_(0, rows, -found.data.detach(), "amax", include_self=False)
         return torch.stack(
             [found.data.detach().mean(), found.divergence.detach().mean(), found.supervised.detach().mean()]
         )
@@ -356,7 +357,7 @@ class Trainer:
                     self.cut_again()
                 self.update_poses(stop)
             trained += time.perf_counter() - start
-            held_out = self.held_out_loss()
+            held_out = None if fallen else self.held_out_loss()  # in the end all patches are learned from
             loss = terms["data"] + settings.beta * terms["divergence"] + terms["supervised"]
             if not np.isfinite(loss):
                 raise InputDataError(
