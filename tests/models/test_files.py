@@ -18,8 +18,8 @@ from napari_rvae.models import Model, load_model
 def model(make_model):
     made = make_model("jrvae", classes=2)
     made.recipe = {"step": [0.5, 0.5], "normalization": "dataset", "note": "ä"}
-    mean, precision = torch.tensor([[0.0, 0.1], [1.0, 2.0]]), torch.stack([torch.eye(2), 2 * torch.eye(2)])
-    made.set_frames(mean, precision, torch.tensor([0.1, 0.2]), torch.ones(2, 2), torch.tensor([1, 3]))
+    templates = made.kind_template.expand(2, -1, -1) + 1
+    made.set_frames(templates, torch.tensor([0.1, 0.2]), torch.ones(2, 2), torch.tensor([1, 3]))
     return made
 
 
@@ -156,7 +156,7 @@ def test_tensors_that_do_not_fit(model, content, tmp_path):
         "mean": tensors["mean"].double(),
         "spread": torch.ones(3),
         "kind_angle": torch.zeros(5),
-        "kind_mean": torch.zeros(2, 7),
+        "kind_template": torch.zeros(2, 1, 7),
         "finder_images": torch.zeros(2, 1, 9, 9),
     }.items():
         refused(tmp_path, save({**tensors, name: value}, meta))
@@ -170,7 +170,7 @@ def test_a_small_file_cannot_ask_for_much_memory(content, tmp_path, monkeypatch)
     inner = json.loads(header_of(content)[0]["__metadata__"]["napari_rvae"])
     inner |= {"size": 96, "k_max": 0.35, "channels": 256}
     inner["settings"] |= {"hidden": 4096, "latent": 64}
-    tensors = {**load(content), "mean": torch.zeros(256), "kind_mean": torch.zeros(1, 4096)}
+    tensors = {**load(content), "mean": torch.zeros(256), "kind_template": torch.zeros(1, 1, 4096)}
     monkeypatch.setattr(Model, "__init__", lambda *_: pytest.fail("a model was made of it"))
     refused(tmp_path, save(tensors, {"napari_rvae": json.dumps(inner)}))
 

@@ -164,7 +164,7 @@ def _columns(model: Model, patches: Patches, found: Inferred, mean: Tensor) -> p
     """The latent table's columns, in its units and frames."""
     free = (model.pose_prior > 0).tolist()
     which_class = found.log_class.argmax(1)
-    kind = which_class if model.classes > 1 else model.kind_of(found.z)
+    kind = which_class if model.classes > 1 else model.kind_of(found.templates)
     order, zero = model.kind_symmetry[kind], model.kind_angle[kind]
     deviation = found.covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     columns: dict[str, Any] = {}
@@ -258,7 +258,7 @@ def decode(
     with torch.no_grad():
         templates = model.decode(values, None if known is None else known.to(values.device))
         templates = templates[torch.arange(len(values)), which.to(values.device)]
-        kind = which.to(values.device) if model.classes > 1 else model.kind_of(values)
+        kind = which.to(values.device) if model.classes > 1 else model.kind_of(templates)
         images = model.space.synthesise(model.space.turn(templates, model.kind_angle[kind]))
     return (images * model.spread[:, None, None]).cpu().numpy()
 
@@ -303,7 +303,7 @@ def reconstruct(
     with torch.no_grad():
         which = column("class").long() if "class" in table else torch.zeros(n, dtype=torch.int64, device=device)
         templates = model.decode(z, None if known is None else known.to(device))[torch.arange(n, device=device), which]
-        kind = which if model.classes > 1 else model.kind_of(z)
+        kind = which if model.classes > 1 else model.kind_of(templates)
         theta = column("angle") + model.kind_angle[kind] if model.turns else torch.zeros(n, device=device)
         strain = turned_shape(
             torch.stack([0 * theta, 0 * theta, column("strain_a"), column("strain_b"), 0 * theta], 1), column("angle")

@@ -107,7 +107,7 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Model:
     images, weight = tensors.pop("finder_images"), tensors.pop("finder_weight")
     model.load_state_dict(tensors, strict=False)
     model.to(device)
-    model.set_frames(*(frames[f"kind_{name}"] for name in ("mean", "precision", "angle", "shift", "symmetry")))
+    model.set_frames(*(frames[f"kind_{name}"] for name in ("template", "angle", "shift", "symmetry")))
     if len(images):
         finder = PoseFinder(model.settings.invariances, model.pose_prior.cpu(), model.size)
         fits = images.shape[1:] == (model.channels, finder.side, finder.side)

@@ -83,8 +83,7 @@ class Model(nn.Module):
     signal: Tensor
     finder_images: Tensor
     finder_weight: Tensor
-    kind_mean: Tensor
-    kind_precision: Tensor
+    kind_template: Tensor
     kind_angle: Tensor
     kind_shift: Tensor
     kind_symmetry: Tensor
@@ -108,7 +107,7 @@ class Model(nn.Module):
             self.decoder = CoordinateDecoder(self.space, channels, inputs, hidden)
         else:
             self.decoder = SpectrumDecoder(self.space, channels, inputs, hidden, settings.skip)
-        rings, latent = self.space.rings, settings.latent
+        rings, terms = self.space.rings, 2 * self.space.terms
         for name, value in {
             "mean": torch.zeros(channels),
             "spread": torch.ones(channels),
@@ -116,8 +115,7 @@ class Model(nn.Module):
             "signal": torch.ones(channels, rings),
             "finder_images": torch.zeros(0, channels, 1, 1),
             "finder_weight": torch.zeros(channels, 0),
-            "kind_mean": torch.zeros(1, latent),
-            "kind_precision": torch.eye(latent)[None],
+            "kind_template": torch.zeros(1, channels, terms),
             "kind_angle": torch.zeros(1),
             "kind_shift": torch.zeros(1, 2),
             "kind_symmetry": torch.ones(1, dtype=torch.int64),
@@ -165,16 +163,14 @@ class Model(nn.Module):
         """Keep class averages, (kinds, channels, d, d), and one over their noise variance, (channels, 2 T)."""
         self.finder_images, self.finder_weight, self._finder = images, weight, None
 
-    def set_frames(self, mean: Tensor, precision: Tensor, angle: Tensor, shift: Tensor, symmetry: Tensor) -> None:
-        """Store each kind's place in latent space, zero angle, mean offset (motif's frame) and order of symmetry."""
-        self.kind_mean, self.kind_precision = mean, precision
-        self.kind_angle, self.kind_shift, self.kind_symmetry = angle.to(mean), shift, symmetry
+    def set_frames(self, template: Tensor, angle: Tensor, shift: Tensor, symmetry: Tensor) -> None:
+        """Store each kind's mean template, zero angle, mean offset (motif's frame) and order of symmetry."""
+        self.kind_template, self.kind_angle = template, angle.to(template)
+        self.kind_shift, self.kind_symmetry = shift, symmetry
 
-    def kind_of(self, z: Tensor) -> Tensor:
-        """Kind whose frame applies at z: the nearest one, in its own spread; (n,)."""
-        apart = z[:, None] - self.kind_mean
-        distance = torch.einsum("nki,kij,nkj->nk", apart, self.kind_precision, apart)
-        return (distance - self.kind_precision.logdet()).argmin(1)
+    def kind_of(self, templates: Tensor) -> Tensor:
+        """Kind whose frame applies to decoded harmonics, (n, channels, 2 T): the one that looks most like them; (n,)."""
+        return torch.stack([((templates - k).square() * self.weight).sum((1, 2)) for k in self.kind_template]).argmin(0)
 
     def harmonics(self, x: Tensor, shape: Tensor | None = None) -> Tensor:
         """Harmonics of raw patches, normalised, with a pose taken out.

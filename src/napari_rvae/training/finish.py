@@ -41,8 +41,8 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             condition=None if trainer.condition is None else trainer.condition[rows],
             steps=2,
         )
-        found.append((one.theta, one.shape, one.z, one.harmonics - one.templates, one.log_class.argmax(1)))
-    theta, shape, z, left, which_class = (torch.cat(part) for part in zip(*found, strict=True))
+        found.append((one.theta, one.shape, one.harmonics - one.templates, one.log_class.argmax(1), one.templates))
+    theta, shape, left, which_class, templates = (torch.cat(part) for part in zip(*found, strict=True))
     ring = model.space.ring.repeat(2)
     each = left.square().mean(0)
     model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
@@ -52,27 +52,17 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     elif averages is not None:
         kind = averages.table["class"].to_numpy()
     else:
-        kind = np.zeros(len(z), np.int64)
+        kind = np.zeros(len(theta), np.int64)
     frames = []
     own = turned_shape(shape, -theta)
-    spread = torch.atleast_2d(torch.cov(z.T)) + 1e-4 * torch.eye(z.shape[1], device=z.device)
     for number in range(max(int(kind.max()) + 1, model.classes)):
-        rows = torch.as_tensor(np.flatnonzero(kind == number), device=z.device)
-        some = rows if len(rows) else torch.arange(len(z), device=z.device)
-        middle = z[some].mean(0)
-        few = len(rows) < 3 * z.shape[1]
-        covariance = spread if few else torch.atleast_2d(torch.cov(z[rows].T)) + 0.02 * spread
-        condition = None if trainer.condition is None else trainer.condition[some].mean(0)[None]
-        templates = model.decode(middle[None], condition)[0]
-        template = templates[number if model.classes > 1 else 0]
+        rows = torch.as_tensor(np.flatnonzero(kind == number), device=theta.device)
+        template = templates[rows if len(rows) else slice(None)].mean(0)
         symmetry = symmetry_order(model.space, template, model.weight)
         if averages is not None and model.classes == 1:  # a decoder is never quite as symmetric as what it learned
             symmetry = max(symmetry, int(averages.symmetry[number]))
         angles = theta[rows].double().cpu().numpy()
         zero = zero_angle(model.space, template, angles, symmetry)
-        shift = own[some, :2].mean(0) if len(rows) else torch.zeros(2, device=z.device)
-        frames.append((middle, torch.linalg.inv(covariance), torch.tensor(zero), shift, torch.tensor(symmetry)))
-    means, precisions, zeros, shifts, symmetries = (
-        torch.stack(part).to(z.device) for part in zip(*frames, strict=True)
-    )
-    model.set_frames(means, precisions, zeros, shifts, symmetries)
+        shift = own[rows, :2].mean(0) if len(rows) else torch.zeros(2, device=theta.device)
+        frames.append((template, torch.tensor(zero), shift, torch.tensor(symmetry)))
+    model.set_frames(*(torch.stack(part).to(theta.device) for part in zip(*frames, strict=True)))
