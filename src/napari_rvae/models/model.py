@@ -169,7 +169,7 @@ class Model(nn.Module):
         self.kind_shift, self.kind_symmetry = shift, symmetry
 
     def kind_of(self, templates: Tensor) -> Tensor:
-        """Kind whose frame applies to decoded harmonics, (n, channels, 2 T): the one that looks most like them; (n,)."""
+        """Kind whose frame applies to decoded harmonics, (n, channels, 2 T): the most alike; (n,)."""
         return torch.stack([((templates - k).square() * self.weight).sum((1, 2)) for k in self.kind_template]).argmin(0)
 
     def harmonics(self, x: Tensor, shape: Tensor | None = None) -> Tensor:
