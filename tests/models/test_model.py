@@ -215,4 +215,3 @@ def test_the_kind_of_a_patch_is_the_one_that_looks_most_alike(make_model):
     model.set_frames(kinds, torch.zeros(2), torch.zeros(2, 2), torch.ones(2, dtype=torch.int64))
     assert model.kind_of(kinds[[1, 0, 1]]).tolist() == [1, 0, 1]
     assert model.kind_of(kinds[[0, 1]] * 0.6 + kinds[[1, 0]] * 0.4).tolist() == [0, 1]
-
