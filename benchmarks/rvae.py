@@ -1,0 +1,84 @@
+"""Figures of the rVAE engine against known truth and against its peers; every part runs alone.
+
+    python benchmarks/rvae.py                      all parts at full size, 3 seeds
+    python benchmarks/rvae.py kinds cards --seeds 5
+    python benchmarks/rvae.py speed --quick        small sizes, one seed, a minute or two
+
+A run at full size writes its parts into ``docs/benchmarks.md`` and leaves the others as they are; ``--out FILE`` writes
+elsewhere. Stored scenes are read from ``../shared/data/sim`` beside the repository and left out where that is absent,
+the peers run in ``.venv-bench``, which ``make bench`` sets up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import crystals
+
+ROOT = Path(__file__).parents[1]
+PARTS = {"kinds": crystals.kinds}
+
+
+def described(name):
+    return " ".join(PARTS[name].__doc__.split())
+
+
+def section(name, command, rows, seconds):
+    """The part as Markdown."""
+    import platform
+    from importlib.metadata import version
+
+    import torch
+
+    versions = f"napari-rvae {version('napari-rvae')}, torch {torch.__version__}, Python {platform.python_version()}"
+    machine = f"{os.cpu_count()} cores ({platform.machine()})"
+    lines = [f"## {name}", "", described(name), "", "| what | bar | measured | spread | |", "|---|---|---|---|---|"]
+    for row in rows:
+        verdict = {True: "pass", False: "**short**", None: ""}[row.passed]
+        lines.append(f"| {row.what.strip()} | {row.bar} | {row.measured} | {row.spread} | {verdict} |")
+    lines += ["", f"`{command}`, {time.strftime('%Y-%m-%d')}, {seconds / 60:.0f} min, {machine}, {versions}", ""]
+    return "\n".join(lines)
+
+
+def write(path, name, text):
+    """Replace one part of the page; new parts come in the order of `PARTS`."""
+    head, *rest = path.read_text().split("\n## ") if path.exists() else ["# Benchmarks\n"]
+    parts = {one.split("\n", 1)[0]: f"## {one.rstrip()}\n" for one in rest} | {name: text}
+    ordered = sorted(parts, key=lambda one: list(PARTS).index(one) if one in PARTS else len(PARTS))
+    path.write_text("\n".join([head.rstrip() + "\n", *(parts[one] for one in ordered)]))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--seeds", type=int, help="how many (default: 3, where quick 1)")
+    parser.add_argument("--quick", action="store_true", help="small sizes; nothing is written without --out")
+    parser.add_argument("--out", type=Path, help="Markdown page (default: docs/benchmarks.md)")
+    options = parser.parse_args()
+    unknown = set(options.parts) - set(PARTS)
+    if unknown:
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
+    options.seeds = range(options.seeds or (1 if options.quick else 3))
+    out = options.out or (None if options.quick else ROOT / "docs" / "benchmarks.md")
+    for name in options.parts or PARTS:
+        print(f"{name}: {described(name)}", flush=True)
+        start, rows = time.perf_counter(), []
+        for row in PARTS[name](options):
+            rows.append(row)
+            print(row, flush=True)
+        seconds = time.perf_counter() - start
+        print(f"  {seconds:.0f} s\n", flush=True)
+        if out is not None:
+            command = f"python benchmarks/rvae.py {name} --seeds {len(options.seeds)}{' --quick' * options.quick}"
+            write(out, name, section(name, command, rows, seconds))
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
