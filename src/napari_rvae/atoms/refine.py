@@ -7,9 +7,7 @@ sweeps: in each, every atom is fitted to the image less the last sweep's neighbo
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +17,11 @@ from scipy.spatial import cKDTree
 from napari_rvae.atoms.find import Detection
 from napari_rvae.atoms.frame import Floats
 from napari_rvae.atoms.kernels import fit_range, render
+from napari_rvae.atoms.parallel import in_parts
+from napari_rvae.atoms.response import image_values
 from napari_rvae.errors import Stopped
 
 Y, X, AMPLITUDE, BACKGROUND, SIGMA = range(5)
-NEIGHBOURS = 12
 QUICK = (False, 3), (False, 1)  # sweeps: are widths free, how many steps
 THOROUGH = (False, 3), (True, 1), (False, 1), (True, 1), (False, 2)
 REACH = 1.5  # an atom may move so many sigmas from where it was found
@@ -50,7 +49,6 @@ def fit_atoms(
     *,
     thorough: bool = True,
     stop: Callable[[], bool] | None = None,
-    fixed: Floats | None = None,
 ) -> Fits:
     """Fit columns at `positions` (n, 2), overlapping neighbours together.
 
@@ -64,8 +62,6 @@ def fit_atoms(
         Fit widths too and go on until it stands; otherwise one look is enough.
     stop : callable, optional
         Polled per sweep.
-    fixed : numpy.ndarray, optional
-        (m, 5) columns that are there but stay as they are.
 
     Returns
     -------
@@ -77,30 +73,27 @@ def fit_atoms(
     Stopped
         If `stop` says so.
     """
-    count = len(positions)
-    values = np.empty((count, 5))
-    values[:, :2] = positions
-    pixels = detection.frame.pixels
-    y, x = np.round(positions).astype(int).T
-    y, x = y.clip(0, pixels.shape[0] - 1), x.clip(0, pixels.shape[1] - 1)
-    values[:, AMPLITUDE] = 0
-    values[:, BACKGROUND] = pixels[y, x]
-    values[:, SIGMA] = detection.sigma
+    count, pixels = len(positions), detection.frame.pixels
     if not count:
-        return Fits(values, np.zeros((0, 5)))
-    everything = values if fixed is None else np.concatenate([values, fixed])
-    neighbours, radius = _neighbourhood(everything, count, detection.sigma)
-    variances = np.zeros((count, 5))
+        return Fits(np.zeros((0, 5)), np.zeros((0, 5)))
+    order = np.lexsort((positions[:, 1], positions[:, 0] // 32))  # neighbours in memory, too
+    start = np.ascontiguousarray(positions[order], np.float64)
+    values, variances = np.zeros((count, 5)), np.zeros((count, 5))
+    values[:, :2] = start
+    values[:, BACKGROUND] = image_values(pixels, start)
+    values[:, SIGMA] = detection.sigma
+    radius = _window_radius(start, detection.sigma)
     for free, iterations in THOROUGH if thorough else QUICK:
         if stop is not None and stop():
             raise Stopped("Stopped while fitting atoms.")
         # tails and neighbours not yet found would widen a wide fit
         window = np.minimum(radius, max(2 * detection.sigma, 2.3)) if free else radius
-        values, variances = _sweep(detection, everything, positions, neighbours, window, free, iterations)
+        before = values[:, SIGMA].copy()
+        _sweep(detection, start, window, free, iterations, values, variances)
         if free:
-            values[:, SIGMA] = shared_sigma(everything[:count, SIGMA], values, variances, detection.sigma)
-        everything[:count] = values
-    return Fits(values, variances)
+            values[:, SIGMA] = shared_sigma(before, values, variances, detection.sigma)
+    back = np.argsort(order)
+    return Fits(values[back], variances[back])
 
 
 def shared_sigma(before: Floats, values: Floats, variances: Floats, expected: float) -> Floats:
@@ -117,54 +110,46 @@ def shared_sigma(before: Floats, values: Floats, variances: Floats, expected: fl
     return np.asarray(center + weight * (sigma - center).clip(-0.3 * center, 0.3 * center))
 
 
-def _neighbourhood(values: Floats, count: int, sigma: float) -> tuple[NDArray[np.int32], Floats]:
-    k = min(NEIGHBOURS + 1, len(values))
-    found = cKDTree(values[:, :2]).query(values[:count, :2], k=list(range(1, k + 1)), distance_upper_bound=7 * sigma)
-    distance, index = np.asarray(found[0]), np.asarray(found[1])
-    neighbours = np.where(np.isfinite(distance[:, 1:]), index[:, 1:], -1).astype(np.int32)
-    nearest = distance[:, 1] if k > 1 else np.full(count, np.inf)
-    # far out there is light for an isolated atom, but mostly the neighbour's for a crowded one
-    radius = np.maximum(np.clip(0.62 * nearest, 1.8 * sigma, 3.5 * sigma), 2.3)
-    return neighbours, radius
+def _window_radius(positions: Floats, sigma: float) -> Floats:
+    """How far around each atom it is fitted.
+
+    Far out there is light for an isolated atom, but mostly the neighbour's for a crowded one.
+    """
+    nearest = np.full(len(positions), np.inf)
+    if len(positions) > 1:
+        nearest = np.asarray(cKDTree(positions).query(positions, k=[2], workers=-1)[0])[:, 0]
+    return np.asarray(np.maximum(np.clip(0.62 * nearest, 1.8 * sigma, 3.5 * sigma), 2.3))
 
 
 def _sweep(
     detection: Detection,
-    everything: Floats,
     start: Floats,
-    neighbours: NDArray[np.int32],
     radius: Floats,
     free_sigma: bool,
     iterations: int,
-) -> tuple[Floats, Floats]:
-    count = len(start)
-    values, variances = everything[:count].copy(), np.zeros((count, 5))
+    values: Floats,
+    variances: Floats,
+) -> None:
+    """Fit every atom once, in place, to the image less the others as they are in `values`."""
     noise, frame = detection.noise, detection.frame
     invalid = frame.invalid if frame.invalid is not None else np.zeros((1, 1), np.bool_)
-    start = np.ascontiguousarray(start, np.float64)
-
+    others = model_image(frame.pixels.shape if values[:, AMPLITUDE].any() else (1, 1), values)
     parameters = np.array([noise.gain, noise.floor, noise.least])
+    variances[:] = 0
 
     def part(first: int, last: int) -> None:
         fit_range(
-            frame.pixels, invalid, everything, start, neighbours, radius, parameters, REACH * detection.sigma,
+            frame.pixels, invalid, others, start, radius, parameters, REACH * detection.sigma,
             free_sigma, iterations, first, last, values, variances,
         )  # fmt: skip
 
-    threads = os.cpu_count() or 1
-    if count < 2000 or threads == 1:
-        part(0, count)
-    else:
-        cuts = np.linspace(0, count, 4 * threads + 1).astype(int)
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(part, cuts[:-1], cuts[1:]))
-    return values, variances
+    in_parts(part, len(start), 500)
 
 
 def model_image(shape: tuple[int, int], values: Floats) -> NDArray[np.float32]:
     """The columns drawn on an empty image, without background."""
     image = np.zeros(shape, np.float32)
-    render(image, values, 5.0)
+    in_parts(lambda top, bottom: render(image, values, 5.0, top, bottom), shape[0], 64)
     return image
 
 

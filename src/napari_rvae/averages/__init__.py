@@ -86,7 +86,7 @@ def average(
     import torch
 
     from napari_rvae.averages.exemplars import PoseFinder, average_rounds, first_exemplars, ring_weight
-    from napari_rvae.averages.joining import kinds_of, symmetry_order, zero_angle
+    from napari_rvae.averages.joining import aligned, kinds_of, symmetry_order, zero_angle
     from napari_rvae.poses import turned_shape
 
     settings = settings or AverageSettings()
@@ -135,7 +135,8 @@ def average(
         spectra = space.analyse(images)
         symmetry = np.array([symmetry_order(space, one, weight) for one in spectra])
         which, theta = found.which.numpy(), found.theta.double().numpy()
-        zero = np.array([zero_angle(space, one, theta[which == k], int(symmetry[k])) for k, one in enumerate(spectra)])
+        zero = aligned(space, spectra, weight)
+        zero += zero_angle(space, spectra[0], theta[which == 0], int(symmetry[0]))
         period = 2 * np.pi / symmetry[which]
         angle = (theta - zero[which] + period / 2) % period - period / 2
         turn = torch.as_tensor(angle, dtype=torch.float32)

@@ -128,6 +128,37 @@ def symmetry_order(space: PolarSpace, harmonics: Tensor, weight: Tensor, highest
     return 1
 
 
+def aligned(space: PolarSpace, spectra: Tensor, weight: Tensor) -> NDArray[np.float64]:
+    """Angles of motifs relative to the first, each turned to the one it resembles most.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where the motifs live.
+    spectra : torch.Tensor
+        (kinds, channels, 2 T).
+    weight : torch.Tensor
+        (channels, 2 T) one over the noise variance.
+
+    Returns
+    -------
+    numpy.ndarray
+        (kinds,) radian: what is at this angle in a kind's own frame is at zero in the first one's.
+    """
+    match = space.correlate_all(spectra * weight, spectra).double().cpu().numpy()
+    power = np.diagonal(match[:, :, 0])
+    best, theta = match.max(2), space.theta.double().cpu().numpy()[match.argmax(2)]  # (motif, template)
+    apart = power[:, None] + power - 2 * best
+    zero, done = np.zeros(len(power)), [0]
+    while len(done) < len(power):  # Prim's tree of least distances
+        rest = [k for k in range(len(power)) if k not in done]
+        near = apart[np.ix_(rest, done)]
+        i, j = np.unravel_index(near.argmin(), near.shape)
+        zero[rest[i]] = zero[done[j]] - theta[rest[i], done[j]]
+        done.append(rest[i])
+    return zero
+
+
 def zero_angle(space: PolarSpace, harmonics: Tensor, theta: NDArray[np.float64], symmetry: int) -> float:
     """The angle that is called zero, from the data alone, so that it is the same for every seed.
 

@@ -10,7 +10,9 @@ _API = {
     "decode": "napari_rvae.latent.coding",
     "reconstruct": "napari_rvae.latent.coding",
     "manifold": "napari_rvae.latent.coding",
+    "latent_path": "napari_rvae.latent.paths",
     "cell_labels": "napari_rvae.latent.cells",
+    "cell_numbers": "napari_rvae.latent.cells",
     "find_clusters": "napari_rvae.latent.clusters",
     "cluster_agreement": "napari_rvae.latent.clusters",
 }

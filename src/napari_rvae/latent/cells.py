@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.patches import nearest_neighbor_distance
@@ -63,6 +63,30 @@ def cell_labels(atoms: pd.DataFrame, shape: Sequence[int], radius: float | None 
         if mine.any():
             _painter()(image, positions[mine], labels_of_atoms[mine], float(radius))
     return labels
+
+
+def cell_numbers(cells: LabelImage, atom_ids: ArrayLike, numbers: ArrayLike) -> NDArray[np.uint8]:
+    """Give every cell its atom's number, such as that of its class.
+
+    Parameters
+    ----------
+    cells : ndarray of int32
+        From `cell_labels`.
+    atom_ids : array-like of int, (n,)
+        Some or all of the atoms.
+    numbers : array-like of int, (n,)
+        Theirs, 0 to 255.
+
+    Returns
+    -------
+    ndarray of uint8, of the shape of `cells`
+        0 outside of the cells and where an atom has no number.
+    """
+    of_label = np.zeros(int(cells.max(initial=0)) + 1, np.uint8)
+    labels = np.asarray(atom_ids, np.int64) + 1
+    painted = labels < len(of_label)  # the others have no cell
+    of_label[labels[painted]] = np.asarray(numbers)[painted]
+    return of_label[cells]
 
 
 def _checked(

@@ -20,11 +20,29 @@ from napari_rvae.layers.atoms import (
     set_features,
     undo_results,
 )
-from napari_rvae.layers.coloring import GREY, Coloring
-from napari_rvae.layers.images import add_image, hashed, image_data, image_source, pixel_size, transformation
-from napari_rvae.layers.maps import add_arrows, add_cells, atoms_of, cell_colormap, color_cells
+from napari_rvae.layers.coloring import GREY, Coloring, class_colors, set_class_colors
+from napari_rvae.layers.images import (
+    add_beside,
+    add_image,
+    hashed,
+    image_data,
+    image_source,
+    pixel_size,
+    transformation,
+)
+from napari_rvae.layers.maps import (
+    add_arrows,
+    add_cells,
+    atoms_of,
+    cell_colormap,
+    class_map_of,
+    color_cells,
+    outline_of_cells,
+    show_classes,
+)
 from napari_rvae.layers.models import MODEL, attach_model, model_of
 from napari_rvae.layers.regions import inside
+from napari_rvae.layers.saving import save_features
 from napari_rvae.layers.subsets import add_subset
 
 __all__ = [
@@ -34,6 +52,7 @@ __all__ = [
     "Coloring",
     "add_arrows",
     "add_atoms",
+    "add_beside",
     "add_cells",
     "add_image",
     "add_subset",
@@ -42,6 +61,8 @@ __all__ = [
     "attach_model",
     "can_undo",
     "cell_colormap",
+    "class_colors",
+    "class_map_of",
     "color_cells",
     "color_choices",
     "color_points",
@@ -56,8 +77,12 @@ __all__ = [
     "is_result",
     "join_results",
     "model_of",
+    "outline_of_cells",
     "pixel_size",
+    "save_features",
+    "set_class_colors",
     "set_features",
+    "show_classes",
     "transformation",
     "undo_results",
 ]

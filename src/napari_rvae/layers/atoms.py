@@ -14,7 +14,7 @@ from napari.layers.base import ActionType
 from psygnal import Signal
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.layers.coloring import Coloring
+from napari_rvae.layers.coloring import Coloring, class_colors
 from napari_rvae.layers.images import matrix, transformation
 from napari_rvae.layers.models import attach_model, model_of
 
@@ -367,7 +367,7 @@ def color_points(points: Points, column: str) -> Coloring:
         The colours that were chosen.
     """
     identify(points)
-    coloring = Coloring.of(points.features, column)
+    coloring = Coloring.of(points.features, column, class_colors(points, column))
     _known[points].coloring = coloring
     with points.events.blocker_all(), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # napari takes whole numbers for classes and says so

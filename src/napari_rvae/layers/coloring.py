@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from napari.utils.colormaps import Colormap, ensure_colormap
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:
+    from napari.layers import Points
+
 GREY = (0.5, 0.5, 0.5, 1.0)
 """Colour of what has no value: seen, but never taken for a value."""
 LEVELS = 255
 """Colours of a continuous scale."""
+
+CLASS_COLORS = "napari_rvae_class_colors"
+"""Key of a layer's metadata under which the colours lie that were chosen for classes, by column and name."""
 
 Kind = Literal["sequential", "diverging", "cyclic", "categorical"]
 
@@ -53,7 +60,7 @@ class Coloring:
     text: bool = False
 
     @classmethod
-    def of(cls, table: pd.DataFrame, column: str) -> Coloring:
+    def of(cls, table: pd.DataFrame, column: str, chosen: Mapping[str, str] | None = None) -> Coloring:
         """Choose colours for a column.
 
         Parameters
@@ -62,6 +69,8 @@ class Coloring:
             The table, with ``symmetry`` where angles repeat.
         column : str
             The column to be shown.
+        chosen : mapping of str to str, optional
+            Colours that somebody wants for some classes, by their names.
 
         Returns
         -------
@@ -74,7 +83,7 @@ class Coloring:
                 names = tuple(map(str, values.cat.categories))
             else:
                 names = tuple(sorted({str(value) for value in values.dropna() if value != ""}))
-            return cls(column, "categorical", *_classes(0, max(len(names), 1)), names=names, text=True)
+            return cls(column, "categorical", *_classes(0, names, chosen), names=names, text=True)
         numbers = values.to_numpy(float)
         numbers = numbers[np.isfinite(numbers)]
         if column == "angle":
@@ -84,7 +93,7 @@ class Coloring:
         low, high = numbers.min(), numbers.max()
         if high - low < _MOST_CLASSES and (numbers == np.rint(numbers)).all() and column not in ("frame", "atom_id"):
             names = tuple(str(int(low) + k) for k in range(int(high - low) + 1))
-            return cls(column, "categorical", *_classes(int(low), len(names)), names=names)
+            return cls(column, "categorical", *_classes(int(low), names, chosen), names=names)
         if column.startswith(("dy", "dx", "strain")) and not column.endswith("_error"):
             limit = float(np.percentile(np.abs(numbers), 99)) or 1.0
             return cls(column, "diverging", _colormap("PiYG"), (-limit, limit))
@@ -128,6 +137,40 @@ class Coloring:
         return np.asarray(self.colormap.map(self.levels(values)), float)
 
 
+def class_colors(points: Points, column: str) -> dict[str, str]:
+    """Tell which colours were chosen for classes.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+    column : str
+        A column of classes.
+
+    Returns
+    -------
+    dict
+        Colours such as ``#ff0000`` by the name of the class; classes without a chosen one are left out.
+    """
+    return dict(points.metadata.get(CLASS_COLORS, {}).get(column, {}))
+
+
+def set_class_colors(points: Points, column: str, colors: Mapping[str, str]) -> None:
+    """Choose colours for classes; they are seen when the points are coloured by the column the next time.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+    column : str
+        A column of classes.
+    colors : mapping of str to str
+        By the name of the class; the others have theirs from a list.
+    """
+    chosen = {**points.metadata.get(CLASS_COLORS, {}), column: dict(colors)}
+    points.metadata = {**points.metadata, CLASS_COLORS: chosen}
+
+
 def _colormap(name: str, closed: bool = False) -> Colormap:
     colors = ensure_colormap(name).map(np.linspace(0, 1, LEVELS))
     if closed:
@@ -135,8 +178,13 @@ def _colormap(name: str, closed: bool = False) -> Colormap:
     return Colormap(colors, name=f"{name} with grey", nan_color=GREY)
 
 
-def _classes(first: int, count: int) -> tuple[Colormap, tuple[float, float]]:
+def _classes(
+    first: int, names: tuple[str, ...], chosen: Mapping[str, str] | None
+) -> tuple[Colormap, tuple[float, float]]:
+    count = max(len(names), 1)
     colors = [_PALETTE[(first + k) % len(_PALETTE)] for k in range(count)]
+    if chosen:
+        colors = [chosen.get(name, color) for name, color in zip(names, colors, strict=False)] or colors
     return Colormap(colors, name="classes", interpolation="zero", nan_color=GREY), (first - 0.5, first + count - 0.5)
 
 

@@ -46,6 +46,43 @@ def add_image(viewer: ViewerModel, image: ImageData) -> Image:
     return layer
 
 
+def add_beside(viewer: ViewerModel, pictures: NDArray[Any], name: str, image: Image | None, part: float = 1.0) -> Image:
+    """Show pictures at the right of an image, where they cover nothing.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Where the layer is added.
+    pictures : numpy.ndarray
+        (y, x) or (steps, y, x).
+    name : str
+        Of the layer.
+    image : napari.layers.Image or None
+        The image; None puts them at the origin.
+    part : float
+        Their height in heights of the image.
+
+    Returns
+    -------
+    napari.layers.Image
+        The new layer.
+    """
+    steps = pictures.ndim - 2
+    placed: dict[str, Any] = {}
+    if image is not None:
+        (top, left), (bottom, right) = image.extent.world[:, -2:]
+        pixel = part * (bottom - top) / pictures.shape[-2]
+        corner = top + pixel / 2, right + 0.03 * (right - left) + pixel / 2
+        placed = {
+            "scale": (*(1.0,) * steps, pixel, pixel),
+            "translate": (*(0.0,) * steps, *corner),
+            "units": (*("pixel",) * steps, *image.units[-2:]),
+        }
+    axes = (*("step",) * steps, *(("y", "x") if image is None else image.axis_labels[-2:]))
+    layer: Image = viewer.add_image(pictures, name=name, axis_labels=axes, **placed)
+    return layer
+
+
 def image_data(layer: Image) -> Any:
     """Pixels of an image layer at full resolution, still lazy where they were.
 

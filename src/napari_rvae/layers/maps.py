@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_OUTLINES = 400  # outlines of cells as wide as this part of the image
+
 _atoms: WeakKeyDictionary[Labels, ref[Points]] = WeakKeyDictionary()
+_class_maps: WeakKeyDictionary[Points, ref[Labels]] = WeakKeyDictionary()
 
 
 class _Color(np.ndarray):
@@ -118,6 +121,81 @@ def atoms_of(labels: Labels) -> Points | None:
     """
     points = _atoms.get(labels)
     return points() if points else None
+
+
+def outline_of_cells(lit: NDArray[np.uint8], cells: Labels) -> Labels:
+    """Outline some of the cells.
+
+    Parameters
+    ----------
+    lit : numpy.ndarray
+        1 in the cells to be outlined, 0 elsewhere.
+    cells : napari.layers.Labels
+        All cells.
+
+    Returns
+    -------
+    napari.layers.Labels
+        A layer that is in no viewer yet.
+    """
+    colors = DirectLabelColormap(color_dict={None: (0, 0, 0, 0), 0: (0, 0, 0, 0), 1: (1, 1, 1, 1)})
+    layer = Labels(lit, name="selected cells", opacity=0.9, colormap=colors, **transformation(cells))
+    layer.contour = max(1, round(min(lit.shape[-2:]) / _OUTLINES))
+    return layer
+
+
+def show_classes(
+    viewer: ViewerModel, numbers: NDArray[np.uint8], coloring: Coloring, points: Points, image: Image
+) -> Labels:
+    """Show the classes of atoms as a labels layer: 1 for the first class, 0 where there is none.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Where a layer is added, unless there is one of these atoms already, which is changed then.
+    numbers : numpy.ndarray
+        From `napari_rvae.latent.cell_numbers`.
+    coloring : Coloring
+        Names and colours of the classes.
+    points : napari.layers.Points
+        The atoms.
+    image : napari.layers.Image
+        The image, for the place.
+
+    Returns
+    -------
+    napari.layers.Labels
+        The layer; whoever points at one of its labels reads the name of the class in napari's status bar.
+    """
+    layer = class_map_of(points)
+    if layer is None or layer not in viewer.layers:
+        layer = viewer.add_labels(numbers, name=f"{points.name} classes", opacity=0.5, **transformation(image))
+        layer.editable = False  # it follows the atoms, not the brush
+        _class_maps[points] = ref(layer)
+    else:
+        layer.data = numbers
+    colors: dict[int | None, Any] = {None: (0, 0, 0, 0), 0: (0, 0, 0, 0)}
+    colors |= dict(enumerate(coloring.colormap.colors[: len(coloring.names)], 1))
+    color_cells(layer, DirectLabelColormap(color_dict=colors))
+    layer.features = pd.DataFrame({"index": range(len(coloring.names) + 1), "class": ["none", *coloring.names]})
+    return layer
+
+
+def class_map_of(points: Points) -> Labels | None:
+    """Find the labels layer that shows the classes of atoms.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+
+    Returns
+    -------
+    napari.layers.Labels or None
+        The layer that `show_classes` made last, as long as it lives.
+    """
+    layer = _class_maps.get(points)
+    return layer() if layer else None
 
 
 def add_arrows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from napari_rvae.layers.atoms import RECIPE, add_atoms, atoms_table, identify, image_of
+from napari_rvae.layers.coloring import CLASS_COLORS
 from napari_rvae.layers.images import transformation
 from napari_rvae.layers.models import attach_model, model_of
 
@@ -41,4 +42,6 @@ def add_subset(viewer: ViewerModel, points: Points, rows: NDArray[Any]) -> Point
     subset.name = f"{points.name} selection"
     subset.size = points.size[rows]
     attach_model(subset, model_of(points))
+    if CLASS_COLORS in points.metadata:
+        subset.metadata = {**subset.metadata, CLASS_COLORS: points.metadata[CLASS_COLORS]}
     return subset

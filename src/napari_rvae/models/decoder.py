@@ -9,7 +9,10 @@ from napari_rvae.polar import PolarSpace
 
 
 class SpectrumDecoder(nn.Module):
-    """Dense layers straight into polar Fourier space.
+    """Straight into polar Fourier space: a linear map, and dense layers for what is not linear.
+
+    The linear map starts as probabilistic principal components (Tipping & Bishop, J. R. Stat. Soc. B 61, 611 (1999)):
+    what is rare but strong then has its direction from the beginning.
 
     Parameters
     ----------
@@ -28,9 +31,11 @@ class SpectrumDecoder(nn.Module):
     def __init__(self, space: PolarSpace, channels: int, inputs: int, hidden: int, skip: bool) -> None:
         super().__init__()
         self.channels, self.skip = channels, skip
+        self.linear = nn.Linear(inputs, channels * 2 * space.terms, bias=False)
         self.first = nn.Linear(inputs, hidden)
         self.second = nn.Linear(hidden, hidden)
         self.output = nn.Linear(hidden, channels * 2 * space.terms)
+        nn.init.zeros_(self.linear.weight)
         nn.init.normal_(self.output.weight, std=0.01)
         nn.init.zeros_(self.output.bias)
 
@@ -50,13 +55,15 @@ class SpectrumDecoder(nn.Module):
         first = nn.functional.silu(self.first(inputs))
         second = nn.functional.silu(self.second(first))
         last = first + second if self.skip else second
-        harmonics: Tensor = self.output(last).unflatten(-1, (self.channels, -1))
+        harmonics: Tensor = (self.linear(inputs) + self.output(last)).unflatten(-1, (self.channels, -1))
         return harmonics
 
-    def start_from(self, harmonics: Tensor) -> None:
-        """Decode this motif, (channels, 2 T), before anything is learned."""
+    def start_from(self, harmonics: Tensor, slopes: Tensor | None = None) -> None:
+        """Decode a motif, (channels, 2 T), and what each input adds, (inputs, channels, 2 T), before training."""
         with torch.no_grad():
             self.output.bias.copy_(harmonics.flatten())
+            if slopes is not None:
+                self.linear.weight.copy_(slopes.flatten(1).T)
 
 
 class CoordinateDecoder(nn.Module):
@@ -105,5 +112,5 @@ class CoordinateDecoder(nn.Module):
         harmonics: Tensor = pixels.transpose(-1, -2) @ self.space[0].analysis.T
         return harmonics
 
-    def start_from(self, harmonics: Tensor) -> None:
+    def start_from(self, harmonics: Tensor, slopes: Tensor | None = None) -> None:
         """Nothing to prepare: this network has no bias per pixel."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.models import Model
@@ -35,6 +35,8 @@ SHARPNESS = 2.0
 """Precision at which is learned, in units of the estimated one: what is rare shows before it pays on average."""
 WHITENESS = 0.75
 """How far the noise that is learned with lies from that of each ring (0) toward that of all rings alike (1)."""
+TEACHING_STEPS = 300
+"""Steps in which the encoder is taught the latents to start from."""
 _POSE_EPOCHS = (1, 2, 4, 7, 11, 16, 22, 29, 37, 46, 56, 70, 90, 120)
 _BLOCK = 500
 
@@ -125,6 +127,8 @@ class Trainer:
         self.rarity = torch.ones(n)
         self.steps = 0
         self._start_noise()
+        if not model.turns and not bool((model.pose_prior > 0).any()):
+            self._start_linear()
 
     def _split(self) -> tuple[Tensor, Tensor]:
         """Rows held out, by blocks of the image with a gap around them, and rows to learn from."""
@@ -189,6 +193,52 @@ class Trainer:
         self._take_out_poses()
         self.window = WINDOW
         self._start_noise()
+        self._start_linear()
+
+    def _start_linear(self) -> None:
+        """Start decoder and encoder from the principal components of the patches, their poses taken out."""
+        model, latent = self.model, self.settings.latent
+        known = [] if self.condition is None else [self.condition]
+        if model.classes > 1:
+            labels = torch.zeros(len(self.x), dtype=torch.int64, device=self.device)
+            if self.labels is not None:
+                labels = self.labels
+            known.insert(0, nn.functional.one_hot(labels + 1, model.classes + 1)[:, 1:].float())
+        flat = self.harmonics.flatten(1)
+        mean = flat.mean(0)
+        rest = flat - mean
+        slopes = flat.new_zeros(0, flat.shape[1])
+        if known:
+            design = torch.cat(known, 1)
+            design = torch.cat([design, torch.ones_like(design[:, :1])], 1)
+            ridge = 1e-3 * len(flat) * torch.eye(design.shape[1], device=self.device)
+            solution = torch.linalg.solve(design.T @ design + ridge, design.T @ rest)
+            rest, slopes, mean = rest - design @ solution, solution[:-1], mean + solution[-1]
+        values, vectors = torch.linalg.eigh(rest.T @ rest / len(rest))
+        values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
+        noise = values[latent:].mean() if len(values) > latent else values[-1]
+        width = (values[:latent] - noise).clamp_min(1e-3 * values[0]).sqrt()
+        parts = vectors[:, :latent] * width
+        slopes = torch.cat([parts.T, slopes]).unflatten(1, self.harmonics.shape[1:])
+        model.decoder.start_from(mean.unflatten(0, self.harmonics.shape[1:]), slopes)
+        target = rest @ parts / (width.square() + noise)
+        spread = 0.5 * (noise / (width.square() + noise)).log()
+        self._teach(target, spread)
+
+    @torch.enable_grad()
+    def _teach(self, target: Tensor, spread: Tensor) -> None:
+        """Teach the encoder given latents, (n, latent), and the logarithm of their deviation, (latent,)."""
+        teacher = torch.optim.Adam(self.model.encoder.parameters(), 2 * self.settings.learning_rate)
+        for number in range(TEACHING_STEPS):
+            rows = torch.randint(len(target), (self.settings.batch_size,), generator=self.generator).to(self.device)
+            mean, log_deviation = self.model.encode(self.harmonics[rows])
+            error = nn.functional.smooth_l1_loss(mean, target[rows])
+            loss = error + 0.1 * (log_deviation - spread).square().mean()
+            teacher.zero_grad(set_to_none=True)
+            loss.backward()
+            teacher.step()
+            for group in teacher.param_groups:
+                group["lr"] = 2 * self.settings.learning_rate * (1 - number / TEACHING_STEPS)
 
     def _guessed(self, kind: Tensor) -> Tensor:
         """Classes for the first epochs: the kinds, called what most of their labelled members are called."""

@@ -6,14 +6,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from napari.layers import Labels, Layer, Points, Shapes
+from napari.layers import Points, Shapes
 from napari.utils.notifications import show_error, show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import (
     QFileDialog,
+    QInputDialog,
     QLabel,
     QMenu,
     QScrollArea,
@@ -25,8 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rvae.errors import RVAEError
-from napari_rvae.io import save_table
-from napari_rvae.layers import Coloring, add_subset, atoms_of, atoms_table, color_points, coloring_of, events, inside
+from napari_rvae.layers import Coloring, add_subset, class_colors, color_points, coloring_of, events, save_features
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import (
     axis_columns,
@@ -38,8 +37,10 @@ from napari_rvae.widgets.columns import (
 from napari_rvae.widgets.explore_classes import ClassesPanel
 from napari_rvae.widgets.explore_clusters import ClustersPanel
 from napari_rvae.widgets.explore_controls import ColumnBoxes, ToolRow
-from napari_rvae.widgets.explore_patches import ManifoldPanel, PatchPanel
-from napari_rvae.widgets.parts import Dock, LayerBox
+from napari_rvae.widgets.explore_image import ImageSide
+from napari_rvae.widgets.explore_manifold import ManifoldPanel
+from napari_rvae.widgets.explore_patches import PatchPanel
+from napari_rvae.widgets.parts import Dock, LayerBox, is_helper
 from napari_rvae.widgets.plot_canvas import PyQtGraphCanvas
 from napari_rvae.widgets.scatter import Scatter
 
@@ -73,6 +74,8 @@ class ExploreWidget(Dock):
         The plot.
     scatter : Scatter
         What it shows.
+    image : ImageSide
+        What the mouse does in the image.
     link : AtomsLink or None
         The layer that is shown, with its selection and history.
     """
@@ -81,10 +84,11 @@ class ExploreWidget(Dock):
         super().__init__(napari_viewer)
         self.link: AtomsLink | None = None
         self._links: dict[Points, AtomsLink] = {}
-        self._watched: set[Layer] = set()
+        self._watched: set[Points] = set()
         self._shown: tuple[Any, ...] = ()
         self.canvas = PyQtGraphCanvas()
         self.scatter = Scatter(self.canvas)
+        self.image = ImageSide(self, self._links)
         # Moving points by hand tells so at every step of the mouse: draw once when the hand gives time.
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
@@ -151,6 +155,7 @@ class ExploreWidget(Dock):
         menu = QMenu(self)
         menu.addAction("Show all points", self.scatter.fit)
         menu.addSeparator()
+        menu.addAction("Select atoms by their values ...", self._ask_where)
         menu.addAction("Select the atoms inside drawn shapes", self.select_in_shapes)
         menu.addAction("Selected atoms as a new layer", self.copy_selection)
         menu.addSeparator()
@@ -171,13 +176,16 @@ class ExploreWidget(Dock):
         self.layer_box.layer_changed.connect(self.show_layer)
         self.columns.axes_chosen.connect(self.plot_columns)
         self.columns.color_chosen.connect(self.color_by)
-        self.scatter.picked.connect(self.go_to)
+        self.scatter.picked.connect(self.image.go_to)
         self.scatter.hovered.connect(self._hovered)
+        self.image.hovered.connect(self._atom_hovered)
+        self.image.failed.connect(show_info)
         self.canvas.left.connect(self._hover_ended)
         self.tabs.currentChanged.connect(self._refresh_panel)
         self.manifold.pointed.connect(self._mark)
         for panel in (self.classes, self.clusters):
             panel.color_wanted.connect(self.color_by)
+        self.classes.labels_wanted.connect(self.image.show_classes)
         keys: dict[Any, Any] = {
             QKeySequence.StandardKey.Undo: partial(self._act, "undo"),
             QKeySequence.StandardKey.Redo: partial(self._act, "redo"),
@@ -197,24 +205,18 @@ class ExploreWidget(Dock):
         for layer in self._watched:
             self._unwatch(layer)
         self._watched.clear()
+        self.image.close()
         self.scatter.close()
 
     def _layers_changed(self) -> None:
-        now = set(self.viewer.layers)
+        now = {layer for layer in self.viewer.layers if isinstance(layer, Points)}
         for layer in self._watched - now:
             self._unwatch(layer)
-        for layer in now - self._watched:
-            if isinstance(layer, Points):  # can be explored as soon as it has features
-                layer.events.features.connect(self.layer_box.fill)
-            elif isinstance(layer, Labels):
-                layer.events.selected_label.connect(self._cell_picked)
+        for layer in now - self._watched:  # each can be explored as soon as it has features
+            layer.events.features.connect(self.layer_box.fill)
         self._watched = now
 
-    def _unwatch(self, layer: Layer) -> None:
-        if isinstance(layer, Labels):
-            layer.events.selected_label.disconnect(self._cell_picked)
-        if not isinstance(layer, Points):
-            return
+    def _unwatch(self, layer: Points) -> None:
         layer.events.features.disconnect(self.layer_box.fill)
         if layer in self._links:
             link = self._links.pop(layer)
@@ -228,7 +230,7 @@ class ExploreWidget(Dock):
             self.link.selection.changed.disconnect(self._selection_changed)
             self.link.history.changed.disconnect(self._history_changed)
             self.link = None
-        for panel in self.panels:
+        for panel in (self.image, *self.panels):
             panel.set_link(None)
 
     def show_layer(self, layer: Points | None) -> None:
@@ -243,12 +245,13 @@ class ExploreWidget(Dock):
             self._unlink()
             if layer is not None:
                 if layer not in self._links:
-                    self._links[layer] = AtomsLink(layer)
-                    self._links[layer].changed.connect(self._table_changed)
+                    self._links[layer] = link = AtomsLink(layer)
+                    link.changed.connect(self._table_changed)
+                    link.selection.changed.connect(partial(self.image.outline_cells, link))
                 self.link = self._links[layer]
                 self.link.selection.changed.connect(self._selection_changed)
                 self.link.history.changed.connect(self._history_changed)
-            for panel in self.panels:
+            for panel in (self.image, *self.panels):
                 panel.set_link(self.link)
         self.layer_box.choose(layer)
         self._refresh()
@@ -305,7 +308,7 @@ class ExploreWidget(Dock):
         x, y = (displayed_values(table, name) for name in (link.x, link.y))
         coloring = coloring_of(link.layer)
         if coloring is None or coloring.column != link.color:
-            coloring = Coloring.of(table, link.color)
+            coloring = Coloring.of(table, link.color, class_colors(link.layer, link.color))
         shown = (link.layer, link.x, link.y)
         self.scatter.show(
             link.selection,
@@ -319,11 +322,12 @@ class ExploreWidget(Dock):
         self._show_count()
         self._refresh_panel()
         self._history_changed()
+        self.image.show_classes(link, anew=False)
 
     def _selection_changed(self) -> None:
         self._show_count()
-        if self.tabs.currentIndex() == 0:
-            self.patch.refresh()
+        if self.panels[self.tabs.currentIndex()] in (self.patch, self.manifold):
+            self._refresh_panel()
 
     def _show_count(self) -> None:
         if self.link is None:
@@ -353,64 +357,73 @@ class ExploreWidget(Dock):
             target = self.link.history if what in ("undo", "redo") else self.link.selection
             getattr(target, what)()
 
-    def go_to(self, row: int) -> None:
-        """Move the camera to an atom, and to its frame in a stack.
-
-        Parameters
-        ----------
-        row : int
-            Row of the atom in the layer that is shown.
-        """
-        if self.link is None or row >= len(self.link.layer.data):
-            return
-        place = self.link.layer.data_to_world(self.link.layer.data[row])
-        dims = self.viewer.dims
-        offset = dims.ndim - len(place)
-        for axis in dims.not_displayed:
-            if axis >= offset:
-                dims.set_point(axis, place[axis - offset])
-        camera = getattr(self.viewer, "scene", self.viewer).camera  # napari >= 0.9: viewer.scene.camera
-        center = np.array(camera.center)
-        for place_in_center, axis in zip(range(-len(dims.displayed), 0), dims.displayed, strict=True):
-            if axis >= offset:
-                center[place_in_center] = place[axis - offset]
-        camera.center = tuple(center)
-
     def _hovered(self, x: float, y: float, row: int) -> None:
+        if self.link is not None:
+            self._show_atom(row, {self.link.x: x, self.link.y: y})
+
+    def _atom_hovered(self, row: int) -> None:
+        """Show the atom under the cursor in the image, and where it lies in the plot."""
+        if row < 0:
+            self._hover_ended()
+        elif self.link is not None and not self._soon.isActive():
+            place = (displayed_values(self.link.table, name)[row] for name in (self.link.x, self.link.y))
+            self.canvas.mark(*place)
+            self._show_atom(row, {})
+
+    def _show_atom(self, row: int, place: dict[str, float]) -> None:
         link = self.link
         if link is None or row < 0 or self._soon.isActive():
             return  # the last means that the plot is older than the table
-        self.hover.setText(displayed_text(link.table, row, (link.x, link.y, link.color)))
+        self.hover.setText(displayed_text(link.table, row, (link.x, link.y, link.color, "angle", "sublattice")))
         if self.tabs.currentIndex() == 0:
-            self.patch.show_place(link.x, x, link.y, y, row)
+            self.patch.show_place(place, row)
 
     def _hover_ended(self) -> None:
         self.hover.clear()
-        self.patch.refresh()
+        self.canvas.mark(None, None)
+        if self.tabs.currentIndex() == 0:
+            self.patch.refresh()
 
     def _mark(self, first: str, first_value: float, second: str, second_value: float) -> None:
         place = {first: first_value, second: second_value}
         if self.link is not None and self.link.x in place and self.link.y in place:
             self.canvas.mark(place[self.link.x], place[self.link.y])
 
-    def _cell_picked(self, event: Any) -> None:
-        """Select the atom whose cell was picked in a labels layer."""
-        points = atoms_of(event.source)
-        if points not in self._links:
-            return
-        selection = self._links[points].selection
-        picked = selection.ids == event.source.selected_label - 1
-        if picked.any():
-            selection.combine(picked, source="cells")
-
     def select_in_shapes(self) -> None:
         """Select the atoms inside the shapes of the active shapes layer, or else of the topmost one."""
         active = self.viewer.layers.selection.active
-        drawn = [layer for layer in [*self.viewer.layers, active] if isinstance(layer, Shapes)]
-        if self.link is None or not drawn:
-            show_info("Draw a polygon in a shapes layer first.")
+        drawn = [layer for layer in [*self.viewer.layers, active] if isinstance(layer, Shapes) and not is_helper(layer)]
+        if drawn:
+            self.image.select_in(drawn[-1])
         else:
-            self.link.selection.combine(inside(self.link.layer, drawn[-1]), source="shapes")
+            show_info("Draw a polygon in a shapes layer first.")
+
+    def select_where(self, expression: str) -> None:
+        """Select the atoms for which an expression on their features holds.
+
+        Parameters
+        ----------
+        expression : str
+            For example ``z1 > 0.5 and sublattice == 0``.
+
+        Raises
+        ------
+        InputDataError
+            If it cannot be understood.
+        """
+        from napari_rvae.workflows import atoms_where
+
+        if self.link is not None:
+            self.link.selection.combine(atoms_where(self.link.table, expression), source="values")
+
+    def _ask_where(self) -> None:
+        if self.link is None:
+            return
+        now = f"{self.link.x} > 0 and {self.link.y} > 0"
+        question = "Atoms for which this holds (columns of the table; angles in radians):"
+        text, agreed = QInputDialog.getText(self, "Select atoms by their values", question, text=now)
+        if agreed:
+            self._try(partial(self.select_where, text))
 
     # Out ------------------------------------------------------------------------------------------------------------
 
@@ -431,7 +444,7 @@ class ExploreWidget(Dock):
         return copy
 
     def save_table(self, path: Path) -> None:
-        """Write the features of all atoms, with their positions.
+        """Write the features of all atoms with their positions, and beside it units and recipe as JSON.
 
         Parameters
         ----------
@@ -439,12 +452,16 @@ class ExploreWidget(Dock):
             ``.csv`` or ``.parquet``; the file that is there is replaced.
         """
         if self.link is not None:
-            save_table(atoms_table(self.link.layer), path)
+            recipe = save_features(self.link.layer, path)
+            show_info(f"Saved {path.name}, and its units and recipe in {recipe.name}")
 
     def _ask(self, title: str, kinds: str, save: Any) -> None:
         name, _ = QFileDialog.getSaveFileName(self, title, "", kinds)
         if name:
-            try:
-                save(Path(name))
-            except RVAEError as error:
-                show_error(str(error))
+            self._try(partial(save, Path(name)))
+
+    def _try(self, action: Any) -> None:
+        try:
+            action()
+        except RVAEError as error:
+            show_error(str(error))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import cast
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
 from qtpy.QtWidgets import (
+    QColorDialog,
     QHBoxLayout,
     QHeaderView,
     QLabel,
@@ -18,7 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rvae.layers import Coloring
+from napari_rvae.layers import Coloring, class_colors, set_class_colors
 from napari_rvae.widgets.annotation import (
     ANNOTATION,
     Annotation,
@@ -32,9 +34,13 @@ from napari_rvae.widgets.annotation import (
     without_class,
 )
 from napari_rvae.widgets.atoms_link import AtomsLink
+from napari_rvae.widgets.selection import Step
 
 _MOST_KEYS = 9
-_HELP = "Select atoms in the plot or in the image, then press 1 to 9 for a class or 0 for none. Double-click to rename."
+_HELP = (
+    "Select atoms in the plot or in the image, then press 1 to 9 for a class or 0 for none. Double-click a name to "
+    "rename it, a colour to change it."
+)
 
 
 class ClassesPanel(QWidget):
@@ -44,9 +50,12 @@ class ClassesPanel(QWidget):
     ----------
     color_wanted : Signal
         Name of the column in whose colours the result is seen.
+    labels_wanted : Signal
+        The link whose classes are wanted as a labels layer.
     """
 
     color_wanted = Signal(str)
+    labels_wanted = Signal(object)
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,13 +68,16 @@ class ClassesPanel(QWidget):
         header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
         for column in (0, 2):
             header.setSectionResizeMode(column, QHeaderView.ResizeMode.ResizeToContents)
+        self.list.setEditTriggers(QTreeWidget.EditTrigger.NoEditTriggers)  # a double click means more than one thing
         self.list.itemChanged.connect(self._renamed)
+        self.list.itemDoubleClicked.connect(self._double_clicked)
         buttons = QHBoxLayout()
         for name, tip, action in (
             ("New", "Make a class", self.add_class),
             ("Assign", "Give the selected atoms the class that is marked in the list", self._assign_current),
             ("Select", "Select the atoms of the marked class", self._select_current),
             ("Delete", "Delete the marked class; its atoms have none then", self._delete_current),
+            ("Labels", "Show the classes as a labels layer, which follows them", self._want_labels),
         ):
             button = QPushButton(name)
             button.setToolTip(tip)
@@ -91,7 +103,9 @@ class ClassesPanel(QWidget):
             return
         annotation = annotation_of(self._link.table)
         numbers = counts(annotation)
-        colors = Coloring.of(annotation.to_frame(), ANNOTATION).colormap.colors
+        colors = Coloring.of(
+            annotation.to_frame(), ANNOTATION, class_colors(self._link.layer, ANNOTATION)
+        ).colormap.colors
         current = self._current_name()
         self.list.blockSignals(True)
         self.list.clear()
@@ -162,9 +176,49 @@ class ClassesPanel(QWidget):
         if column != 1 or self._link is None or new == old:
             return
         if new:
+            colors = class_colors(self._link.layer, ANNOTATION)
+            if old in colors:
+                set_class_colors(self._link.layer, ANNOTATION, {new: colors[old], **colors})
             self._edit(f"rename {old}", renamed(annotation_of(self._link.table), old, new))
         else:
             self.refresh()
+
+    def _double_clicked(self, item: QTreeWidgetItem, column: int) -> None:
+        if column == 1:
+            self.list.editItem(item, 1)
+        elif column == 0:
+            name = item.data(1, Qt.ItemDataRole.UserRole)
+            now = item.icon(0).pixmap(12, 12).toImage().pixelColor(6, 6)
+            color = QColorDialog.getColor(now, self, f"Colour of {name}")
+            if color.isValid():
+                self.set_color(name, color.name())
+
+    def set_color(self, name: str, color: str) -> None:
+        """Choose the colour of a class; this can be undone as everything else.
+
+        Parameters
+        ----------
+        name : str
+            The class.
+        color : str
+            Such as ``#ff0000``.
+        """
+        link = self._link
+        if link is None:
+            return
+        before = class_colors(link.layer, ANNOTATION)
+
+        def choose(colors: dict[str, str]) -> None:
+            set_class_colors(link.layer, ANNOTATION, colors)
+            self.color_wanted.emit(ANNOTATION)
+
+        after = {**before, name: color}
+        link.history.push(Step(f"colour of {name}", partial(choose, before), partial(choose, after)))
+        choose(after)
+
+    def _want_labels(self) -> None:
+        if self._link is not None:
+            self.labels_wanted.emit(self._link)
 
     def _current_name(self) -> str | None:
         item = self.list.currentItem()
