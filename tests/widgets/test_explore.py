@@ -217,9 +217,9 @@ def test_a_picked_cell_and_a_drawn_polygon_select_atoms(explore, layer, viewer):
     other = viewer.add_labels(np.full((80, 120), 107, np.int32), name="not cells")
     other.selected_label = 107
     assert lit_in_image(layer) == [17]
-    explore.select_in_shapes()  # says that there is none yet
+    explore.more.select_in_shapes()  # says that there is none yet
     viewer.add_shapes(np.array([[0, 0], [0, 35], [35, 35], [35, 0]]) / 2, shape_type="polygon")
-    explore.select_in_shapes()
+    explore.more.select_in_shapes()
     assert lit_in_image(layer) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
     viewer.layers.remove(cells)
     cells.selected_label = 119
@@ -246,7 +246,7 @@ def test_stacks_are_linked_in_every_frame(viewer, qtbot):
     explore = shown(viewer, qtbot)
     drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
     assert lit_in_image(layer) == rows_of(0)
-    explore.go_to(45)
+    explore.image.go_to(45)
     assert viewer.dims.current_step[0] == 2
 
 
@@ -464,12 +464,12 @@ def test_a_model_decodes_the_place_under_the_cursor_and_its_manifold(explore, la
 
 def test_out_come_the_table_the_plot_and_the_selection(explore, layer, viewer, qtbot, tmp_path):
     drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
-    explore.save_table(tmp_path / "atoms.csv")
+    explore.more.save_table(tmp_path / "atoms.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "atoms.csv"), layer.features, check_dtype=False)
     for name in ("plot.png", "plot.svg"):
         explore.canvas.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
-    copy = explore.copy_selection()
+    copy = explore.more.copy_selection()
     assert copy.features["atom_id"].tolist() == layer.features["atom_id"].iloc[rows_of(0)].tolist()
     np.testing.assert_array_equal(copy.data, layer.data[rows_of(0)])
     np.testing.assert_allclose(copy.scale, layer.scale)

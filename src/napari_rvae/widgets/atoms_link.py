@@ -46,9 +46,12 @@ class AtomsLink:
         The axes were chosen by hand.
     changed : psygnal.Signal
         The features or the rows of the layer have changed.
+    lit : psygnal.Signal
+        Other atoms are selected: the link itself.
     """
 
     changed = Signal()
+    lit = Signal(object)
 
     def __init__(self, layer: Points) -> None:
         identify(layer)
@@ -138,6 +141,7 @@ class AtomsLink:
         if len(self.selection.mask) != len(self.layer.data):
             return
         self._show_border(self.selection.mask)
+        self.lit.emit(self)
         if source in ("image", "atoms"):
             return
         self._mirroring = True

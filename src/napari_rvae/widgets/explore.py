@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Points, Shapes
-from napari.utils.notifications import show_error, show_info
+from napari.layers import Points
+from napari.utils.notifications import show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QKeySequence, QShortcut
 from qtpy.QtWidgets import (
-    QFileDialog,
-    QInputDialog,
     QLabel,
-    QMenu,
     QScrollArea,
     QSplitter,
     QStackedWidget,
@@ -24,8 +20,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rvae.errors import RVAEError
-from napari_rvae.layers import Coloring, add_subset, class_colors, color_points, coloring_of, events, save_features
+from napari_rvae.layers import Coloring, class_colors, color_points, coloring_of, events
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import (
     axis_columns,
@@ -36,11 +31,11 @@ from napari_rvae.widgets.columns import (
 )
 from napari_rvae.widgets.explore_classes import ClassesPanel
 from napari_rvae.widgets.explore_clusters import ClustersPanel
-from napari_rvae.widgets.explore_controls import ColumnBoxes, ToolRow
+from napari_rvae.widgets.explore_controls import ColumnBoxes, MoreMenu, ToolRow
 from napari_rvae.widgets.explore_image import ImageSide
 from napari_rvae.widgets.explore_manifold import ManifoldPanel
 from napari_rvae.widgets.explore_patches import PatchPanel
-from napari_rvae.widgets.parts import Dock, LayerBox, is_helper
+from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.plot_canvas import PyQtGraphCanvas
 from napari_rvae.widgets.scatter import Scatter
 
@@ -126,7 +121,8 @@ class ExploreWidget(Dock):
             self.tabs.addTab(area, name)
         self.panels = (self.patch, self.classes, self.clusters, self.manifold)
 
-        self.tools = ToolRow(self.canvas.set_tool, self._act, self._menu())
+        self.more = MoreMenu(self)
+        self.tools = ToolRow(self.canvas.set_tool, self._act, self.more)
         plot = QWidget()
         above = QVBoxLayout(plot)
         above.setContentsMargins(0, 0, 0, 0)
@@ -150,19 +146,6 @@ class ExploreWidget(Dock):
         self.pages.addWidget(content)
         self.rows.addWidget(self.columns)
         self.rows.addWidget(self.pages, 1)
-
-    def _menu(self) -> QMenu:
-        menu = QMenu(self)
-        menu.addAction("Show all points", self.scatter.fit)
-        menu.addSeparator()
-        menu.addAction("Select atoms by their values ...", self._ask_where)
-        menu.addAction("Select the atoms inside drawn shapes", self.select_in_shapes)
-        menu.addAction("Selected atoms as a new layer", self.copy_selection)
-        menu.addSeparator()
-        table, plot = ("Table (*.csv *.parquet)", self.save_table), ("Picture (*.png *.svg)", self.canvas.save)
-        menu.addAction("Save the table ...", partial(self._ask, "Save the table", *table))
-        menu.addAction("Save the plot ...", partial(self._ask, "Save the plot", *plot))
-        return menu
 
     # Layers ---------------------------------------------------------------------------------------------------------
 
@@ -221,6 +204,7 @@ class ExploreWidget(Dock):
         if layer in self._links:
             link = self._links.pop(layer)
             link.changed.disconnect(self._table_changed)
+            link.lit.disconnect(self.image.outline_cells)
             link.close()
             if link is self.link:
                 self._unlink()
@@ -247,7 +231,7 @@ class ExploreWidget(Dock):
                 if layer not in self._links:
                     self._links[layer] = link = AtomsLink(layer)
                     link.changed.connect(self._table_changed)
-                    link.selection.changed.connect(partial(self.image.outline_cells, link))
+                    link.lit.connect(self.image.outline_cells)
                 self.link = self._links[layer]
                 self.link.selection.changed.connect(self._selection_changed)
                 self.link.history.changed.connect(self._history_changed)
@@ -388,80 +372,3 @@ class ExploreWidget(Dock):
         place = {first: first_value, second: second_value}
         if self.link is not None and self.link.x in place and self.link.y in place:
             self.canvas.mark(place[self.link.x], place[self.link.y])
-
-    def select_in_shapes(self) -> None:
-        """Select the atoms inside the shapes of the active shapes layer, or else of the topmost one."""
-        active = self.viewer.layers.selection.active
-        drawn = [layer for layer in [*self.viewer.layers, active] if isinstance(layer, Shapes) and not is_helper(layer)]
-        if drawn:
-            self.image.select_in(drawn[-1])
-        else:
-            show_info("Draw a polygon in a shapes layer first.")
-
-    def select_where(self, expression: str) -> None:
-        """Select the atoms for which an expression on their features holds.
-
-        Parameters
-        ----------
-        expression : str
-            For example ``z1 > 0.5 and sublattice == 0``.
-
-        Raises
-        ------
-        InputDataError
-            If it cannot be understood.
-        """
-        from napari_rvae.workflows import atoms_where
-
-        if self.link is not None:
-            self.link.selection.combine(atoms_where(self.link.table, expression), source="values")
-
-    def _ask_where(self) -> None:
-        if self.link is None:
-            return
-        now = f"{self.link.x} > 0 and {self.link.y} > 0"
-        question = "Atoms for which this holds (columns of the table; angles in radians):"
-        text, agreed = QInputDialog.getText(self, "Select atoms by their values", question, text=now)
-        if agreed:
-            self._try(partial(self.select_where, text))
-
-    # Out ------------------------------------------------------------------------------------------------------------
-
-    def copy_selection(self) -> Points | None:
-        """Add the selected atoms as a new points layer, with all their features.
-
-        Returns
-        -------
-        Points or None
-            The new layer; None where nothing is selected.
-        """
-        if self.link is None or not self.link.selection.count:
-            show_info("Select some atoms first.")
-            return None
-        copy = add_subset(self.viewer, self.link.layer, self.link.selection.rows)
-        if self.link.color is not None:
-            color_points(copy, self.link.color)
-        return copy
-
-    def save_table(self, path: Path) -> None:
-        """Write the features of all atoms with their positions, and beside it units and recipe as JSON.
-
-        Parameters
-        ----------
-        path : Path
-            ``.csv`` or ``.parquet``; the file that is there is replaced.
-        """
-        if self.link is not None:
-            recipe = save_features(self.link.layer, path)
-            show_info(f"Saved {path.name}, and its units and recipe in {recipe.name}")
-
-    def _ask(self, title: str, kinds: str, save: Any) -> None:
-        name, _ = QFileDialog.getSaveFileName(self, title, "", kinds)
-        if name:
-            self._try(partial(save, Path(name)))
-
-    def _try(self, action: Any) -> None:
-        try:
-            action()
-        except RVAEError as error:
-            show_error(str(error))

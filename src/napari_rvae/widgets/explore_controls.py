@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from napari.layers import Points, Shapes
+from napari.utils.notifications import show_error, show_info
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QButtonGroup,
     QComboBox,
+    QFileDialog,
     QGridLayout,
     QHBoxLayout,
+    QInputDialog,
     QLabel,
     QMenu,
     QSizePolicy,
@@ -19,10 +24,15 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rvae.layers import color_choices, coloring_of
+from napari_rvae.errors import RVAEError
+from napari_rvae.layers import add_subset, color_choices, color_points, coloring_of, save_features
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import axis_columns, column_label, first_axes, first_color, is_latent
+from napari_rvae.widgets.parts import is_helper
 from napari_rvae.widgets.scatter import Tool
+
+if TYPE_CHECKING:
+    from napari_rvae.widgets.explore import ExploreWidget
 
 _KEYS = "Shift adds, Ctrl takes away, both together keep what is in both."
 _TOOLS: tuple[tuple[str, Tool, str], ...] = (
@@ -156,3 +166,103 @@ class ToolRow(QHBoxLayout):
         button.clicked.connect(lambda _checked=False: action())
         self.addWidget(button)
         return button
+
+
+class MoreMenu(QMenu):
+    """What is needed less often: select by values or by drawn shapes, take the results along.
+
+    Parameters
+    ----------
+    dock : ExploreWidget
+        Whose atoms, plot and viewer are used.
+    """
+
+    def __init__(self, dock: ExploreWidget) -> None:
+        super().__init__(dock)
+        self._dock = dock
+        self.addAction("Show all points", dock.scatter.fit)
+        self.addSeparator()
+        self.addAction("Select atoms by their values ...", self._ask_where)
+        self.addAction("Select the atoms inside drawn shapes", self.select_in_shapes)
+        self.addAction("Selected atoms as a new layer", self.copy_selection)
+        self.addSeparator()
+        table, plot = ("Table (*.csv *.parquet)", self.save_table), ("Picture (*.png *.svg)", dock.canvas.save)
+        self.addAction("Save the table ...", partial(self._ask, "Save the table", *table))
+        self.addAction("Save the plot ...", partial(self._ask, "Save the plot", *plot))
+
+    def select_in_shapes(self) -> None:
+        """Select the atoms inside the shapes of the active shapes layer, or else of the topmost one."""
+        active = self._dock.viewer.layers.selection.active
+        drawn = [
+            layer for layer in [*self._dock.viewer.layers, active] if isinstance(layer, Shapes) and not is_helper(layer)
+        ]
+        if drawn:
+            self._dock.image.select_in(drawn[-1])
+        else:
+            show_info("Draw a polygon in a shapes layer first.")
+
+    def select_where(self, expression: str) -> None:
+        """Select the atoms for which an expression on their features holds.
+
+        Parameters
+        ----------
+        expression : str
+            For example ``z1 > 0.5 and sublattice == 0``.
+
+        Raises
+        ------
+        InputDataError
+            If it cannot be understood.
+        """
+        from napari_rvae.workflows import atoms_where
+
+        if self._dock.link is not None:
+            self._dock.link.selection.combine(atoms_where(self._dock.link.table, expression), source="values")
+
+    def _ask_where(self) -> None:
+        if self._dock.link is None:
+            return
+        now = f"{self._dock.link.x} > 0 and {self._dock.link.y} > 0"
+        question = "Atoms for which this holds (columns of the table; angles in radians):"
+        text, agreed = QInputDialog.getText(self, "Select atoms by their values", question, text=now)
+        if agreed:
+            self._try(partial(self.select_where, text))
+
+    def copy_selection(self) -> Points | None:
+        """Add the selected atoms as a new points layer, with all their features.
+
+        Returns
+        -------
+        Points or None
+            The new layer; None where nothing is selected.
+        """
+        if self._dock.link is None or not self._dock.link.selection.count:
+            show_info("Select some atoms first.")
+            return None
+        copy = add_subset(self._dock.viewer, self._dock.link.layer, self._dock.link.selection.rows)
+        if self._dock.link.color is not None:
+            color_points(copy, self._dock.link.color)
+        return copy
+
+    def save_table(self, path: Path) -> None:
+        """Write the features of all atoms with their positions, and beside it units and recipe as JSON.
+
+        Parameters
+        ----------
+        path : Path
+            ``.csv`` or ``.parquet``; the file that is there is replaced.
+        """
+        if self._dock.link is not None:
+            recipe = save_features(self._dock.link.layer, path)
+            show_info(f"Saved {path.name}, and its units and recipe in {recipe.name}")
+
+    def _ask(self, title: str, kinds: str, save: Any) -> None:
+        name, _ = QFileDialog.getSaveFileName(self, title, "", kinds)
+        if name:
+            self._try(partial(save, Path(name)))
+
+    def _try(self, action: Any) -> None:
+        try:
+            action()
+        except RVAEError as error:
+            show_error(str(error))

@@ -80,9 +80,7 @@ class PatchPanel(QWidget):
         count = self._link.selection.count if self._link else 0
         if self._link is None or not count:
             self._show(None, None, "", "")
-            self.words.setText(
-                "Move over the plot or the image to see the patch there; select atoms to see their mean."
-            )
+            self.words.setText("Move over the plot or the image to see patches; select atoms to see their mean.")
             for bars in self.bars.values():
                 bars.hide()
             return
@@ -102,7 +100,8 @@ class PatchPanel(QWidget):
         for name, bars in self.bars.items():
             values = displayed_values(table, name) if name in table else np.full(len(table), np.nan)
             values = np.where(np.isfinite(values), values, np.nan)
-            bars.setVisible(not np.isnan(values).all() and (name != "frame" or values.max() > values.min()))
+            several = name != "frame" or len(np.unique(values)) > 1
+            bars.setVisible(bool(np.isfinite(values).any()) and several)
             if bars.isHidden():
                 continue
             if name == "frame":
@@ -212,8 +211,6 @@ def _counted(values: NDArray[np.float64], mask: Mask, ends: tuple[float, float])
 
 def _by_frame(values: NDArray[np.float64], mask: Mask) -> Histogram:
     frames = np.nan_to_num(values).astype(np.int64)
-    edges = np.arange(frames.min(), frames.max() + 2) - frames.min()
-    counts, selected = (
-        np.bincount(frames[some] - frames.min(), minlength=len(edges) - 1) for some in (mask | True, mask)
-    )
-    return Histogram(edges.astype(float) + frames.min(), counts, selected)
+    first, bins = frames.min(), int(np.ptp(frames)) + 1
+    counts, selected = (np.bincount(some - first, minlength=bins) for some in (frames, frames[mask]))
+    return Histogram(first + np.arange(bins + 1.0), counts, selected)
