@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.latent import cell_labels
+from napari_rvae.latent import cell_labels, cell_numbers
 
 
 def table(positions, ids=None, frames=None):
@@ -84,3 +84,14 @@ def test_bad_tables_are_named(atoms, shape, words):
 def test_a_radius_of_nothing_is_refused():
     with pytest.raises(InputDataError, match="above 0"):
         cell_labels(table([[1, 1]]), (5, 5), radius=0)
+
+
+def test_cells_take_numbers_of_their_atoms():
+    atoms = table([(5, 5), (5, 15), (15, 5)], ids=[7, 2, 40])
+    cells = cell_labels(atoms, (20, 20), radius=3)
+    # One atom has no number, another no cell.
+    numbers = cell_numbers(cells, [7, 2, 1000], [3, 255, 1])
+    assert numbers.dtype == np.uint8
+    assert [numbers[5, 5], numbers[5, 15], numbers[15, 5], numbers[0, 19]] == [3, 255, 0, 0]
+    np.testing.assert_array_equal(numbers > 0, np.isin(cells, [8, 3]))
+    assert not cell_numbers(np.zeros((3, 3), np.int32), [], []).any()

@@ -66,3 +66,11 @@ def test_missing_values_are_grey():
     np.testing.assert_allclose(coloring(values).colors(values)[1], GREY)
     names = pd.Series(["a", "", "b"])
     np.testing.assert_allclose(coloring(names, "flag").colors(names)[1], GREY)
+
+
+def test_classes_take_the_colours_chosen_for_them_whatever_their_type():
+    table = pd.DataFrame({"number": [3, 4, 3], "name": pd.Categorical(["b", "a", None], categories=["b", "a", "c"])})
+    for column, chosen in (("number", {"4": "#00ff00", "9": "#123456"}), ("name", {"a": "#00ff00"})):
+        plain, own = Coloring.of(table, column), Coloring.of(table, column, chosen)
+        np.testing.assert_allclose(own.colors(table[column])[1], [0, 1, 0, 1])
+        np.testing.assert_allclose(own.colors(table[column])[[0, 2]], plain.colors(table[column])[[0, 2]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 import weakref
 from itertools import pairwise
 
@@ -10,16 +11,21 @@ import numpy as np
 import pandas as pd
 import pyqtgraph as pg
 import pytest
+import torch
 from napari.components import ViewerModel
-from qtpy.QtCore import QEvent, QPointF, Qt
-from qtpy.QtGui import QMouseEvent
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtGui import QColor, QMouseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_rvae.latent import cell_labels
-from napari_rvae.layers import add_atoms, add_cells, atoms_table, attach_model
-from napari_rvae.widgets import atoms_link
+from napari_rvae.errors import InputDataError
+from napari_rvae.latent import cell_labels, decode
+from napari_rvae.layers import add_atoms, add_cells, atoms_table, attach_model, model_of
+from napari_rvae.models import Model
+from napari_rvae.settings import TrainSettings
+from napari_rvae.widgets import atoms_link, explore_classes, explore_controls
 from napari_rvae.widgets.atoms_link import HIGHLIGHT
 from napari_rvae.widgets.explore import ExploreWidget
+from napari_rvae.widgets.explore_image import atom_at
 
 SHIFT, CTRL = Qt.KeyboardModifier.ShiftModifier, Qt.KeyboardModifier.ControlModifier
 CENTERS = np.array([[0.0, 0.0], [5.0, 0.0], [0.0, 5.0]])
@@ -209,11 +215,14 @@ def test_atoms_picked_in_the_image_light_up_in_the_plot_without_an_echo(explore,
     assert set(layer.selected_data) == {3, 4, 5, 9}
 
 
-def test_a_picked_cell_and_a_drawn_polygon_select_atoms(explore, layer, viewer):
+def test_a_picked_cell_lights_up_and_shapes_that_are_there_select(explore, layer, viewer, qtbot):
     cells = add_cells(viewer, cell_labels(atoms_table(layer), (80, 120)), layer, viewer.layers["image"])
     assert explore.link.layer is layer, "cells are no points"
     cells.selected_label = 118
     assert lit_in_image(layer) == [17]
+    qtbot.waitUntil(lambda: "selected cells" in viewer.layers)
+    outline = viewer.layers["selected cells"]
+    np.testing.assert_array_equal(outline.data > 0, cells.data == 118)
     other = viewer.add_labels(np.full((80, 120), 107, np.int32), name="not cells")
     other.selected_label = 107
     assert lit_in_image(layer) == [17]
@@ -221,9 +230,67 @@ def test_a_picked_cell_and_a_drawn_polygon_select_atoms(explore, layer, viewer):
     viewer.add_shapes(np.array([[0, 0], [0, 35], [35, 35], [35, 0]]) / 2, shape_type="polygon")
     explore.more.select_in_shapes()
     assert lit_in_image(layer) == [0, 1, 2, 10, 11, 12, 20, 21, 22]
+    qtbot.waitUntil(lambda: len(np.unique(cells.data[outline.data > 0])) == 9)
+    cells.visible = False
+    assert not outline.visible
     viewer.layers.remove(cells)
+    assert outline not in viewer.layers
     cells.selected_label = 119
     assert len(lit_in_image(layer)) == 9
+
+
+def test_the_mouse_in_the_image_hovers_picks_cells_and_draws_regions(window, qtbot):
+    viewer, layer, explore = window
+    viewer.reset_view()
+    canvas = viewer.window._qt_viewer.canvas.native
+    camera = getattr(viewer, "scene", viewer).camera
+    none, left = Qt.MouseButton.NoButton, Qt.MouseButton.LeftButton
+
+    def do(*steps):
+        for kind, place, changed, held in steps:
+            away = (np.array(layer.data_to_world(place)) - camera.center[-2:]) * camera.zoom
+            there = QPointF(canvas.width() / 2 + away[1], canvas.height() / 2 + away[0])
+            shown = QPointF(canvas.mapToGlobal(there.toPoint()))
+            event = QMouseEvent(kind, there, shown, changed, held, Qt.KeyboardModifier.NoModifier)
+            QApplication.sendEvent(canvas, event)
+            QApplication.processEvents()
+
+    def move(place, held=none):
+        return QEvent.Type.MouseMove, place, none, held
+
+    def press(place):
+        return QEvent.Type.MouseButtonPress, place, left, left
+
+    def release(place):
+        return QEvent.Type.MouseButtonRelease, place, left, none
+
+    do(move((31.0, 41.0)))
+    assert explore.hover.text().startswith("atom 123 · z1"), "the fourth row, the fourth column"
+    assert explore.patch.right_text.text() == "atom 123"
+    np.testing.assert_allclose(explore.canvas.cross.getData(), layer.features.loc[[23], ["z1", "z2"]].T)
+    do(move((35.0, 45.0)), move((75.0, 115.0)))
+    assert (explore.hover.text(), explore.patch.right_text.text()) == ("", "")
+    assert len(explore.canvas.cross.getData()[0]) == 0
+
+    cells = add_cells(viewer, cell_labels(atoms_table(layer), (80, 120)), layer, viewer.layers["image"])
+    cells.mode = "pick"
+    do(move((21.0, 51.0)), press((21.0, 51.0)), release((21.0, 51.0)))
+    assert lit_in_image(layer) == [14]
+    assert lit_in_plot(explore) == 1
+
+    shapes = viewer.add_shapes(None, ndim=2, scale=(0.5, 0.5))
+    shapes.mode = "add_polygon_lasso"
+    corners = [(5, 5), (5, 25), (25, 25), (25, 5), (6, 5)]
+    do(move(corners[0]), press(corners[0]), *(move(corner, left) for corner in corners), release(corners[-1]))
+    assert lit_in_image(layer) == [0, 1, 10, 11]
+    shapes.mode = "select"
+    do(move((15, 15)), press((15, 15)), move((20, 15), left), move((35, 15), left), release((35, 15)))
+    assert lit_in_image(layer) == [20, 21, 30, 31], "the region was moved"
+    shapes.data = []
+    explore.link.history.undo()
+    assert lit_in_image(layer) == [0, 1, 10, 11]
+    explore.link.history.undo()
+    assert lit_in_image(layer) == [14]
 
 
 def test_click_selects_an_atom_and_takes_the_camera_there(window, qtbot):
@@ -248,6 +315,15 @@ def test_stacks_are_linked_in_every_frame(viewer, qtbot):
     assert lit_in_image(layer) == rows_of(0)
     explore.image.go_to(45)
     assert viewer.dims.current_step[0] == 2
+    frames = explore.patch.bars["frame"]
+    assert not frames.isHidden()
+    np.testing.assert_array_equal(frames.histogram.selected, [7, 7, 6])
+    np.testing.assert_array_equal(frames.histogram.counts, [20, 20, 20])
+    add_cells(viewer, cell_labels(atoms_table(layer), (3, 80, 120)), layer, image)
+    qtbot.waitUntil(lambda: "selected cells" in viewer.layers)
+    assert viewer.layers["selected cells"].data.any(axis=(1, 2)).all()
+    explore.image.set_link(explore.link)
+    assert [atom_at(layer, (frame, 30, 11)) for frame in (0, 1, 9)] == [-1, 20, -1]
 
 
 def test_axes_and_colours_can_be_any_feature_and_carry_units(explore, layer, qtbot):
@@ -410,6 +486,54 @@ def test_classes_survive_atoms_that_come_and_go_and_are_selected_renamed_and_del
     assert layer.features["annotation"].notna().sum() == 19
 
 
+def test_a_class_has_the_colour_that_was_chosen_wherever_it_is_shown(explore, layer, viewer, qtbot, monkeypatch):
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.classes))
+    for kind in (0, 1):
+        explore.link.selection.combine(kind == KIND)
+        explore.classes.assign_number(kind + 1)
+    own = layer.face_color.copy()
+    monkeypatch.setattr(explore_classes.QColorDialog, "getColor", lambda *_: QColor("#ff0000"))
+    swatch = explore.classes.list.visualItemRect(explore.classes.list.topLevelItem(1)).topLeft() + QPoint(8, 5)
+    for send in (qtbot.mouseClick, qtbot.mouseDClick):
+        send(explore.classes.list.viewport(), Qt.MouseButton.LeftButton, pos=swatch)
+    red = np.array([1, 0, 0, 1])
+    np.testing.assert_allclose(layer.face_color[KIND == 1], np.tile(red, (20, 1)))
+    np.testing.assert_allclose(layer.face_color[KIND != 1], own[KIND != 1])
+    qtbot.waitUntil(lambda: explore.canvas.points.data["brush"][1].color() == QColor("#ff0000"))
+    explore.classes.list.topLevelItem(1).setText(1, "vacancy")
+    np.testing.assert_allclose(layer.face_color[KIND == 1], np.tile(red, (20, 1)))
+    assert explore.more.copy_selection().face_color[0].tolist() == red.tolist()
+    viewer.layers.selection.active = layer
+    for _ in range(2):
+        explore.link.history.undo()
+    np.testing.assert_allclose(layer.face_color, own)
+
+
+def test_classes_as_labels_follow_the_atoms_and_select_them(explore, layer, viewer, qtbot):
+    buttons = {button.text(): button for button in explore.classes.findChildren(type(explore.clusters.by))}
+    buttons["Labels"].click()  # says that there is no class yet
+    for kind in (0, 1):
+        explore.link.selection.combine(kind == KIND)
+        explore.classes.assign_number(kind + 1)
+    buttons["Labels"].click()
+    qtbot.waitUntil(lambda: f"{layer.name} classes" in viewer.layers)
+    labels = viewer.layers[f"{layer.name} classes"]
+    places = tuple(layer.data.astype(int).T)
+    np.testing.assert_array_equal(labels.data[places], np.choose(KIND, [1, 2, 0]))
+    assert labels.features["class"].tolist() == ["none", "class 1", "class 2"]
+    np.testing.assert_allclose(labels.colormap.color_dict[2], layer.face_color[1], atol=0.01)
+    np.testing.assert_allclose(labels.scale, layer.scale)
+    labels.selected_label = 2
+    assert lit_in_image(layer) == rows_of(1)
+    explore.classes.assign_number(0)
+    qtbot.waitUntil(lambda: labels.data.max() == 1)
+    explore.link.history.undo()
+    qtbot.waitUntil(lambda: labels.data.max() == 2)
+    viewer.layers.remove(labels)
+    explore.classes.assign_number(1)
+    assert labels not in viewer.layers
+
+
 def test_clusters_are_found_in_a_thread_and_become_a_column(explore, layer, qtbot):
     explore.tabs.setCurrentIndex(explore.panels.index(explore.clusters))
     with qtbot.waitSignal(explore.clusters.work.done, timeout=30_000):
@@ -438,6 +562,12 @@ def test_selection_shows_its_mean_patch_and_hover_the_nearest_atom(explore, laye
     explore.link.selection.combine(KIND == 1)
     assert explore.patch.left_text.text() == "mean of 20"
     assert "z1" in explore.patch.words.text()
+    angles = explore.patch.bars["angle"]
+    low, high = angles.histogram.edges[[0, -1]]
+    assert (low, high) == pytest.approx((0, 90)), "four-fold"
+    assert (angles.histogram.counts.sum(), angles.histogram.selected.sum()) == (60, 20)
+    assert explore.patch.bars["dx"].isHidden(), "no offsets in this table"
+    explore.patch.grab()
     x, y = layer.features.loc[7, ["z1", "z2"]]
     explore.canvas.hovered.emit(x, y)
     assert explore.hover.text().startswith("atom 107 · z1")
@@ -447,10 +577,7 @@ def test_selection_shows_its_mean_patch_and_hover_the_nearest_atom(explore, laye
     assert explore.patch.left_text.text() == "mean of 20"
 
 
-def test_a_model_decodes_the_place_under_the_cursor_and_its_manifold(explore, layer, viewer, qtbot):
-    from napari_rvae.models import Model
-    from napari_rvae.settings import TrainSettings
-
+def test_a_model_decodes_the_place_under_the_cursor_its_manifold_and_a_path(explore, layer, viewer, qtbot):
     attach_model(layer, Model(TrainSettings(hidden=8), size=24, channels=1, k_max=0.3).eval())
     explore.canvas.hovered.emit(0.0, 0.0)
     assert explore.patch.left_text.text() == "decoded here"
@@ -460,6 +587,53 @@ def test_a_model_decodes_the_place_under_the_cursor_and_its_manifold(explore, la
     np.testing.assert_allclose(explore.canvas.cross.getData(), middle[:, np.newaxis], atol=1e-6)
     qtbot.mouseClick(explore.manifold.layer_button, Qt.MouseButton.LeftButton)
     assert viewer.layers[-1].data.shape == (9 * 24, 9 * 24)
+    assert not explore.manifold.path_button.isEnabled()
+    viewer.layers.selection.active = layer
+    explore.link.selection.combine(np.isin(np.arange(60), [3, 8]))
+    qtbot.mouseClick(explore.manifold.path_button, Qt.MouseButton.LeftButton)
+    movie = viewer.layers[-1]
+    ends = decode(model_of(layer), layer.features.loc[[3, 8], ["z1", "z2"]].to_numpy())[:, 0]
+    np.testing.assert_allclose(movie.data[[0, -1]], ends, atol=1e-5)
+    assert movie.data.shape == (25, 24, 24)
+    lefts, rights = ([place.extent.world[side, -1] for place in viewer.layers[-2:]] for side in (0, 1))
+    assert viewer.layers["image"].extent.world[1, -1] < lefts[0] < rights[0] < lefts[1], "beside each other"
+    layer.features = layer.features.assign(z1=np.where(np.arange(60) == 3, np.nan, layer.features["z1"]))
+    count = len(viewer.layers)
+    explore.manifold.add_path()
+    assert "finite" in explore.manifold.words.text()
+    assert len(viewer.layers) == count
+
+
+@pytest.mark.parametrize(("name", "classes", "conditions"), [("jrvae", 3, 0), ("crvae", None, 2)])
+def test_class_and_condition_of_a_model_are_chosen_by_hand(explore, layer, name, classes, conditions):
+    settings = TrainSettings(model=name, classes=classes, hidden=8)
+    torch.manual_seed(0)
+    model = Model(settings, size=24, channels=1, k_max=0.3, conditions=conditions).eval()
+    nothing = torch.zeros(3, 1, 2 * model.space.terms)
+    model.set_frames(nothing, torch.zeros(3), torch.zeros(3, 2), torch.ones(3, dtype=torch.int64))
+    attach_model(layer, model)
+    layer.features = layer.features.assign(**{"class": KIND} if classes else {})
+    settle()
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.manifold))
+    inputs = explore.manifold.inputs
+    assert not inputs.isHidden()
+    first = explore.manifold._array
+    if classes:
+        inputs.class_box.setCurrentIndex(2)
+        inputs.class_box.activated.emit(2)
+    else:
+        np.testing.assert_array_equal(inputs.condition, [[1, 0]])
+        inputs.boxes[0].setValue(0)
+        inputs.boxes[1].setValue(1)
+    assert not np.allclose(first, explore.manifold._array)
+    explore.tabs.setCurrentIndex(0)
+    assert not explore.patch.inputs.isHidden()
+    explore.canvas.hovered.emit(0.0, 0.0)
+    assert explore.patch.left_text.text() == "decoded here"
+    attach_model(layer, None)
+    layer.features = layer.features.copy()
+    settle()
+    assert explore.patch.inputs.isHidden()
 
 
 def test_out_come_the_table_the_plot_and_the_selection(explore, layer, viewer, qtbot, tmp_path):
@@ -469,10 +643,26 @@ def test_out_come_the_table_the_plot_and_the_selection(explore, layer, viewer, q
     for name in ("plot.png", "plot.svg"):
         explore.canvas.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
+    recipe = json.loads((tmp_path / "atoms.recipe.json").read_text())
+    assert recipe["units"] == {"y": "px", "x": "px", "angle": "rad"}
+    assert recipe["atoms"]["atom_id"] == layer.features["atom_id"].tolist()
+    assert "z1" not in recipe["atoms"]
     copy = explore.more.copy_selection()
     assert copy.features["atom_id"].tolist() == layer.features["atom_id"].iloc[rows_of(0)].tolist()
     np.testing.assert_array_equal(copy.data, layer.data[rows_of(0)])
     np.testing.assert_allclose(copy.scale, layer.scale)
+
+
+def test_values_select_and_nonsense_is_refused(explore, layer, monkeypatch, told):
+    explore.more.select_where("sublattice == 1 and y < 30")
+    assert lit_in_image(layer) == [row for row in rows_of(1) if row < 20]
+    with pytest.raises(InputDataError, match="no column 'nonsense'"):
+        explore.more.select_where("nonsense > 1")
+    for answer, agreed in (("x <", True), ("z1 > 2", False)):
+        monkeypatch.setattr(explore_controls.QInputDialog, "getText", lambda *_, **__: (answer, agreed))  # noqa: B023
+        explore.more._ask_where()
+    assert "cannot be understood" in told()[-1]
+    assert lit_in_image(layer) == [row for row in rows_of(1) if row < 20]
 
 
 def test_follows_the_theme(explore, viewer):

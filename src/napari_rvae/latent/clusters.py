@@ -63,6 +63,7 @@ def find_clusters(
         If `stop` said so.
     """
     import pandas as pd
+    from threadpoolctl import threadpool_limits
 
     settings = settings or ClusterSettings()
     features = _features(table, columns)
@@ -75,7 +76,8 @@ def find_clusters(
     spread = data.std(axis=0)
     data = (data - data.mean(axis=0)) / np.where(spread > 0, spread, 1)
     find = {"gmm": _mixture, "kmeans": _kmeans, "hdbscan": _hdbscan}[settings.method]
-    numbers, probability = find(data, settings, progress or _silent, stop or (lambda: False))
+    with threadpool_limits(1):  # more threads make matrices this small ten times slower where a core is busy
+        numbers, probability = find(data, settings, progress or _silent, stop or (lambda: False))
     result = pd.DataFrame({"cluster": -1, "cluster_probability": np.nan}, index=table.index)
     result.loc[complete, "cluster"] = _by_size(numbers)
     result.loc[complete, "cluster_probability"] = probability

@@ -47,7 +47,7 @@ def add_image(viewer: ViewerModel, image: ImageData) -> Image:
 
 
 def add_beside(viewer: ViewerModel, pictures: NDArray[Any], name: str, image: Image | None, part: float = 1.0) -> Image:
-    """Show pictures at the right of an image, where they cover nothing.
+    """Show pictures at the right of an image and of all that is there already, so that they cover nothing.
 
     Parameters
     ----------
@@ -72,7 +72,11 @@ def add_beside(viewer: ViewerModel, pictures: NDArray[Any], name: str, image: Im
     if image is not None:
         (top, left), (bottom, right) = image.extent.world[:, -2:]
         pixel = part * (bottom - top) / pictures.shape[-2]
-        corner = top + pixel / 2, right + 0.03 * (right - left) + pixel / 2
+        gap = 0.03 * (right - left)
+        right = max(
+            [right, *(other.extent.world[1, -1] for other in viewer.layers if other.units[-1] == image.units[-1])]
+        )
+        corner = top + pixel / 2, right + gap + pixel / 2
         placed = {
             "scale": (*(1.0,) * steps, pixel, pixel),
             "translate": (*(0.0,) * steps, *corner),

@@ -101,8 +101,9 @@ def add_cells(viewer: ViewerModel, cells: NDArray[np.int32], points: Points, ima
     napari.layers.Labels
         A new layer.
     """
-    labels = viewer.add_labels(cells, name=f"{points.name} cells", opacity=0.5, **transformation(image))
-    _atoms[labels] = ref(points)
+    labels = Labels(cells, name=f"{points.name} cells", opacity=0.5, **transformation(image))
+    _atoms[labels] = ref(points)  # known before anybody hears of the layer
+    viewer.add_layer(labels)
     return labels
 
 

@@ -134,9 +134,9 @@ class ExploreWidget(Dock):
         content.addWidget(plot)
         content.addWidget(self.tabs)
         content.setStretchFactor(0, 3)
-        content.setStretchFactor(1, 1)
+        content.setStretchFactor(1, 2)
         content.setChildrenCollapsible(False)
-        content.setSizes([520, 260])
+        content.setSizes([450, 350])
 
         nothing = QLabel(_NOTHING)
         nothing.setWordWrap(True)
