@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +13,17 @@ from napari_rvae.patches import Patches, Stop
 from napari_rvae.settings import AverageSettings, TrainSettings
 from napari_rvae.threads import threads
 from napari_rvae.training.devices import Device, available_devices, choose_device
+from napari_rvae.training.reports import TrainingReport
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
-    from napari_rvae.training.loop import TrainingReport
+    from napari_rvae.training.checkpoints import Checkpoint
+    from napari_rvae.training.course import Course, Earlier
+    from napari_rvae.training.loop import Trainer
 
 __all__ = ["Device", "TrainingReport", "available_devices", "choose_device", "train"]
 
 FEWEST_PATCHES = 10
-
-
-def __getattr__(name: str) -> Any:
-    if name == "TrainingReport":
-        from napari_rvae.training.loop import TrainingReport
-
-        return TrainingReport
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def train(
@@ -38,6 +33,9 @@ def train(
     labels: Any = None,
     condition: Any = None,
     stop: Stop | None = None,
+    checkpoint: Checkpoint | None = None,
+    earlier: Earlier | None = None,
+    look_every: float | None = None,
 ) -> Iterator[TrainingReport]:
     """Train a model.
 
@@ -53,6 +51,13 @@ def train(
         (n,) classes or (n, k) numbers that are known of each patch: for conditional models.
     stop : callable, optional
         Asked at every batch whether to stop and keep what was learned so far.
+    checkpoint : Checkpoint, optional
+        Where the state is kept every half minute. What is kept there already is gone on with, on the same device and
+        number of threads, and ends as it would have without the interruption.
+    earlier : Earlier, optional
+        How a training went that is to be repeated.
+    look_every : float, optional
+        Seconds between reports with latents and manifold; none by default.
 
     Yields
     ------
@@ -77,20 +82,39 @@ def train(
     if settings.family in ("joint", "semi") and not settings.classes:
         raise SettingsError(f"{settings.model} needs the number of classes: set classes (--classes).")
     known, given = _labels(patches, settings, labels), _condition(patches, settings, condition)
-    device = choose_device(settings.device)
-    with threads(settings.threads) as count:
-        yield from _train(patches, settings, known, given, device, count, stop)
+    kept = (checkpoint.facts() if checkpoint is not None else None) or {}
+    device = choose_device(kept.get("device", settings.device))
+    with threads(kept.get("threads", settings.threads)) as count:
+        from napari_rvae.training.course import Course
+        from napari_rvae.training.looking import Looker
+
+        def course(trainer: Trainer) -> Course:
+            return Course(trainer, stop, checkpoint, None if look_every is None else Looker(look_every), earlier)
+
+        try:
+            yield from _train(patches, settings, known, given, device, count, stop, course)
+        finally:
+            from napari_rvae.training.memory import release
+
+            release(device)
 
 
 def _train(
-    patches: Patches, settings: TrainSettings, labels: Any, condition: Any, device: str, count: int, stop: Stop | None
+    patches: Patches,
+    settings: TrainSettings,
+    labels: Any,
+    condition: Any,
+    device: str,
+    count: int,
+    stop: Stop | None,
+    course_of: Callable[[Trainer], Course],
 ) -> Iterator[TrainingReport]:
     import torch
 
     from napari_rvae.averages import average
     from napari_rvae.models import Model
     from napari_rvae.training.finish import finish
-    from napari_rvae.training.loop import Trainer, TrainingReport, signal_band
+    from napari_rvae.training.loop import Trainer, signal_band
 
     torch.manual_seed(settings.seed)
     channels, size = patches.data.shape[1], patches.data.shape[-1]
@@ -121,13 +145,15 @@ def _train(
     trainer = Trainer(model, patches, labels, condition)
     if averages is not None:
         trainer.start_from(averages)
-    yield from trainer.run(stop, averages)
+    course = course_of(trainer)
+    yield from course.run(averages)
     yield TrainingReport("finishing", message="Settling poses and frames", model=model, averages=averages)
     finish(trainer, averages)
     done = model.recipe["epochs_done"]
     yield TrainingReport(
-        "done", done, settings.epochs, message=f"Trained for {done} epochs", model=model, averages=averages
-    )
+        "done", done, settings.epochs, message=f"Trained for {done} epochs", model=model, averages=averages,
+        notes=tuple(course.notes),
+    )  # fmt: skip
 
 
 def _recipe(patches: Patches, settings: TrainSettings, device: str, count: int) -> dict[str, Any]:

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from napari_rvae.errors import InputDataError
 from napari_rvae.models import Model
 from napari_rvae.models.inference import infer, log_angle_prior
-from napari_rvae.patches import Patches, Stop
+from napari_rvae.patches import Patches
 from napari_rvae.polar import radial_taper
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
 
-WARM_EPOCHS = 8
-"""Epochs in which angles stay near those of the class averages."""
 WINDOW = 0.15
-"""How near, in radian."""
-PATIENCE = 6
-"""Epochs without improvement after which the step size falls, and then training ends."""
-FEWEST_STEPS = 1500
-"""Steps of the optimiser before that is asked."""
+"""How near angles stay to those of the class averages at first, in radian."""
 HARDER = 8.0
 """How much more often, at most, a patch is drawn that is not understood yet."""
 SHARPNESS = 2.0
@@ -37,49 +28,7 @@ WHITENESS = 0.75
 """How far the noise that is learned with lies from that of each ring (0) toward that of all rings alike (1)."""
 TEACHING_STEPS = 300
 """Steps in which the encoder is taught the latents to start from."""
-_POSE_EPOCHS = (1, 2, 4, 7, 11, 16, 22, 29, 37, 46, 56, 70, 90, 120)
 _BLOCK = 500
-
-
-@dataclass(frozen=True)
-class TrainingReport:
-    """How far training is.
-
-    Attributes
-    ----------
-    phase : str
-        ``averages``, ``training``, ``finishing`` or ``done``.
-    epoch, epochs : int
-        Epochs done, and at most to be done.
-    loss : float or None
-        Negative evidence lower bound per patch, nats.
-    held_out : float or None
-        The same for the patches that were held out.
-    terms : dict
-        Parts of the loss by name.
-    rate : float or None
-        Patches per second.
-    time_left : float or None
-        Seconds, at most.
-    message : str
-        For people.
-    model : Model or None
-        The model so far; trained in the last report.
-    averages : Averages or None
-        The class averages that training starts from, once they are there.
-    """
-
-    phase: Literal["averages", "training", "finishing", "done"]
-    epoch: int = 0
-    epochs: int = 0
-    loss: float | None = None
-    held_out: float | None = None
-    terms: dict[str, float] = field(default_factory=dict)
-    rate: float | None = None
-    time_left: float | None = None
-    message: str = ""
-    model: Model | None = None
-    averages: Averages | None = None
 
 
 class Trainer:
@@ -107,7 +56,7 @@ class Trainer:
         self.model, self.patches, self.settings = model, patches, model.settings
         self.device = model.noise.device
         n = len(patches)
-        self.x = torch.as_tensor(patches.data, device=self.device)
+        self.x = torch.as_tensor(patches.data.copy(), device=self.device)  # windows will follow their motifs
         self.labels = self.known = None if labels is None else torch.as_tensor(labels, device=self.device)
         self.condition = None if condition is None else torch.as_tensor(condition, device=self.device)
         self.theta = torch.zeros(n, device=self.device)
@@ -166,7 +115,7 @@ class Trainer:
         total = total.clamp_min(1e-8 * total.max())
         model.noise.copy_(total)
         self.noise = total.clone()
-        self.left = [self.noise]
+        self.left = [self.noise.clone()]
         model.signal.copy_(torch.zeros_like(total).index_add_(1, ring, each) / (2 * torch.bincount(model.space.ring)))
         model.signal.clamp_min_(1e-6 * float(model.signal.max()))
         model.decoder.start_from(self.harmonics.mean(0))
@@ -270,13 +219,13 @@ class Trainer:
             harmonics = model.harmonics(self.x[rows], self.shape[rows] - self.base[rows])
             self.harmonics[rows] = model.space.turn(harmonics, -self.theta[rows])
 
-    def update_poses(self, stop: Stop | None = None) -> None:
-        """Estimate every patch's pose anew with the model so far."""
+    def update_poses(self, ends: Callable[[int], bool] | None = None, start: int = 0) -> None:
+        """Estimate every patch's pose anew with the model so far, from row `start` on, until ``ends(row)``."""
         model = self.model
         if not (model.turns or bool((model.pose_prior > 0).any())):
             return
-        for rows in torch.arange(len(self.x), device=self.device).split(_BLOCK):
-            if stop is not None and stop():
+        for rows in torch.arange(start, len(self.x), device=self.device).split(_BLOCK):
+            if ends is not None and ends(int(rows[0])):
                 return
             found = infer(
                 model,
@@ -329,7 +278,7 @@ class Trainer:
         white = (residual * freedom).sum(1, keepdim=True) / freedom.sum()
         return (residual ** (1 - WHITENESS) * white**WHITENESS / SHARPNESS).clamp_min(1e-9)
 
-    def _drawn(self) -> Tensor:
+    def drawn(self) -> Tensor:
         """Rows of one epoch: those that are not understood, and those of rare kinds, are drawn more often."""
         rows = self.train_rows
         if self.steps == 0:
@@ -341,21 +290,9 @@ class Trainer:
         weight = weight * self.rarity[rows]
         return rows[torch.multinomial(weight, len(rows), replacement=True, generator=self.generator)]
 
-    def epoch(self, stop: Stop | None) -> dict[str, float]:
-        """One pass over the rows to learn from; the terms' means."""
-        order = self._drawn().to(self.device)
-        whole = self.log_prior(order) if self.settings.angle_prior else None
-        same = self.log_prior(order[:1])
-        sums = torch.zeros(3, device=self.device)
-        batches = order.split(self.batch_size)
-        if len(batches) > 1 and len(batches[-1]) < self.batch_size / 2:
-            batches = batches[:-1]  # what a short last batch holds comes first in another epoch's order
-        for number, rows in enumerate(batches):
-            if stop is not None and stop():
-                break
-            prior = same if whole is None else whole[number * self.batch_size :][: len(rows)]
-            sums += self.step(rows, prior)
-        _, divergence, supervised = (sums / len(batches)).tolist()
+    def epoch_terms(self, means: Tensor) -> dict[str, float]:
+        """The terms of the loss of an epoch, from the means of what `step` gave."""
+        _, divergence, supervised = means.tolist()
         # with the noise that is estimated, not the one that is learned with: what is left over fits it
         freedom = self.model.space.degrees_of_freedom
         left = torch.stack(self.left).mean(0)
@@ -379,64 +316,26 @@ class Trainer:
         self.model.noise.copy_(learned_with)
         return float(total) / len(self.held_out) - evidence
 
-    def run(self, stop: Stop | None, averages: Averages | None) -> Iterator[TrainingReport]:
-        """Train until nothing improves, the epochs are over, or `stop` says so.
+    def slow_down(self) -> None:
+        """Take smaller steps from now on, and learn from what was held out, too."""
+        for group in self.optimizer.param_groups:
+            group["lr"] *= 0.2
+        self.train_rows = torch.arange(len(self.patches))
 
-        Parameters
-        ----------
-        stop : callable, optional
-            Asked at every batch.
-        averages : Averages or None
-            Passed on in the reports.
+    def is_finite(self) -> bool:
+        """Whether the model still consists of numbers."""
+        return all(bool(value.isfinite().all()) for value in self.model.parameters())
 
-        Yields
-        ------
-        TrainingReport
-            After every epoch.
-        """
-        settings, epochs = self.settings, self.settings.epochs
-        best, since, fallen, trained, started = float("inf"), 0, False, 0.0, time.perf_counter()
-        end = epochs
-        for epoch in range(1, epochs + 1):
-            start = time.perf_counter()
-            if epoch > WARM_EPOCHS:
-                self.window, self.labels = None, self.known
-            terms = self.epoch(stop)
-            if epoch in _POSE_EPOCHS:
-                if epoch in (4, 16):
-                    self.cut_again()
-                self.update_poses(stop)
-            trained += time.perf_counter() - start
-            held_out = None if fallen else self.held_out_loss()  # in the end all patches are learned from
-            loss = terms["data"] + settings.beta * terms["divergence"] + terms["supervised"]
-            if not np.isfinite(loss):
-                raise InputDataError(
-                    "Training became unstable: lower the learning rate, or check the patches for outliers."
-                )
-            rate = epoch * len(self.train_rows) / trained
-            yield TrainingReport(
-                "training", epoch, epochs, loss, held_out, terms, rate,
-                (end - epoch) * (time.perf_counter() - started) / epoch, f"Epoch {epoch}", self.model, averages,
-            )  # fmt: skip
-            if stop is not None and stop():
-                break
-            judged = loss if held_out is None else held_out
-            if judged < best - 0.002 * self.model.noise.numel() - 1e-4 * abs(best):
-                best, since = judged, 0
-            else:
-                since += 1
-            if not settings.early_stopping or self.steps < FEWEST_STEPS:
-                continue
-            if not fallen and (since >= PATIENCE or epoch > 0.75 * epochs):
-                # what was held out has told when to stop: the rest is learned from everything
-                fallen, end = True, min(epochs, epoch + max(4, epoch // 3))
-                for group in self.optimizer.param_groups:
-                    group["lr"] *= 0.2
-                self.train_rows = torch.arange(len(self.patches))
-            if fallen and epoch >= end:
-                break
-        self.model.recipe["epochs_done"] = epoch
-        self.model.recipe["batch_size"] = self.batch_size
+    def snapshot(self) -> dict[str, Tensor]:
+        """A copy of the model, its noise and the poses."""
+        own = {f"own.{name}": getattr(self, name) for name in ("theta", "shape", "noise")}
+        return {name: value.clone() for name, value in {**self.model.state_dict(), **own}.items()}
+
+    def go_back(self, snapshot: dict[str, Tensor]) -> None:
+        """Take an earlier model, noise and poses."""
+        kept = dict(snapshot)
+        self.theta, self.shape, self.noise = (kept.pop(f"own.{name}") for name in ("theta", "shape", "noise"))
+        self.model.load_state_dict(kept)
 
 
 def signal_band(patches: Patches) -> float:

@@ -1,0 +1,219 @@
+"""The state of a training on disk, from which it goes on after a crash as if nothing had happened."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from napari_rvae.errors import InputDataError, OutputError
+from napari_rvae.io.files import replacing
+from napari_rvae.training.memory import random_state, set_random_state
+
+if TYPE_CHECKING:
+    from napari_rvae.patches import Patches
+    from napari_rvae.training.course import Course
+    from napari_rvae.training.loop import Trainer
+
+EVERY = 25.0
+"""Seconds between two checkpoints, a little less than the half minute of work that may be lost."""
+FILE = "state.safetensors"
+_FORMAT = 1
+_SHARE = 0.04  # of the time that writing may take
+_POSES = ("theta", "shape", "base", "harmonics", "misfit", "noise")
+
+
+class Checkpoint:
+    """Keeps the state of one training in a file that is whole at every moment.
+
+    Parameters
+    ----------
+    folder : Path
+        Where the file is, or will be.
+    every : float
+        Seconds between two states.
+    """
+
+    def __init__(self, folder: Path, every: float = EVERY) -> None:
+        self.file = folder / FILE
+        self._every, self._failed, self._made_from = every, False, ""
+        self._next = time.perf_counter() + every
+
+    def facts(self) -> dict[str, Any] | None:
+        """Read how far the training is that is kept here.
+
+        Returns
+        -------
+        dict or None
+            ``epoch``, ``epochs``, ``device``, ``threads`` and what only `restore` needs; None where there is nothing
+            that can be read.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not self.file.is_file():
+            return None
+        try:
+            with safe_open(self.file, framework="pt") as opened:
+                facts = json.loads(opened.metadata()["napari_rvae"])
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+            return None
+        return facts if isinstance(facts, dict) and facts.get("format") == _FORMAT else None
+
+    def keep(self, course: Course, at_once: bool = False) -> str:
+        """Write the state, if it is time to.
+
+        Parameters
+        ----------
+        course : Course
+            Between two steps.
+        at_once : bool
+            Whether or not it is time.
+
+        Returns
+        -------
+        str
+            What is wrong where it cannot be written; empty else, and the second time.
+        """
+        start = time.perf_counter()
+        if start < self._next and not at_once:
+            return ""
+        problem = ""
+        try:
+            self._write(course)
+        except OutputError as error:
+            problem = "" if self._failed else f"The training is not kept for a crash: {error}."
+            self._failed = True
+        now = time.perf_counter()
+        self._next = now + max(self._every, (now - start) / _SHARE if now - start > 1 else 0)
+        return problem
+
+    def _write(self, course: Course) -> None:
+        from safetensors.torch import save
+
+        trainer = course.trainer
+        self._made_from = self._made_from or _fingerprint(trainer)
+        facts = {
+            "format": _FORMAT,
+            "time": time.time(),
+            "epoch": course.at.epoch - 1,
+            "epochs": course.settings.epochs,
+            "device": trainer.model.recipe.get("device", "auto"),
+            "threads": trainer.model.recipe.get("threads"),
+            "made_from": self._made_from,
+            "place": asdict(course.at),
+            "steps": trainer.steps,
+            "rates": [group["lr"] for group in trainer.optimizer.param_groups],
+            "notes": course.notes,
+        }
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(course).items()}
+        with replacing(self.file) as place:
+            place.write_bytes(save(tensors, {"napari_rvae": json.dumps(facts)}))
+
+    def restore(self, course: Course) -> None:
+        """Go on where the training that is kept here was, if there is one.
+
+        Parameters
+        ----------
+        course : Course
+            At its very beginning, made from the same patches and settings.
+
+        Raises
+        ------
+        InputDataError
+            If it was made from other patches or settings, or the file is damaged.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        facts = self.facts()
+        if facts is None:
+            return
+        trainer, words = course.trainer, "The training that was interrupted"
+        if facts["made_from"] != _fingerprint(trainer):
+            raise InputDataError(f"{words} was made from other patches or with other settings: start anew.")
+        try:
+            tensors = {name: value.to(trainer.device) for name, value in load_file(self.file).items()}
+            _restore(course, tensors, facts)
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputDataError(f"{words} cannot be gone on with, its file is damaged: start anew.") from error
+        if trainer.patches.cut is not None:
+            _cut_again(trainer)
+
+    def remove(self) -> None:
+        """Forget the training; it is over, or not wanted."""
+        self.file.unlink(missing_ok=True)
+
+
+def _tensors(course: Course) -> dict[str, Tensor]:
+    trainer = course.trainer
+    model = trainer.model.state_dict()
+    tensors = {f"model.{name}": value for name, value in model.items() if not name.startswith("_finder.")}
+    for number, state in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    tensors |= {f"trainer.{name}": getattr(trainer, name) for name in _POSES}
+    tensors |= {f"random.{name}": value for name, value in random_state(trainer.device).items()}
+    tensors |= {"generator": trainer.generator.get_state(), "left": torch.stack(trainer.left), "sums": course.sums}
+    return tensors if course.order is None else {**tensors, "order": course.order}
+
+
+def _restore(course: Course, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    trainer = course.trainer
+
+    def part(name: str) -> dict[str, Tensor]:
+        return {key.removeprefix(name): value for key, value in tensors.items() if key.startswith(name)}
+
+    missing, unexpected = trainer.model.load_state_dict(part("model."), strict=False)
+    if unexpected or any(not name.startswith("_finder.") for name in missing):
+        raise ValueError("model")
+    optimizer = trainer.optimizer.state_dict()
+    states: dict[int, dict[str, Tensor]] = {}
+    for key, value in part("optimizer.").items():
+        number, _, name = key.partition(".")
+        states.setdefault(int(number), {})[name] = value
+    for group, rate in zip(optimizer["param_groups"], facts["rates"], strict=True):
+        group["lr"] = rate
+    trainer.optimizer.load_state_dict({**optimizer, "state": states})
+    for name, value in part("trainer.").items():
+        if value.shape != getattr(trainer, name).shape:
+            raise ValueError(name)
+        setattr(trainer, name, value)
+    trainer.left = list(tensors["left"])
+    trainer.steps = int(facts["steps"])
+    trainer.generator.set_state(tensors["generator"].cpu())
+    set_random_state({name: value.cpu() for name, value in part("random.").items()}, trainer.device)
+    place = {**facts["place"], "batches": [tuple(pair) for pair in facts["place"]["batches"]]}
+    course.at = type(course.at)(**place)
+    course.order, course.sums, course.notes = tensors.get("order"), tensors["sums"], list(facts["notes"])
+    if course.at.fallen:
+        trainer.train_rows = torch.arange(len(trainer.patches))
+
+
+def _cut_again(trainer: Trainer) -> None:
+    """Cut the windows that had followed their motifs where they were cut last."""
+    moved = trainer.base[:, :2].ne(0).any(1).cpu()
+    if bool(moved.any()):
+        rows = moved.nonzero()[:, 0].numpy()
+        trainer.x[rows] = torch.as_tensor(_windows(trainer, rows), device=trainer.device)
+
+
+def _windows(trainer: Trainer, rows: Any) -> Any:
+    patches: Patches = trainer.patches
+    offset = trainer.base[rows][:, [1, 0]].cpu().numpy().astype(float) * patches.step
+    return patches.select(rows).moved(offset).data
+
+
+def _fingerprint(trainer: Trainer) -> str:
+    """What went in: the patches, and the settings but for the machine's part in them."""
+    digest = hashlib.sha256(trainer.patches.data.tobytes())
+    settings = trainer.settings.model_dump(mode="json", exclude={"device", "threads"})
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    for given in (trainer.known, trainer.condition):
+        if given is not None:
+            digest.update(given.cpu().numpy().tobytes())
+    return digest.hexdigest()

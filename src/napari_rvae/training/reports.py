@@ -1,0 +1,79 @@
+"""What a training tells those who watch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari_rvae.averages import Averages
+    from napari_rvae.models import Model
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the model says while it is still learning.
+
+    Attributes
+    ----------
+    atom_id : numpy.ndarray
+        (n,) the atoms whose patches are learned from.
+    latents : numpy.ndarray
+        (n, latent) their latents.
+    manifold : numpy.ndarray
+        (rows * D, columns * D) patches decoded on a grid over the first two latents.
+    """
+
+    atom_id: NDArray[np.int64]
+    latents: NDArray[np.float32]
+    manifold: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainingReport:
+    """How far training is.
+
+    Attributes
+    ----------
+    phase : str
+        ``averages``, ``training``, ``finishing`` or ``done``.
+    epoch, epochs : int
+        Epochs done, and at most to be done.
+    loss : float or None
+        Negative evidence lower bound per patch, nats.
+    held_out : float or None
+        The same for the patches that were held out.
+    terms : dict
+        Parts of the loss by name.
+    rate : float or None
+        Patches per second.
+    time_left : float or None
+        Seconds, at most.
+    message : str
+        For people.
+    model : Model or None
+        The model so far; trained in the last report.
+    averages : Averages or None
+        The class averages that training starts from, once they are there.
+    notes : tuple of str
+        What went otherwise than was asked for, so far.
+    look : Look or None
+        Now and then, where it was asked for.
+    """
+
+    phase: Literal["averages", "training", "finishing", "done"]
+    epoch: int = 0
+    epochs: int = 0
+    loss: float | None = None
+    held_out: float | None = None
+    terms: dict[str, float] = field(default_factory=dict)
+    rate: float | None = None
+    time_left: float | None = None
+    message: str = ""
+    model: Model | None = None
+    averages: Averages | None = None
+    notes: tuple[str, ...] = ()
+    look: Look | None = None
