@@ -5,11 +5,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Points
 from napari.utils.notifications import show_info
 from napari.utils.theme import get_theme
+from numpy.typing import NDArray
 from qtpy.QtCore import Qt, QTimer
-from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtGui import QHideEvent, QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
     QLabel,
     QScrollArea,
@@ -180,6 +182,23 @@ class ExploreWidget(Dock):
             shortcut = QShortcut(QKeySequence(key), self)
             shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
             shortcut.activated.connect(action)
+        self.image.set_keys(
+            {
+                "Control-Z": partial(self._act, "undo"),
+                "Control-Shift-Z": partial(self._act, "redo"),
+                **{str(number): partial(self.classes.assign_number, number) for number in range(10)},
+            }
+        )
+
+    def showEvent(self, a0: QShowEvent | None) -> None:
+        """Take the number keys in the image, too."""
+        super().showEvent(a0)
+        self.image.take_keys()
+
+    def hideEvent(self, a0: QHideEvent | None) -> None:
+        """Give the keys back."""
+        super().hideEvent(a0)
+        self.image.take_keys()
 
     def closed(self) -> None:
         """Let go of the viewer and of every layer."""
@@ -341,9 +360,9 @@ class ExploreWidget(Dock):
             target = self.link.history if what in ("undo", "redo") else self.link.selection
             getattr(target, what)()
 
-    def _hovered(self, x: float, y: float, row: int) -> None:
+    def _hovered(self, x: float, y: float, rows: NDArray[np.intp]) -> None:
         if self.link is not None:
-            self._show_atom(row, {self.link.x: x, self.link.y: y})
+            self._show_atoms(rows, {self.link.x: x, self.link.y: y})
 
     def _atom_hovered(self, row: int) -> None:
         """Show the atom under the cursor in the image, and where it lies in the plot."""
@@ -352,15 +371,17 @@ class ExploreWidget(Dock):
         elif self.link is not None and not self._soon.isActive():
             place = (displayed_values(self.link.table, name)[row] for name in (self.link.x, self.link.y))
             self.canvas.mark(*place)
-            self._show_atom(row, {})
+            self._show_atoms(np.array([row]), {})
 
-    def _show_atom(self, row: int, place: dict[str, float]) -> None:
+    def _show_atoms(self, rows: NDArray[np.intp], place: dict[str, float]) -> None:
         link = self.link
-        if link is None or row < 0 or self._soon.isActive():
+        if link is None or not len(rows) or self._soon.isActive():
             return  # the last means that the plot is older than the table
-        self.hover.setText(displayed_text(link.table, row, (link.x, link.y, link.color, "angle", "sublattice")))
+        self.hover.setText(
+            displayed_text(link.table, int(rows[0]), (link.x, link.y, link.color, "angle", "sublattice"))
+        )
         if self.tabs.currentIndex() == 0:
-            self.patch.show_place(place, row)
+            self.patch.show_place(place, rows)
 
     def _hover_ended(self) -> None:
         self.hover.clear()

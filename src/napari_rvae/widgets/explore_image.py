@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -66,6 +66,10 @@ class ImageSide(QObject):
         self._outlining, self._classifying = Latest(self), Latest(self)
         for latest in (self._outlining, self._classifying):
             latest.failed.connect(self.failed)
+        self._keys: dict[str, Callable[[], None]] = {}
+        self._keyed: Layer | None = None
+        self._own_keys: dict[Any, Any] = {}
+        dock.listen(self._viewer.layers.selection.events.active, self.take_keys)
         dock.listen(self._viewer.layers.events.inserted, self._layers_changed)
         dock.listen(self._viewer.layers.events.removed, self._layers_changed)
         self._viewer.mouse_move_callbacks.append(self._mouse_moved)
@@ -79,10 +83,46 @@ class ImageSide(QObject):
         for layer in self._watched:
             self._unwatch(layer)
         self._watched.clear()
+        self.set_link(None)
 
     def set_link(self, link: AtomsLink | None) -> None:
         """Follow the mouse over the atoms of another layer."""
         self.link, self._row = link, -1
+        self.take_keys()
+
+    # Keys -------------------------------------------------------------------------------------------------------------
+
+    def set_keys(self, keys: Mapping[str, Callable[[], None]]) -> None:
+        """Say what keys mean in the image; napari's names of keys.
+
+        Without this, napari deletes the selected points when somebody who annotates presses 1.
+        """
+        self._keys = dict(keys)
+        self.take_keys()
+
+    def take_keys(self) -> None:
+        """Give the keys to the active layer if atoms can be selected in it, as long as the dock is seen."""
+        active = self._viewer.layers.selection.active if self.link is not None and self._dock.isVisible() else None
+        wanted = active if active is not None and self._selects(active) else None
+        if wanted is self._keyed:
+            return
+        if self._keyed is not None:
+            self._keyed.keymap = self._own_keys
+        self._keyed = wanted
+        if wanted is not None:
+            self._own_keys = dict(wanted.keymap)
+            for key, action in self._keys.items():
+                wanted.bind_key(key, lambda _, action=action: action(), overwrite=True)
+
+    def _selects(self, layer: Layer) -> bool:
+        if self.link is None or is_helper(layer):
+            return False
+        points = self.link.layer
+        return (
+            layer is points
+            or isinstance(layer, Shapes)
+            or (isinstance(layer, Labels) and (atoms_of(layer) is points or class_map_of(points) is layer))
+        )
 
     def _layers_changed(self) -> None:
         now = set(self._viewer.layers)

@@ -109,24 +109,28 @@ class PatchPanel(QWidget):
             else:
                 bars.show_histogram(column_label(name), _counted(values, mask, _ends(table, name, values)))
 
-    def show_place(self, place: Mapping[str, float], row: int) -> None:
+    def show_place(self, place: Mapping[str, float], rows: NDArray[np.intp]) -> None:
         """Show what a place in the plot means, or an atom in the image.
 
         Parameters
         ----------
         place : mapping of str to float
             Columns on the axes and the values there; nothing for the atom itself.
-        row : int
-            Row of the atom, or of the one nearest to the place.
+        rows : array of int
+            Row of the atom, or of those nearest to the place: of four all are shown.
         """
         if self._link is None:
             return
         table = self._link.table
-        decoded = self._decoded(table, place, row)
-        real = self._real(np.array([row]))
+        rows = rows if len(rows) == 4 else rows[:1]
+        decoded = self._decoded(table, place, int(rows[0]))
+        real = self._real(rows)
+        if real is not None:
+            real = np.block([[*real[:2]], [*real[2:]]]) if len(real) == 4 else real[0]
         here = "decoded here" if any(map(is_latent, place)) else "decoded"
-        atom = f"{'nearest: ' if place else ''}atom {table['atom_id'].iloc[row]}"
-        self._show(decoded, None if real is None else real[0], here if decoded is not None else "no model", atom)
+        names = ", ".join(map(str, table["atom_id"].iloc[rows]))
+        atoms = f"{'nearest: ' if place else ''}atom{'s' * (len(rows) > 1)} {names}"
+        self._show(decoded, real, here if decoded is not None else "no model", atoms)
 
     def _show(self, left: Any, right: Any, left_text: str, right_text: str) -> None:
         self.left.show_array(left)

@@ -26,6 +26,8 @@ MOST_POINTS = 50_000
 MOST_SELECTED_POINTS = 20_000
 CLICK_RADIUS = 8.0
 """How near a click must be to a point, in pixels of the canvas."""
+NEIGHBORS = 4
+"""So many points near the cursor are told."""
 _BINS = 64
 _MARGIN = 0.2
 _DENSITY_PIXEL = 2  # canvas pixels per pixel of a density picture
@@ -201,11 +203,11 @@ class Scatter:
     picked : psygnal.Signal
         The row whose point was clicked.
     hovered : psygnal.Signal
-        x, y and the row of the nearest point, -1 where there is none at all.
+        x, y and the rows of the nearest points, the nearest first; none where nothing is drawn.
     """
 
     picked = Signal(int)
-    hovered = Signal(float, float, int)
+    hovered = Signal(float, float, np.ndarray)
 
     def __init__(self, canvas: ScatterCanvas, selection: Selection | None = None) -> None:
         self.canvas = canvas
@@ -264,29 +266,32 @@ class Scatter:
         (left, right), (bottom, top) = (_padded_range(values) for values in self._xy)
         self.canvas.set_view(left, right, bottom, top)
 
-    def nearest(self, x: float, y: float) -> tuple[int, float]:
-        """Find the point nearest to a place.
+    def nearest(self, x: float, y: float, count: int = 1) -> tuple[NDArray[np.intp], float]:
+        """Find the points nearest to a place.
 
         Parameters
         ----------
         x, y : float
             The place.
+        count : int
+            So many, or as many as there are.
 
         Returns
         -------
-        int
-            Its row; -1 where no point is drawn at all.
+        array of int
+            Their rows, the nearest first.
         float
-            Its distance in pixels of the canvas.
+            Distance of the nearest in pixels of the canvas; infinite where there is none.
         """
         view = self.canvas.view
         scale_x = view.width / (view.right - view.left)
         scale_y = view.height / (view.top - view.bottom)
         squared = ((self._xy[0] - x) * scale_x) ** 2 + ((self._xy[1] - y) * scale_y) ** 2
-        if not squared.size or np.isnan(squared).all():
-            return -1, np.inf
-        row = int(np.nanargmin(squared))
-        return row, float(np.sqrt(squared[row]))
+        squared[np.isnan(squared)] = np.inf
+        rows = np.argpartition(squared, count - 1)[:count] if len(squared) > count else np.arange(len(squared))
+        rows = rows[np.argsort(squared[rows])]
+        rows = rows[np.isfinite(squared[rows])]
+        return rows, float(np.sqrt(squared[rows[0]])) if rows.size else np.inf
 
     def _draw_atoms(self) -> None:
         x, y = self._xy
@@ -343,12 +348,12 @@ class Scatter:
             self._combine(self._scale.between(low, high), mode)
 
     def _clicked(self, x: float, y: float, mode: Mode) -> None:
-        row, distance = self.nearest(x, y)
+        rows, distance = self.nearest(x, y)
         mask = np.zeros(len(self._xy[0]), dtype=bool)
         if distance <= CLICK_RADIUS:
-            mask[row] = True
+            mask[rows] = True
             self._combine(mask, mode)
-            self.picked.emit(row)
+            self.picked.emit(int(rows[0]))
         elif mode == "replace":
             self._combine(mask, mode)
 
@@ -357,7 +362,7 @@ class Scatter:
             self._selection.combine(mask, mode, source="plot")
 
     def _hovered(self, x: float, y: float) -> None:
-        self.hovered.emit(x, y, self.nearest(x, y)[0])
+        self.hovered.emit(x, y, self.nearest(x, y, NEIGHBORS)[0])
 
 
 def points_in_polygon(x: Floats, y: Floats, vertices: Floats) -> Mask:
