@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from napari_rvae.atoms.find import Detection
 from napari_rvae.atoms.frame import Array, Floats
+from napari_rvae.atoms.kernels import drop_second
 from napari_rvae.atoms.lattice import Block, Sites, lattice_sites, local_lattices
 from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_image, nearest_neighbor_distance
 from napari_rvae.atoms.response import filter_response, find_maxima, image_values, texture_limit
@@ -19,6 +20,8 @@ from napari_rvae.atoms.response import filter_response, find_maxima, image_value
 PRIOR = 4.0  # log odds that a site of the lattice is occupied
 FAINTEST = 0.06  # of the typical atom: what a wrong profile leaves of it may be as bright
 DOUBTFUL = 1.5  # an atom off the lattice is doubted below so many thresholds
+LOOKS = 2
+FEW = 0.002  # of the atoms: where fewer come or go, another look finds nothing
 CLOSEST = 2.0  # no two atoms nearer, in sigmas
 
 
@@ -64,17 +67,20 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
         snr = fits.values[:, AMPLITUDE] / image_values(detection.error, fits.values[:, :2])
         return Columns(fits, snr, np.zeros(len(snr), bool))
     blocks: list[Block] | None = None if detection.lattice else []
-    accepted = np.zeros((0, 2))
-    for last in (False, True):
-        if len(fits.values) > 1:
-            clean, left = clean_response(detection, fits)
-            if blocks is None:
-                blocks = local_lattices(clean, detection.sigma, nearest_neighbor_distance(fits.values[:, :2]))
-            positions, accepted = _second_look(detection, fits, clean, left, blocks)
-            del clean, left  # as large as the image
-        else:
-            positions = fits.values[:, :2]
-        fits = fit_atoms(detection, positions, thorough=last, stop=stop)
+    positions, accepted = fits.values[:, :2], np.zeros((0, 2))
+    for look in range(LOOKS):
+        if len(fits.values) < 2:
+            break
+        clean, left = clean_response(detection, fits)
+        if blocks is None:
+            blocks = local_lattices(clean, detection.sigma, nearest_neighbor_distance(fits.values[:, :2]))
+        positions, accepted = _second_look(detection, fits, clean, left, blocks)
+        del clean, left  # as large as the image
+        few = FEW * len(positions)
+        if look + 1 == LOOKS or _changes(fits.values[:, :2], positions, detection.sigma) < few:
+            break
+        fits = fit_atoms(detection, positions, thorough=False, stop=stop)
+    fits = fit_atoms(detection, positions, stop=stop)
     fits = _distinct(fits, 0.6 * CLOSEST * detection.sigma)
     snr = fits.values[:, AMPLITUDE] / image_values(detection.error, fits.values[:, :2])
     supported = np.ones(len(snr), bool)
@@ -84,6 +90,12 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
     columns = Columns(fits, snr, ~supported & (snr < DOUBTFUL * detection.threshold))
     # without a lattice, what a fit finds much weaker than the filter did was no spot
     return columns if detection.lattice else columns.select(snr > 0.6 * detection.threshold)
+
+
+def _changes(before: Floats, after: Floats, distance: float) -> int:
+    """How many positions came or went."""
+    kept = int(np.isfinite(cKDTree(before).query(after, distance_upper_bound=distance)[0]).sum())
+    return len(before) + len(after) - 2 * kept
 
 
 def _distinct(fits: Fits, distance: float) -> Fits:
@@ -149,7 +161,5 @@ def _is_apart(positions: Floats, distance: float) -> NDArray[np.bool_]:
     if not len(positions):
         return keep
     pairs = cKDTree(positions).query_pairs(distance, output_type="ndarray")
-    for first, second in pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))]:
-        if keep[first]:
-            keep[second] = False
+    drop_second(keep, pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))])
     return keep

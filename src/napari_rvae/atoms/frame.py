@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import gaussian_filter
 
+from napari_rvae.atoms.filters import box_mean
 from napari_rvae.errors import InputDataError
 
 Array = NDArray[np.float32]
@@ -131,7 +132,7 @@ def _fill(pixels: Array, invalid: NDArray[np.bool_]) -> None:
 
 def _without_hot_pixels(pixels: Array) -> Array:
     """Replace, in place, single pixels that stand out of all their neighbours as no focused atom can."""
-    difference = pixels - uniform_filter(pixels, 3)
+    difference = pixels - box_mean(pixels, 3)
     step = max(1, int(np.sqrt(pixels.size / 1e6)))
     spread = 1.4826 * float(np.median(np.abs(difference[::step, ::step]))) + 1e-6
     suspects = np.argwhere(np.abs(difference) > 10 * spread)

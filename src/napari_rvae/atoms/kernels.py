@@ -179,9 +179,7 @@ def fit_range(  # type: ignore[no-untyped-def]
         _cut_window(pixels, invalid, model, atom, center, r, y0, x0, rows, columns, along_x, data, light, valid)
         fine = True
         for step in range(iterations + 1):
-            _normal_equations(
-                data, light, valid, rows, columns, atom, noise, free_sigma, along_x, matrix, vector
-            )
+            _normal_equations(data, light, valid, rows, columns, atom, noise, free_sigma, along_x, matrix, vector)
             use = 2 if step == 0 and atom[2] == 0.0 else size  # no amplitude, no gradient to move along
             fine = _solve(matrix, vector, use)
             if not fine or step == iterations:
@@ -218,24 +216,8 @@ def render(image, values, reach, top, bottom):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def translated_mean(response, y0, y1, x0, x1, moves):  # type: ignore[no-untyped-def]
-    """Mean, standard deviation and number of the response's values at translated copies of a block's pixels."""
-    height, width = response.shape
-    total = np.zeros((y1 - y0, x1 - x0), np.float32)
-    square = np.zeros((y1 - y0, x1 - x0), np.float32)
-    count = np.zeros((y1 - y0, x1 - x0), np.float32)
-    for k in range(moves.shape[0]):
-        dy, dx = moves[k, 0], moves[k, 1]
-        left, right = max(x0 + dx, 0) - dx, min(x1 + dx, width) - dx
-        for y in range(max(y0 + dy, 0) - dy, min(y1 + dy, height) - dy):
-            for x in range(left, right):
-                value = response[y + dy, x + dx]
-                total[y - y0, x - x0] += value
-                square[y - y0, x - x0] += value * value
-                count[y - y0, x - x0] += 1
-    for y in range(y1 - y0):
-        for x in range(x1 - x0):
-            n = max(count[y, x], np.float32(1))
-            total[y, x] /= n
-            square[y, x] = np.sqrt(max(square[y, x] / n - total[y, x] * total[y, x], np.float32(0)))
-    return total, square, count
+def drop_second(keep, pairs):  # type: ignore[no-untyped-def]
+    """Of every pair, drop the second in place, unless the first has been dropped before."""
+    for k in range(pairs.shape[0]):
+        if keep[pairs[k, 0]]:
+            keep[pairs[k, 1]] = False

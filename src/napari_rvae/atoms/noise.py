@@ -10,6 +10,7 @@ import scipy.fft
 from numpy.typing import NDArray
 from scipy.ndimage import correlate1d, gaussian_filter, median_filter
 
+from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Floats
 
 FEW_PERIODS = 12
@@ -67,10 +68,10 @@ def estimate_noise(pixels: Array, step: float = 0.0) -> Noise:
     """
     tile = middle(pixels)
     high = _high_pass(tile)
-    mean = gaussian_filter(tile, 3)
+    mean = _smooth(tile)
     edges = np.quantile(mean[::3, ::3], np.linspace(0.01, 0.99, 13))
     label = np.digitize(mean, edges[1:-1])
-    square = gaussian_filter(high * high, 3).ravel()  # as smooth as the mean, or the line would be too flat
+    square = _smooth(high * high).ravel()  # as smooth as the mean, or the line would be too flat
     label = label.ravel()
     count = np.bincount(label, minlength=12)
     x = np.bincount(label, mean.ravel(), 12) / count.clip(1)
@@ -85,6 +86,11 @@ def estimate_noise(pixels: Array, step: float = 0.0) -> Noise:
     )  # whole numbers come in steps, and these in contours
     rows, columns, white, plain = _line_noise(tile)
     return Noise(float(gain) * plain, float(floor) * plain, max(least * plain, LEAST, white), rows, columns)
+
+
+def _smooth(pixels: Array) -> Array:
+    """Nearly a Gaussian mean over 3 pixels."""
+    return box_mean(box_mean(pixels, 7), 7)
 
 
 def _high_pass(pixels: Array) -> Array:

@@ -24,6 +24,7 @@ from napari_rvae.errors import Stopped
 Y, X, AMPLITUDE, BACKGROUND, SIGMA = range(5)
 QUICK = (False, 3), (False, 1)  # sweeps: are widths free, how many steps
 THOROUGH = (False, 3), (True, 1), (False, 1), (True, 1), (False, 2)
+SAMPLE = 20_000  # atoms whose neighbours are looked at for a median
 REACH = 1.5  # an atom may move so many sigmas from where it was found
 
 
@@ -157,4 +158,5 @@ def nearest_neighbor_distance(positions: Floats) -> float:
     """Median distance to the nearest neighbour, pixels; NaN for fewer than two atoms."""
     if len(positions) < 2:
         return float("nan")
-    return float(np.median(np.asarray(cKDTree(positions).query(positions, k=[2])[0])))
+    some = positions[:: max(1, len(positions) // SAMPLE)]
+    return float(np.median(np.asarray(cKDTree(positions).query(some, k=[2])[0])))

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import maximum_filter, uniform_filter
 
+from napari_rvae.atoms.filters import box_mean, in_errors, local_maxima
 from napari_rvae.atoms.frame import Array
 from napari_rvae.atoms.noise import Noise
+from napari_rvae.atoms.parallel import in_parts
 
 BLOCK = 256
 
@@ -24,7 +25,7 @@ def texture_limit(response: Array, sigma: float) -> Array:
     step = max(1, int(np.sqrt(response.size / 1e5)))
     typical = max(float(-np.quantile(response[::step, ::step], 0.16)), 1)
     dark = np.clip(response, -3 * typical, 0)  # the dark rim around a few bright atoms is not texture
-    rough = uniform_filter(dark * dark, 2 * int(20 * sigma) + 1, mode="reflect")
+    rough = box_mean(dark * dark, 2 * int(20 * sigma) + 1)
     return np.asarray(np.maximum(0.74 * np.sqrt(2 * np.maximum(rough, 0)), 1), np.float32)
 
 
@@ -67,15 +68,19 @@ def filter_response(
     (top, bottom), (left, right) = (_padding(side, 4 * surround * sigma) for side in pixels.shape)
     flat = pixels - trend(pixels, 4 * surround * sigma)
     padded = np.pad(flat, ((top, bottom), (left, right)), mode="symmetric")
+    shape = padded.shape
     spectrum = scipy.fft.rfft2(padded, workers=-1)
-    height, spread = _apply(spectrum, noise, sigma, surround, padded.shape)
-    filtered = scipy.fft.irfft2(spectrum, s=padded.shape, workers=-1)
-    del spectrum, padded, flat
-    local = uniform_filter(pixels if mean is None else mean, 2 * int(2.5 * sigma) + 1)
-    error = np.sqrt(noise.variance(local)) * np.float32(spread)
-    response = filtered[top : filtered.shape[0] - bottom, left : filtered.shape[1] - right]
-    error *= np.outer(_mirrored(pixels.shape[0], sigma), _mirrored(pixels.shape[1], sigma))
-    return (response / (np.float32(height) * error)).astype(np.float32), error.astype(np.float32)
+    del padded, flat
+    height, spread = _apply(spectrum, noise, sigma, surround, shape)
+    filtered = scipy.fft.irfft2(spectrum, s=shape, workers=-1, overwrite_x=True)
+    del spectrum
+    response = filtered[top : shape[0] - bottom, left : shape[1] - right]
+    error = box_mean(pixels if mean is None else mean, 2 * int(2.5 * sigma) + 1)
+    result = np.empty(pixels.shape, np.float32)
+    line = np.array([noise.gain, noise.floor, noise.least, spread, height], np.float32)
+    edges = [_mirrored(side, sigma) for side in pixels.shape]
+    in_parts(lambda first, last: in_errors(response, error, line, *edges, first, last, result), len(pixels), 64)
+    return result, error
 
 
 def _apply(
@@ -112,7 +117,7 @@ def trend(pixels: Array, width: float) -> Array:
     size = 2 * int(width / 2) + 1
     (top, left) = (min(size, side - 1) for side in pixels.shape)
     padded = np.pad(pixels, ((top, top), (left, left)), mode="reflect", reflect_type="odd")
-    smooth = uniform_filter(uniform_filter(padded, size), size)
+    smooth = box_mean(box_mean(padded, size), size)
     return np.asarray(smooth[top : smooth.shape[0] - top, left : smooth.shape[1] - left], np.float32)
 
 
@@ -133,12 +138,10 @@ def find_maxima(
     response: Array, threshold: float, separation: float, invalid: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float64], Array]:
     """Maxima of the response above a threshold, highest first, none nearer than `separation` to a higher one."""
-    size = 2 * max(1, int(separation / np.sqrt(2))) + 1
-    peak = (response == maximum_filter(response, size=size)) & (response > threshold)
+    where = local_maxima(response, threshold, max(1, int(separation / np.sqrt(2))))
     if invalid is not None:
-        peak &= ~invalid
-    where = np.argwhere(peak)
-    heights = response[peak]
+        where = where[~invalid[tuple(where.T)]]
+    heights = response[tuple(where.T)]
     order = np.argsort(-heights, kind="stable")
     return where[order].astype(np.float64), heights[order]
 

@@ -6,15 +6,19 @@ carry the most evidence wins; the mean patch around its maxima then gives the wi
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
+from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Frame
 from napari_rvae.atoms.lattice import reduced, window_lattice
 from napari_rvae.atoms.noise import Noise, lattice_period, middle
+from napari_rvae.atoms.parallel import in_parts
 from napari_rvae.atoms.response import filter_response, find_maxima, rare, texture_limit
 from napari_rvae.settings import FindSettings
 
@@ -49,13 +53,13 @@ def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
     if period is not None:
         pixels = middle(pixels, 640)
     known = [settings.sigma] if settings.sigma else _ladder(pixels, settings)
-    steps = [_filtered(pixels, noise, sigma) for sigma in known]
-    period = period or max(repetition(step) for step in steps) or None
+    steps = _each(lambda sigma: _filtered(pixels, noise, sigma), known)
+    period = period or max(_each(repetition, steps)) or None
     lattice = period is not None
     if settings.sigma is None and period is not None:
         steps = [step for step in steps if step.sigma * step.binning < WIDEST * period] or steps[:1]
     signs = {"auto": (1, -1), "bright": (1,), "dark": (-1,)}[settings.contrast]
-    evidence = {sign: [_evidence(step, sign, lattice) for step in steps] for sign in signs}
+    evidence = {sign: _each(partial(_evidence, sign=sign, lattice=lattice), steps) for sign in signs}
     best = {sign: int(np.argmax(values)) for sign, values in evidence.items()}
     sign = signs[0]
     if len(signs) == 2 and max(evidence[-1]) > max(evidence[1]) and _skewness(steps[best[-1]].response) < DARK:
@@ -69,6 +73,12 @@ def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
         if settings.spacing is None and sigma > min(pixels.shape) / 16:
             sigma = known[0]  # a hill, not an atom
     return Scale(sigma, sign, lattice)
+
+
+def _each(function: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
+    """Results of a function for each thing, by all cores."""
+    parts = in_parts(lambda first, last: [function(thing) for thing in things[first:last]], len(things), 1)
+    return [result for part in parts for result in part]
 
 
 def _ladder(pixels: Array, settings: FindSettings) -> list[float]:
@@ -142,7 +152,8 @@ def _mean_width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> flo
     choosing and averaging on the same pixels sharpens noise.
     """
     rows, columns = np.ogrid[: pixels.shape[0], : pixels.shape[1]]
-    background = gaussian_filter(pixels, 3 * sigma, truncate=3)
+    around = 2 * int(3.5 * sigma) + 1
+    background = box_mean(box_mean(pixels, around), around)
     half = np.where((rows + columns) % 2 == 0, 2 * (pixels - background), 0).astype(np.float32)
     response = filter_response(half, noise, sigma, mean=pixels)[0] / np.float32(np.sqrt(2))
     maxima, heights = find_maxima(response, rare(sigma, lattice), 2 * sigma)

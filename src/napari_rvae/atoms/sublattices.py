@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 LARGEST = 4
 APART = 2.8  # standard deviations between two kinds; less, and one atom in ten is put into the wrong one
 RAREST = 0.003
-SAMPLE = 4000
+SAMPLE = 2000
 
 
 def assign_sublattices(amplitude: NDArray[np.float64], count: int | None = None) -> NDArray[np.int64]:
