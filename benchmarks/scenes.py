@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.spatial import cKDTree
 
 from napari_rvae import samples
 from napari_rvae.samples import Columns, Microscope, lattice
@@ -54,3 +55,67 @@ def _relative_to(microscope, ratio):
         background=microscope.background / ratio,
         contamination=microscope.contamination / ratio,
     )
+
+
+def strained(seed=0, size=512, most=0.03, dose=40.0):
+    """A perovskite under pure strain that varies from 0 to `most`, without drift; the scan would strain it as well.
+
+    The truth holds ``strain_xx`` and ``strain_xy`` of the deviatoric logarithmic strain in the image, and the metadata
+    the ``rotation`` of the unstrained lattice and its ``vectors`` to the neighbours, y and x in px.
+    """
+    microscope = Microscope(size=size, dose=dose, drift=0, wobble=0)
+    rng = np.random.default_rng([seed, 4])
+    constant, rotation = 0.39, rng.uniform(-0.3, 0.3)
+    points, site = lattice(constant * np.eye(2), [[0, 0], [0.5, 0.5]], microscope.field, rotation)
+    waves = 2 * np.pi / rng.uniform(4, 8, 4)
+    direction, phase = rng.uniform(0, 2 * np.pi, (2, 4))
+    q = waves * np.stack([np.sin(direction), np.cos(direction)])  # y, x
+    argument = points @ q + phase
+    # displacements are the curl of a sum of waves, so that no place is stretched in both directions
+    curl = np.stack([-q[1], q[0]])
+    shift = np.cos(argument) @ (curl / waves**2).T
+    gradient = -np.einsum("nk,ik,jk->nij", np.sin(argument), curl / waves**2, q)
+    largest = np.linalg.norm(_pure_strain(np.eye(2) + 0.01 * gradient), axis=1).max() / 0.01
+    scale = most / largest
+    strain = _pure_strain(np.eye(2) + scale * gradient)
+    truth = pd.DataFrame({"class": site, "strain_xx": strain[:, 0], "strain_xy": strain[:, 1]})
+    strength = np.where(site == 0, 57**EXPONENT, 25**EXPONENT + 8**EXPONENT)
+    columns = Columns(points + scale * shift, strength, truth, ("A", "B"))
+    scene = microscope.record("strained perovskite", columns, seed)
+    vectors = constant / microscope.pixel_size * np.array([[0.5, 0.5], [0.5, -0.5], [1, 0], [0, 1]])
+    turn = np.array([[np.cos(rotation), np.sin(rotation)], [-np.sin(rotation), np.cos(rotation)]])
+    vectors = np.concatenate([vectors, -vectors]) @ turn.T
+    return replace(scene, metadata=scene.metadata | {"rotation": rotation, "vectors": vectors})
+
+
+def _pure_strain(gradient):
+    """xx and xy of the deviatoric part of log V, V the left stretch of deformation gradients (n, 2, 2), y before x."""
+    value, vector = np.linalg.eigh(gradient @ gradient.swapaxes(1, 2))
+    stretch = (vector * (0.5 * np.log(value))[:, None, :]) @ vector.swapaxes(1, 2)
+    return np.stack([(stretch[:, 1, 1] - stretch[:, 0, 0]) / 2, stretch[:, 0, 1]], 1)
+
+
+def strain_of_neighbors(positions, vectors):
+    """Pure strain (xx, xy) at each position by a least-squares fit to its neighbours; nan where some are missing."""
+    reach = 0.3 * np.linalg.norm(vectors, axis=1).min()
+    distance, index = cKDTree(positions).query(positions[:, None] + vectors[None], distance_upper_bound=reach)
+    complete = np.isfinite(distance).all(1)
+    found = positions[index[complete]] - positions[complete][:, None]
+    gradient = np.einsum("nvi,vj->nij", found, vectors) @ np.linalg.inv(vectors.T @ vectors)
+    strain = np.full((len(positions), 2), np.nan)
+    strain[complete] = _pure_strain(gradient)
+    return strain
+
+
+def noise_free(size=400, constant=21.5, sigma=2.3, rotation=0.2):
+    """A lattice of two sites without any noise; image and positions (px)."""
+    margin = 20
+    points, site = lattice(constant * np.eye(2), [[0, 0], [0.5, 0.5]], size + 2 * margin, rotation)
+    image, window = np.zeros((size + 4 * margin,) * 2), np.arange(-14, 15)
+    for (y, x), strength in zip(points + margin, np.where(site == 0, 1.0, 0.5), strict=True):
+        rows, columns = window + round(y), window + round(x)
+        spot = np.exp(-((rows[:, None] - y) ** 2 + (columns - x) ** 2) / (2 * sigma**2))
+        image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += strength * spot
+    image, points = image[2 * margin : -2 * margin, 2 * margin : -2 * margin], points - margin
+    inside = np.all((points > 0) & (points < size - 1), 1)
+    return image.astype(np.float32), points[inside]

@@ -93,3 +93,22 @@ def balanced(hits, counts, draws=20_000):
 def spread(values, digits=3):
     """Smallest and largest of the seeds."""
     return f"{min(values):.{digits}f} to {max(values):.{digits}f}" if len(values) > 1 else ""
+
+
+def pure_angle(angle, fold):
+    """Angle modulo a symmetry, between -pi / fold and pi / fold."""
+    period = 2 * np.pi / fold
+    return (angle + period / 2) % period - period / 2
+
+
+def covered(error, claimed):
+    """Share of errors within the claimed 68 and 95 % intervals."""
+    return float(np.mean(abs(error) < claimed)), float(np.mean(abs(error) < 1.96 * claimed))
+
+
+def calibration_row(what, shares):
+    """Row of the shares that are covered, one pair for every seed."""
+    mean, least, most = (reduce(shares, 0) for reduce in (np.mean, np.min, np.max))
+    passed = bool(0.58 <= mean[0] <= 0.78 and 0.9 <= mean[1] <= 0.99)
+    text = f"{least[0]:.1%} to {most[0]:.1%}, {least[1]:.1%} to {most[1]:.1%}" if len(shares) > 1 else ""
+    return Row(what, "58-78, 90-99 %", f"{mean[0]:.1%}, {mean[1]:.1%}", text, passed)
