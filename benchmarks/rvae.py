@@ -19,6 +19,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import costs
 import crystals
 import playing_cards
 
@@ -42,6 +43,7 @@ def calibration(options):
 
 
 PARTS = {
+    "speed": costs.speed,
     "cards": playing_cards.cards123,
     "cards4": playing_cards.cards4,
     "frame": frame,
@@ -53,6 +55,8 @@ PARTS = {
     "molecules": crystals.molecules,
     "calibration": calibration,
     "invariance": playing_cards.invariance,
+    "memory": costs.memory,
+    "growth": costs.growth,
 }
 
 
