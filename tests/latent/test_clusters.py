@@ -90,7 +90,7 @@ def test_reports_progress_and_stops_between_fits(clouds):
 
 def test_agreement_counts_pairs_and_ignores_names():
     first = pd.Series(["a", "a", "b", "b", None], name="human")
-    second = pd.Series([1, 1, 0, 0, 0], name="cluster")
+    second = pd.Series([1.0, 1.0, 0.0, 0.0, np.nan], name="cluster")
     counts, score = cluster_agreement(first, second)
     assert counts.loc["a", "1"] == 2
     assert counts.loc["b", "1"] == 0

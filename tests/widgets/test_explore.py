@@ -430,16 +430,36 @@ def test_layers_may_be_renamed_switched_and_deleted(window, qtbot):
 
 
 @pytest.mark.parametrize("n", [0, 1])
-def test_no_atoms_and_one_atom(viewer, qtbot, n):
+def test_no_atoms_and_one_atom(viewer, qtbot, tmp_path, n):
     layer = analysed(viewer, table(n))
+    attach_model(layer, Model(TrainSettings(hidden=8), size=24, channels=1, k_max=0.3).eval())
     explore = shown(viewer, qtbot)
     assert explore.link.layer is layer
     drag(explore, [(-9, -9), (9, -9), (9, 9), (-9, 9)])
     qtbot.mouseClick(explore.tools.invert, Qt.MouseButton.LeftButton)
+    explore.more.select_where("z1 > -10")
+    assert explore.link.selection.count == n
+    explore.canvas.hovered.emit(0.0, 0.0)
+    assert bool(explore.hover.text()) == bool(n)
+    assert atom_at(layer, (5.0, 5.0)) == n - 1
+    add_cells(viewer, cell_labels(atoms_table(layer), (80, 120)), layer, viewer.layers["image"])
+    explore.classes.assign_number(1)
+    explore.classes.add_class()
+    explore.image.show_classes(explore.link)
     for place in range(4):
         explore.tabs.setCurrentIndex(place)
+    explore.manifold.add_layer()
+    explore.more.save_table(tmp_path / "atoms.csv")
+    explore.canvas.save(tmp_path / "plot.png")
+    qtbot.waitUntil(lambda: f"{layer.name} classes" in viewer.layers)
+    assert (viewer.layers[f"{layer.name} classes"].data.max(), "selected cells" in viewer.layers) == (n, n == 1)
+    viewer.layers.selection.active = layer
     layer.add([[5.0, 5.0]])
     qtbot.waitUntil(lambda: f"of {n + 1} atoms" in explore.status.text())
+    while explore.link.history.next_undo:
+        explore.link.history.undo()
+    assert "annotation" not in layer.features
+    assert explore.link.selection.count == 0
 
 
 def test_a_layer_without_features_is_offered_once_it_has_some(viewer, qtbot):

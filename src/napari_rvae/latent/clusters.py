@@ -19,7 +19,7 @@ from napari_rvae.settings import ClusterSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-_LARGEST_COUNT_TRIED = 10
+LARGEST_COUNT_TRIED = 10
 
 Assignment = tuple[NDArray[np.int64], NDArray[np.float64]]
 
@@ -103,9 +103,17 @@ def cluster_agreement(first: pd.Series[Any], second: pd.Series[Any]) -> tuple[pd
     from sklearn.metrics import adjusted_rand_score
 
     both = (first.notna() & second.notna()).to_numpy()
-    a, b = first[both].astype(str), second[both].astype(str)
+    a, b = _names(first[both]), _names(second[both])
     counts = pd.crosstab(a.to_numpy(), b.to_numpy(), rownames=[first.name], colnames=[second.name])
     return counts, float(adjusted_rand_score(a, b)) if both.any() else float("nan")
+
+
+def _names(classes: pd.Series[Any]) -> pd.Series[str]:
+    """Classes as text; a whole number without the decimals it has where others are missing."""
+    from pandas.api.types import is_float_dtype
+
+    whole = is_float_dtype(classes) and bool((classes % 1 == 0).all())
+    return (classes.astype("int64") if whole else classes).astype(str)
 
 
 def _silent(_fraction: float, _what: str) -> None:
@@ -138,7 +146,7 @@ def _sample(data: NDArray[np.float64], settings: ClusterSettings) -> NDArray[np.
 
 
 def _counts_to_try(settings: ClusterSettings, n: int) -> Sequence[int]:
-    return [settings.count] if settings.count else range(1, min(_LARGEST_COUNT_TRIED, n) + 1)
+    return [settings.count] if settings.count else range(1, min(LARGEST_COUNT_TRIED, n) + 1)
 
 
 def _best_mixture(data: NDArray[np.float64], settings: ClusterSettings, shape: str, progress: Any, stop: Any) -> Any:

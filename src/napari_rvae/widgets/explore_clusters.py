@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_rvae.latent.clusters import LARGEST_COUNT_TRIED as MOST
 from napari_rvae.latent.clusters import cluster_agreement, find_clusters
 from napari_rvae.layers import Coloring
 from napari_rvae.settings import ClusterSettings
@@ -63,6 +64,7 @@ class ClustersPanel(QWidget):
         self.first, self.second = QComboBox(), QComboBox()
         self.agreement = QTableWidget()
         self.agreement.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.agreement.setMinimumHeight(110)
         self.score = QLabel()
         self.score.setWordWrap(True)
         self._lay_out()
@@ -136,16 +138,18 @@ class ClustersPanel(QWidget):
         def work(job: Job) -> pd.DataFrame:
             return find_clusters(table, columns, settings, progress=job.progress, stop=job.stop)
 
-        self.work.run("Finding clusters", work, partial(self._found, link, ids))
+        by_bic = settings.count is None and settings.method != "hdbscan"
+        self.work.run("Finding clusters", work, partial(self._found, link, ids, by_bic))
 
-    def _found(self, link: AtomsLink, ids: Any, found: pd.DataFrame) -> None:
+    def _found(self, link: AtomsLink, ids: Any, by_bic: bool, found: pd.DataFrame) -> None:
         cluster = found["cluster"].astype(float).where(found["cluster"] >= 0)
         number = int(cluster.nunique())
         columns = {"cluster": cluster, "cluster_probability": found["cluster_probability"]}
         link.edit(f"find {number} clusters", columns, ids)
         without = int(cluster.isna().sum())
         outside = f"; {without:,} atoms belong to none" if without else ""
-        self.work.say(f"{number} cluster{'s' * (number != 1)}{outside}.")
+        most = " (the most that are tried; set a count for fewer or more)" if by_bic and number == MOST else ""
+        self.work.say(f"{number} cluster{'s' * (number != 1)}{most}{outside}.")
         if link is self._link:
             self.color_wanted.emit("cluster")
 

@@ -148,7 +148,7 @@ class ToolRow(QHBoxLayout):
         self.undo = self._button("↶", "Undo", partial(act, "undo"))
         self.redo = self._button("↷", "Redo", partial(act, "redo"))
         self.addStretch(1)
-        more = self._button("More", "Show all points, select by values, new layer, save", lambda: None)
+        more = self._button("More   ", "Show all points, select by values, new layer, save", lambda: None)
         more.setMenu(menu)
         more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
 _STEPS = 9  # patches along each side of the manifold
+_HELP = "Click a patch to see its place in the plot. Select two atoms for a movie of the way from one to the other."
 _MOVIE = 0.4  # height of a movie, in heights of the image
 
 
@@ -58,22 +59,21 @@ class ManifoldPanel(QWidget):
         self.path_button.clicked.connect(self.add_path)
         self.inputs = ModelInputs()
         self.inputs.changed.connect(self._draw)
-        row, buttons = QHBoxLayout(), QHBoxLayout()
+        controls = QVBoxLayout()
         for name, box in (("across", self.across), ("up", self.up)):
+            row = QHBoxLayout()
             row.addWidget(QLabel(name))
             row.addWidget(box, 1)
+            controls.addLayout(row)
             box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-            box.setMinimumWidth(44)
             box.activated.connect(self._draw)
-        for button in (self.layer_button, self.path_button):
-            buttons.addWidget(button)
-        layout = QVBoxLayout(self)
+        for widget in (self.inputs, self.layer_button, self.path_button, self.words):
+            controls.addWidget(widget)
+        controls.addStretch(1)
+        layout = QHBoxLayout(self)
         layout.setContentsMargins(4, 6, 4, 4)
-        layout.addLayout(row)
-        layout.addWidget(self.inputs)
-        layout.addLayout(buttons)
-        layout.addWidget(self.picture, 1)
-        layout.addWidget(self.words)
+        layout.addWidget(self.picture, 3)
+        layout.addLayout(controls, 2)
 
     def set_link(self, link: AtomsLink | None) -> None:
         """Show the model of another layer."""
@@ -142,9 +142,7 @@ class ManifoldPanel(QWidget):
                 size = model.size
                 rows = [np.hstack(list(grid[:, top : top + size])) for top in range(0, grid.shape[1], size)]
                 self._array = np.vstack(rows[::-1])
-                self.words.setText(
-                    "Decoded patches over the range of the atoms; click one to see its place in the plot."
-                )
+                self.words.setText(_HELP)
         self.picture.show_array(self._array)
 
     def _clicked(self, x: float, y: float) -> None:

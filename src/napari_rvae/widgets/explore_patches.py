@@ -61,6 +61,7 @@ class PatchPanel(QWidget):
         self.inputs = ModelInputs("the atom's")
         self.bars = {name: Bars() for name in (*_HISTOGRAMS, "frame")}
         row = QHBoxLayout()
+        row.setSpacing(14)
         for bars in self.bars.values():
             row.addWidget(bars)
         layout = QVBoxLayout(self)
@@ -126,7 +127,7 @@ class PatchPanel(QWidget):
         decoded = self._decoded(table, place, int(rows[0]))
         real = self._real(rows)
         if real is not None:
-            real = np.block([[*real[:2]], [*real[2:]]]) if len(real) == 4 else real[0]
+            real = _tiled(real) if len(real) == 4 else real[0]
         here = "decoded here" if any(map(is_latent, place)) else "decoded"
         names = ", ".join(map(str, table["atom_id"].iloc[rows]))
         atoms = f"{'nearest: ' if place else ''}atom{'s' * (len(rows) > 1)} {names}"
@@ -180,6 +181,12 @@ class PatchPanel(QWidget):
             step = (NEIGHBOR_DISTANCES * nearest_neighbor_distance(atoms) / pixels,) * 2
         usable = image is not None and not image.rgb and np.isfinite(step).all()
         return atoms, image_data(image) if usable else None, step, pixels
+
+
+def _tiled(patches: NDArray[Any]) -> NDArray[Any]:
+    """Four patches in a square, with a line between them."""
+    framed = np.pad(patches, ((0, 0), (1, 1), (1, 1)), constant_values=patches.max())
+    return np.block([[*framed[:2]], [*framed[2:]]])
 
 
 def _described(table: pd.DataFrame, mask: NDArray[np.bool_]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -39,11 +39,13 @@ class ModelInputs(QWidget):
         self.condition_text = QLabel("condition")
         self.condition_text.setToolTip("<p>What a conditional model is given; the first of several is 1 at first.</p>")
         self.boxes: list[QDoubleSpinBox] = []
-        self._row = QHBoxLayout(self)
-        self._row.setContentsMargins(0, 0, 0, 0)
-        self._row.addWidget(self.class_text)
-        self._row.addWidget(self.class_box, 1)
+        rows, of_class, self._row = QVBoxLayout(self), QHBoxLayout(), QHBoxLayout()
+        rows.setContentsMargins(0, 0, 0, 0)
+        of_class.addWidget(self.class_text)
+        of_class.addWidget(self.class_box, 1)
         self._row.addWidget(self.condition_text)
+        rows.addLayout(of_class)
+        rows.addLayout(self._row)
         self.hide()
 
     @property
