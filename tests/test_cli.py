@@ -236,6 +236,33 @@ def test_what_counts_as_patches_can_be_overruled(run, deck, tmp_path):
     assert run("average", deck / "cards.npy", "-o", tmp_path / "a", "--image", "--kinds", "2", expect=2)
 
 
+def test_interrupted_run_is_gone_on_with(run, image, tmp_path, monkeypatch):
+    from napari_rvae import workflows
+    from napari_rvae.training import checkpoints
+
+    analyze = workflows.analyze_image
+
+    def interrupted(*arguments, **more):
+        def report(one):
+            if one.epoch == 1:
+                raise KeyboardInterrupt
+
+        return analyze(*arguments, **more, report=report)
+
+    run("run", image, "-o", tmp_path / "whole", *QUICK)
+    command = ["run", image, "-o", tmp_path / "out", *QUICK]
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "EVERY", 0.0)
+        patch.setattr(workflows, "analyze_image", interrupted)
+        assert "go on with --resume" in run(*command, expect=130)
+    assert "interrupted after epoch 0; go on with it with --resume" in run(*command, expect=2)
+    assert "with other settings" in run(*command, "--resume", "--seed", "7", expect=2)
+    run(*command, "--resume")
+    assert (tmp_path / "out" / "latent.csv").read_bytes() == (tmp_path / "whole" / "latent.csv").read_bytes()
+    assert not (tmp_path / "out" / "interrupted").exists()
+    assert "leave --resume out" in run(*command, "--resume", "--force", expect=2)
+
+
 # What goes wrong ------------------------------------------------------------------------------------------------------
 
 

@@ -24,9 +24,8 @@ import torch
 from napari_rvae.errors import DeviceError, InputDataError, OutputError
 from napari_rvae.patches import extract_patches
 from napari_rvae.settings import PatchSettings, TrainSettings
-from napari_rvae.training import train
+from napari_rvae.training import Earlier, train
 from napari_rvae.training.checkpoints import Checkpoint
-from napari_rvae.training.course import Earlier
 from napari_rvae.training.loop import Trainer
 
 SHORT = TrainSettings(epochs=5, hidden=8, early_stopping=False, start="scratch", device="cpu", threads=1)

@@ -85,7 +85,7 @@ def test_from_an_image_to_brushing(make_napari_viewer, qtbot, tmp_path):
     np.testing.assert_array_equal(demo.explore.link.selection.mask, chosen)  # colouring cells picks none
     demo.save(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "latent.csv", "model.safetensors", "recipe.json", "summary.png", "window.png",
+        "latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif", "window.png",
     }  # fmt: skip
 
 

@@ -1,12 +1,16 @@
 """From an image to a table and back from its recipe."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 from PIL import Image
 
 from napari_rvae.errors import InputDataError, OutputError, Stopped
-from napari_rvae.io import as_atoms, load_image, load_patches, load_table
+from napari_rvae.io import ImageData, as_atoms, load_image, load_patches, load_table
 from napari_rvae.models import load_model
 from napari_rvae.settings import FindSettings, PatchSettings
 from napari_rvae.workflows import analyze_image, analyze_patches, encode_image, encode_patches, repeat
@@ -113,6 +117,7 @@ def test_progress_rises_and_stop_is_heard(image):
 def test_saved_files_are_complete(analysis, tmp_path):
     analysis.save(tmp_path / "result")
     assert sorted(file.name for file in (tmp_path / "result").iterdir()) == [
+        "cells.ome.tif",
         "latent.csv",
         "model.safetensors",
         "recipe.json",
@@ -134,6 +139,40 @@ def test_repeat_gives_the_same_table_to_the_last_digit(analysis, tmp_path):
     analysis.save(tmp_path)
     again = repeat(tmp_path / "recipe.json")
     pd.testing.assert_frame_equal(again.table, analysis.table, check_exact=True)
+
+
+def test_stopped_training_is_repeated_to_the_last_digit(image, tmp_path):
+    epochs = []
+    training = QUICK.model_copy(update={"epochs": 50, "early_stopping": False})
+    done = analyze_image(image, training=training, report=epochs.append, keep=lambda: len(epochs) >= 3)
+    assert done.recipe.used["epochs"] == 3
+    done.save(tmp_path)
+    pd.testing.assert_frame_equal(repeat(tmp_path / "recipe.json").table, done.table, check_exact=True)
+
+
+def test_image_that_is_in_no_file_is_saved_with_its_result(scene, tmp_path):
+    source = ImageData(scene.image, "made up", (0.02, 0.02), "nm", Path("made up"), "0" * 64)
+    done = analyze_image(source, training=QUICK)
+    done.save(tmp_path)
+    assert (np.load(tmp_path / "image.npy") == scene.image).all()
+    again = repeat(tmp_path / "recipe.json")
+    pd.testing.assert_frame_equal(again.table, done.table, check_exact=True)  # those in nm, too
+    recipe = json.loads((tmp_path / "recipe.json").read_text())
+    recipe["used"]["batches"] = [["many"]]
+    (tmp_path / "recipe.json").write_text(json.dumps(recipe))
+    with pytest.raises(InputDataError, match="does not say clearly"):
+        repeat(tmp_path / "recipe.json")
+
+
+def test_cells_have_the_scale_of_the_image(analysis, scene, tmp_path):
+    analysis.save(tmp_path)
+    with tifffile.TiffFile(tmp_path / "cells.ome.tif") as file:
+        cells, described = file.asarray(), file.ome_metadata
+    assert cells.shape == scene.image.shape
+    first = analysis.table.iloc[0]
+    assert cells[round(first["y"]), round(first["x"])] == first["atom_id"] + 1
+    assert f'PhysicalSizeX="{scene.pixel_size}"' in described
+    assert 'PhysicalSizeXUnit="nm"' in described
 
 
 def test_repeat_with_atoms_inside_the_recipe(image, scene, tmp_path):

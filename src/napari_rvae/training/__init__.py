@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,15 @@ from napari_rvae.patches import Patches, Stop
 from napari_rvae.settings import AverageSettings, TrainSettings
 from napari_rvae.threads import threads
 from napari_rvae.training.devices import Device, available_devices, choose_device
-from napari_rvae.training.reports import TrainingReport
+from napari_rvae.training.reports import Earlier, TrainingReport
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
     from napari_rvae.training.checkpoints import Checkpoint
-    from napari_rvae.training.course import Course, Earlier
+    from napari_rvae.training.course import Course
     from napari_rvae.training.loop import Trainer
 
-__all__ = ["Device", "TrainingReport", "available_devices", "choose_device", "train"]
+__all__ = ["Device", "Earlier", "TrainingReport", "available_devices", "choose_device", "train"]
 
 FEWEST_PATCHES = 10
 
@@ -36,7 +36,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     earlier: Earlier | None = None,
     look_every: float | None = None,
-) -> Iterator[TrainingReport]:
+) -> Generator[TrainingReport, None, None]:
     """Train a model.
 
     Parameters
@@ -108,7 +108,7 @@ def _train(
     count: int,
     stop: Stop | None,
     course_of: Callable[[Trainer], Course],
-) -> Iterator[TrainingReport]:
+) -> Generator[TrainingReport, None, None]:
     import torch
 
     from napari_rvae.averages import average

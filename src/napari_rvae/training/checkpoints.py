@@ -36,14 +36,15 @@ class Checkpoint:
     ----------
     folder : Path
         Where the file is, or will be.
-    every : float
-        Seconds between two states.
+    every : float, optional
+        Seconds between two states; `EVERY` by default.
     """
 
-    def __init__(self, folder: Path, every: float = EVERY) -> None:
+    def __init__(self, folder: Path, every: float | None = None) -> None:
         self.file = folder / FILE
-        self._every, self._failed, self._made_from = every, False, ""
-        self._next = time.perf_counter() + every
+        self._every = EVERY if every is None else every
+        self._failed, self._made_from = False, ""
+        self._next = time.perf_counter() + self._every
 
     def facts(self) -> dict[str, Any] | None:
         """Read how far the training is that is kept here.

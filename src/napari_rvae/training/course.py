@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_rvae.errors import DeviceError, InputDataError
 from napari_rvae.training.memory import is_out_of_memory, random_state, release, set_random_state
-from napari_rvae.training.reports import TrainingReport
+from napari_rvae.training.reports import Earlier, TrainingReport
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
@@ -24,9 +24,11 @@ if TYPE_CHECKING:
 
 WARM_EPOCHS = 8
 """Epochs in which angles stay near those of the class averages."""
-PATIENCE = 6
+PATIENCE = 4
 """Epochs without improvement after which the step size falls, and then training ends."""
-FEWEST_STEPS = 1500
+WORTH_WHILE = 0.3
+"""What counts as an improvement: nats per patch."""
+FEWEST_STEPS = 150
 """Steps of the optimiser before that is asked."""
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
@@ -79,22 +81,6 @@ class Place:
     def facts(self) -> dict[str, Any]:
         """As JSON can hold it."""
         return asdict(self)
-
-
-@dataclass(frozen=True)
-class Earlier:
-    """How an earlier training went, which is to be repeated.
-
-    Attributes
-    ----------
-    stopped_after : int or None
-        The value of `Place.asked` at which the user stopped it.
-    batches : list of (int, int)
-        From which step on there were how many patches per step.
-    """
-
-    stopped_after: int | None = None
-    batches: tuple[tuple[int, int], ...] = ()
 
 
 class Course:
@@ -265,7 +251,7 @@ class Course:
     def _judge(self, loss: float) -> None:
         """See whether it still improves, and else when it is to end."""
         trainer, at = self.trainer, self.at
-        if loss < at.best - 0.002 * trainer.model.noise.numel() - 1e-4 * abs(at.best):
+        if loss < at.best - WORTH_WHILE:
             at.best, at.since = loss, 0
         else:
             at.since += 1

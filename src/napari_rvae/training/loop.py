@@ -26,6 +26,8 @@ SHARPNESS = 2.0
 """Precision at which is learned, in units of the estimated one: what is rare shows before it pays on average."""
 WHITENESS = 0.75
 """How far the noise that is learned with lies from that of each ring (0) toward that of all rings alike (1)."""
+SLOWER = 0.1
+"""Learning rate of a decoder that starts where it is good already, in units of the encoder's."""
 TEACHING_STEPS = 300
 """Steps in which the encoder is taught the latents to start from."""
 _BLOCK = 500
@@ -68,9 +70,9 @@ class Trainer:
         self.batch_size = int(
             np.clip(len(self.train_rows) // 40, min(16, len(self.train_rows)), self.settings.batch_size)
         )
-        self.optimizer = torch.optim.Adam(
-            model.parameters(), self.settings.learning_rate, fused=self.device.type in ("cpu", "cuda")
-        )
+        rate = self.settings.learning_rate
+        groups = [{"params": model.encoder.parameters()}, {"params": model.decoder.parameters()}]
+        self.optimizer = torch.optim.Adam(groups, rate, fused=self.device.type in ("cpu", "cuda"))
         self.window: float | None = None
         self.misfit = torch.zeros(n, device=self.device)
         self.rarity = torch.ones(n)
@@ -170,6 +172,8 @@ class Trainer:
         parts = vectors[:, :latent] * width
         slopes = torch.cat([parts.T, slopes]).unflatten(1, self.harmonics.shape[1:])
         model.decoder.start_from(mean.unflatten(0, self.harmonics.shape[1:]), slopes)
+        if self.settings.decoder == "spectrum":
+            self.optimizer.param_groups[1]["lr"] *= SLOWER
         target = rest @ parts / (width.square() + noise)
         spread = 0.5 * (noise / (width.square() + noise)).log()
         self._teach(target, spread)

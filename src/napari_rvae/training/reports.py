@@ -1,4 +1,4 @@
-"""What a training tells those who watch it."""
+"""What a training tells those who watch it, and is told of an earlier one."""
 
 from __future__ import annotations
 
@@ -77,3 +77,19 @@ class TrainingReport:
     averages: Averages | None = None
     notes: tuple[str, ...] = ()
     look: Look | None = None
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """How an earlier training went, which is to be repeated.
+
+    Attributes
+    ----------
+    stopped_after : int or None
+        How often it had asked whether to stop when the user stopped it.
+    batches : list of (int, int)
+        From which step on there were how many patches per step.
+    """
+
+    stopped_after: int | None = None
+    batches: tuple[tuple[int, int], ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,15 +25,18 @@ from napari_rvae.io import (
     save_table,
     written_together,
 )
+from napari_rvae.io.files import sha256
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
-from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, scaled
+from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, first_channel, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
     from napari_rvae.patches import Patches, Progress, Stop
-    from napari_rvae.training import TrainingReport
+    from napari_rvae.training import Earlier, TrainingReport
+    from napari_rvae.training.checkpoints import Checkpoint
 
-ANALYSIS_FILES = ("latent.csv", "model.safetensors", "recipe.json", "summary.png")
+ANALYSIS_FILES = ("latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif", "image.npy")
+"""What `Analysis.save` may write; cells where there are atoms, the image where it is in no other file."""
 _LEFT_OUT = ("edge", "unsupported")  # flags of atoms that are encoded but not learned from
 
 
@@ -70,7 +74,7 @@ class Analysis:
     condition: NDArray[Any] | None = None
 
     def save(self, folder: str | os.PathLike[str], force: bool = False) -> None:
-        """Write table, model, recipe and summary.
+        """Write table, model, recipe, summary, the cells of atoms, and an image that is in no file yet.
 
         Parameters
         ----------
@@ -92,8 +96,32 @@ class Analysis:
         with written_together(target) as place:
             save_table(self.table, place / "latent.csv")
             self.model.save(place / "model.safetensors")
-            self.recipe.save(place / "recipe.json")
             picture.save(place / "summary.png")
+            if self.atoms is not None:
+                _save_cells(self, place / "cells.ome.tif")
+            self._recipe_with_image(target, place).save(place / "recipe.json")
+
+    def _recipe_with_image(self, target: Path, place: Path) -> Recipe:
+        """Write an image that exists in memory only, and let the recipe say where it is."""
+        if self.source.path.exists() or self.atoms is None:
+            return self.recipe
+        np.save(place / "image.npy", np.asarray(self.source.data))
+        record = FileRecord(path=str(target.absolute() / "image.npy"), sha256=sha256(place / "image.npy"))
+        return self.recipe.model_copy(update={"inputs": {**self.recipe.inputs, "image": record}})
+
+
+def _save_cells(analysis: Analysis, path: Path) -> None:
+    import tifffile
+
+    from napari_rvae.latent import cell_labels
+
+    source, frames = analysis.source, first_channel(analysis.source).shape[:-2]
+    cells = cell_labels(analysis.table, first_channel(source).shape)
+    scale: dict[str, Any] = {"axes": "TYX" if frames else "YX"}
+    if source.pixel_size is not None and source.unit == "nm":
+        for axis, size in zip("YX", source.pixel_size, strict=True):
+            scale |= {f"PhysicalSize{axis}": size, f"PhysicalSize{axis}Unit": "nm"}
+    tifffile.imwrite(path, cells, ome=True, metadata=scale, compression="zlib")
 
 
 def analyze_image(
@@ -109,6 +137,9 @@ def analyze_image(
     stop: Stop | None = None,
     keep: Stop | None = None,
     report: Callable[[TrainingReport], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    earlier: Earlier | None = None,
+    look_every: float | None = None,
 ) -> Analysis:
     """Find atoms, cut patches, train a model and encode every atom.
 
@@ -130,6 +161,8 @@ def analyze_image(
         Asked whether to end the training early and go on with what was learned so far.
     report : callable, optional
         Handed every report of the training.
+    checkpoint, earlier, look_every : optional
+        As for `napari_rvae.training.train`.
 
     Returns
     -------
@@ -151,7 +184,8 @@ def analyze_image(
     table = atoms_of(image, find, atoms, scaled(progress, 0, 0.1), stop)
     patches = chosen_patches(image, table, patch, where, scaled(progress, 0.1, 0.15), stop)
     learned_from, told = _learned_from(patches, table), scaled(progress, 0.15, 0.9)
-    model, losses = _trained(patches, training, learned_from, told, stop, keep=keep, report=report)
+    options: dict[str, Any] = {"checkpoint": checkpoint, "earlier": earlier, "look_every": look_every}
+    model, losses = _trained(patches, training, learned_from, told, stop, keep, report, **options)
     latent = encode(model, patches, atoms=table, progress=scaled(progress, 0.9, 1), stop=stop)
     latent = add_physical_positions(latent, image.pixel_size, image.unit)
     recipe = Recipe(
@@ -177,6 +211,8 @@ def analyze_patches(
     files: Mapping[str, str | os.PathLike[str]] | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
+    checkpoint: Checkpoint | None = None,
+    earlier: Earlier | None = None,
 ) -> Analysis:
     """Train a model on ready-made patches and encode each of them.
 
@@ -194,6 +230,8 @@ def analyze_patches(
         Where ``labels`` and ``condition`` come from, noted in the recipe.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+    checkpoint, earlier : optional
+        As for `napari_rvae.training.train`.
 
     Returns
     -------
@@ -213,7 +251,8 @@ def analyze_patches(
     patches = patches_from_array(source.data, patch)
     everyone = np.ones(len(patches), bool)
     inputs = {"patches": FileRecord.of(source)} | {name: FileRecord.of(file) for name, file in (files or {}).items()}
-    model, losses = _trained(patches, training, everyone, scaled(progress, 0, 0.9), stop, labels, condition)
+    options: dict[str, Any] = {"labels": labels, "condition": condition, "checkpoint": checkpoint, "earlier": earlier}
+    model, losses = _trained(patches, training, everyone, scaled(progress, 0, 0.9), stop, **options)
     latent = encode(model, patches, condition=condition, progress=scaled(progress, 0.9, 1), stop=stop)
     recipe = Recipe(
         command="train",
@@ -240,10 +279,9 @@ def _trained(
     mask: NDArray[np.bool_],
     progress: Progress | None,
     stop: Stop | None,
-    labels: NDArray[Any] | None = None,
-    condition: NDArray[Any] | None = None,
     keep: Stop | None = None,
     report: Callable[[TrainingReport], None] | None = None,
+    **options: Any,
 ) -> tuple[Model, pd.DataFrame]:
     from napari_rvae.training import train
 
@@ -252,26 +290,28 @@ def _trained(
 
     losses, model = [], None
     chosen = patches if mask.all() else patches.select(mask)
-    for one in train(chosen, settings, labels=labels, condition=condition, stop=ends):
-        if stop is not None and stop():
-            raise Stopped("Stopped while training; nothing was kept.")
-        model = one.model
-        if one.loss is not None:
-            losses.append((one.epoch, one.loss, one.held_out))
-        if report is not None:
-            report(one)
-        if progress is not None:
-            share = 0.1 + 0.8 * one.epoch / max(one.epochs, 1)
-            progress({"averages": 0.0, "finishing": 0.9, "done": 1.0}.get(one.phase, share), one.message)
+    with closing(train(chosen, settings, stop=ends, **options)) as reports:
+        for one in reports:
+            if stop is not None and stop():
+                raise Stopped("Stopped while training; nothing was kept.")
+            model = one.model
+            if one.loss is not None:
+                losses.append((one.epoch, one.loss, one.held_out))
+            if report is not None:
+                report(one)
+            if progress is not None:
+                share = 0.1 + 0.8 * one.epoch / max(one.epochs, 1)
+                progress({"averages": 0.0, "finishing": 0.9, "done": 1.0}.get(one.phase, share), one.message)
     if model is None:
         raise InputDataError("the training gave no model")
-    curve = pd.DataFrame(losses, columns=["epoch", "loss", "held_out"]).drop_duplicates("epoch", keep="last")
-    return model, curve.reset_index(drop=True)
+    curve = pd.DataFrame(losses, columns=["epoch", "loss", "held_out"])
+    return model, curve
 
 
 def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
     """Note what the settings left open."""
     noted = {"device": "device", "threads": "threads", "epochs_done": "epochs", "batch_size": "batch_size"}
+    noted |= {name: name for name in ("batches", "stopped_after", "notes")}
     facts = {name: model.recipe[kept] for kept, name in noted.items() if kept in model.recipe}
     scale = {"pixel_size": source.pixel_size, "unit": source.unit}
     return {**facts, "patch": patches.settings.model_dump(mode="json"), **scale}
@@ -279,4 +319,8 @@ def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
 
 def _noted_in_model(model: Model, recipe: Recipe) -> None:
     """Let the model file say where it comes from, and how other images are to be cut for it."""
+    from napari_rvae.training.memory import release
+
+    model.to("cpu")  # nothing stays in the memory of a graphics card
+    release(model.recipe.get("device", "cpu"))
     model.recipe["made_by"] = recipe.model_dump(mode="json", exclude={"atoms"}, exclude_none=True)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.io import Recipe, load_image, load_patches, load_vector
+from napari_rvae.io import ImageData, Recipe, load_image, load_patches, load_vector
 from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
+from napari_rvae.training.reports import Earlier
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
 
@@ -59,8 +63,11 @@ def repeat(
         if "atoms" in recipe.inputs:
             again["atoms_file"] = recipe.inputs["atoms"].found(beside)
         if recipe.command == "run":
-            return analyze_image(load_image(file), find, patch, _training(recipe), **again)
-        return average_image(load_image(file), find, patch, AverageSettings(**settings.get("average", {})), **again)
+            return analyze_image(
+                _image(file, recipe), find, patch, _training(recipe), earlier=_earlier(recipe), **again
+            )
+        averaging = AverageSettings(**settings.get("average", {}))
+        return average_image(_image(file, recipe), find, patch, averaging, **again)
     patches = load_patches(file)
     if recipe.command == "average":
         return average_patches(patches, patch, AverageSettings(**settings.get("average", {})), **again)
@@ -68,7 +75,36 @@ def repeat(
         name: recipe.inputs[name].found(beside) for name in ("labels", "condition") if name in recipe.inputs
     }
     again |= {name: load_vector(found, len(patches.data), name) for name, found in files.items()}
-    return analyze_patches(patches, patch, _training(recipe), files=files, **again)
+    return analyze_patches(patches, patch, _training(recipe), files=files, earlier=_earlier(recipe), **again)
+
+
+def _image(file: str, recipe: Recipe) -> ImageData:
+    """Read the image, and give its pixels the size that they had: it may have been set by hand."""
+    image, used = load_image(file), recipe.used
+    if "pixel_size" not in used:
+        return image
+    size, unit = used["pixel_size"], used.get("unit")
+    if size is None:
+        return replace(image, pixel_size=None, unit=None)
+    with _understood():
+        height, width = map(float, size)
+    return replace(image, pixel_size=(height, width), unit=unit)
+
+
+def _earlier(recipe: Recipe) -> Earlier:
+    """Tell how the training went: where the user stopped it, and how large its batches were."""
+    stopped = recipe.used.get("stopped_after")
+    with _understood():
+        batches = tuple((int(step), int(size)) for step, size in recipe.used.get("batches", ()))
+        return Earlier(None if stopped is None else int(stopped), batches)
+
+
+@contextmanager
+def _understood() -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise InputDataError(f"the recipe does not say clearly what was used: {error}") from error
 
 
 def _training(recipe: Recipe) -> TrainSettings:

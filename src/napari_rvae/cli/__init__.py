@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any
 
 import typer
-from pydantic.fields import FieldInfo
 
-from napari_rvae.errors import InputDataError, RVAEError, SettingsError
-from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, Settings, TrainSettings
+from napari_rvae.cli.options import (
+    AtomsOption,
+    ConditionOption,
+    DataArgument,
+    DebugOption,
+    FolderOption,
+    ForceOption,
+    ImageArgument,
+    PatchesOption,
+    ResumeOption,
+    TableOption,
+    WhereOption,
+    settings_from,
+    with_settings,
+)
+from napari_rvae.errors import InputDataError, OutputError, RVAEError
+from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
 
-Chosen = TypeVar("Chosen", bound=Settings)
 Progress = Callable[[float, str], None]
-
-_PANELS: dict[type[Settings], str] = {
-    FindSettings: "Atoms",
-    PatchSettings: "Patches",
-    TrainSettings: "Model",
-    AverageSettings: "Averages",
-}
-_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 app = typer.Typer(
     name="napari-rvae",
@@ -36,106 +40,6 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-ImageArgument = Annotated[
-    str, typer.Argument(metavar="IMAGE", help="Image or stack; FILE.h5::NAME chooses one of several.")
-]
-DataArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="IMAGE-or-PATCHES",
-        help="Image or stack, or patches: NPY and NPZ files with at least 8 square frames of at most 128 pixels.",
-    ),
-]
-FolderOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")]
-TableOption = Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Table to write, .csv or .parquet.")]
-AtomsOption = Annotated[
-    Path | None,
-    typer.Option("--atoms", metavar="TABLE", help="Use these atoms, columns y and x, instead of finding them."),
-]
-WhereOption = Annotated[
-    str | None,
-    typer.Option("--where", metavar="EXPRESSION", help="Use only some atoms: 'sublattice == 0'."),
-]
-PatchesOption = Annotated[
-    bool | None, typer.Option("--patches/--image", help="Say what the file holds where the rule above fails.")
-]
-ConditionOption = Annotated[
-    Path | None,
-    typer.Option("--condition", metavar="NPY", help="What conditional models are given of each patch."),
-]
-ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing results.")]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")]
-
-
-# Options from settings ------------------------------------------------------------------------------------------------
-
-
-def _with_settings(*models: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command one option per field of the settings; it gets them as keyword arguments."""
-
-    def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        signature = inspect.signature(command, eval_str=True)
-        own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        options = [_option(model, name) for model in models for name in model.model_fields]
-        debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
-        own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-
-        def with_options(**values: Any) -> None:
-            values.pop("debug")
-            command(**values)
-
-        with_options.__signature__ = signature.replace(parameters=[*own, *options, debug])  # type: ignore[attr-defined]
-        with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
-        return with_options
-
-    return decorate
-
-
-def _option(model: type[Settings], name: str) -> inspect.Parameter:
-    """Describe a field as an option: name, type, default, range, unit and help."""
-    field = model.model_fields[name]
-    declared, kind = _option_name(model, name), _plain_type(field.annotation)
-    if kind is bool:
-        declared = f"{declared}/--no-{declared.removeprefix('--')}"
-    facts = [str(_extra(field)[key]) for key in ("unit",) if key in _extra(field)]
-    if get_origin(field.annotation) is Literal:
-        facts.append(", ".join(get_args(field.annotation)))
-    for bound in field.metadata:
-        facts += [f"{sign} {getattr(bound, limit)}" for limit, sign in _SIGNS.items() if hasattr(bound, limit)]
-    default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-    option = typer.Option(
-        declared,
-        help=f"{field.description} " + (rf"\[{'; '.join(facts)}]" if facts else ""),
-        rich_help_panel=_PANELS[model] + (", advanced" if _extra(field).get("advanced") else ""),
-    )
-    annotation = Annotated[kind | None if default is None else kind, option]  # type: ignore[valid-type]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-
-
-def _option_name(model: type[Settings], name: str) -> str:
-    return str(_extra(model.model_fields[name]).get("option", "--" + name.replace("_", "-")))
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-
-
-def _plain_type(annotation: Any) -> type:
-    """Reduce a field's type to what an option can be; choices and lists of names are text, checked by the settings."""
-    plain = [kind for kind in (annotation, *get_args(annotation)) if kind in (bool, int, float, str)]
-    return plain[0] if plain else str
-
-
-def _settings(model: type[Chosen], values: dict[str, Any]) -> Chosen:
-    """Make settings of those options that belong to them; an error names the option, not the field."""
-    try:
-        return model(**{name: value for name, value in values.items() if name in model.model_fields})
-    except SettingsError as error:
-        name, colon, text = str(error).partition(":")
-        named = _option_name(model, name) if name in model.model_fields else name
-        raise SettingsError(f"{named}{colon}{text}") from error
-
 
 # Commands -------------------------------------------------------------------------------------------------------------
 
@@ -155,14 +59,14 @@ def _common(
 
 
 @app.command("find")
-@_with_settings(FindSettings)
+@with_settings(FindSettings)
 def _find(image: ImageArgument, output: TableOption, force: ForceOption = False, **values: Any) -> None:
     """Find atoms: a table of positions, amplitudes and sublattices. No parameter is needed."""
     from napari_rvae.atoms import find_atoms
     from napari_rvae.io import add_physical_positions, check_outputs, check_table_name, load_image, save_table
     from napari_rvae.workflows.steps import first_channel
 
-    settings = _settings(FindSettings, values)
+    settings = settings_from(FindSettings, values)
     check_table_name(output)
     check_outputs([output], force)
     loaded = load_image(image)
@@ -173,12 +77,13 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
 
 
 @app.command("run")
-@_with_settings(FindSettings, PatchSettings, TrainSettings)
+@with_settings(FindSettings, PatchSettings, TrainSettings)
 def _run(
     image: ImageArgument,
     output: FolderOption,
     atoms: AtomsOption = None,
     where: WhereOption = None,
+    resume: ResumeOption = False,
     force: ForceOption = False,
     **values: Any,
 ) -> None:
@@ -187,20 +92,19 @@ def _run(
     from napari_rvae.workflows import analyze_image
     from napari_rvae.workflows.pipeline import ANALYSIS_FILES
 
-    find, patch = _settings(FindSettings, values), _settings(PatchSettings, values)
-    training = _settings(TrainSettings, values)
+    find, patch = settings_from(FindSettings, values), settings_from(PatchSettings, values)
+    training = settings_from(TrainSettings, values)
     check_outputs([output / name for name in ANALYSIS_FILES], force)
     loaded, given = load_image(image), None if atoms is None else load_atoms(atoms)
-    with _progress() as progress:
-        done = analyze_image(
-            loaded, find, patch, training, atoms=given, atoms_file=atoms, where=where, progress=progress
-        )
+    more: dict[str, Any] = {"atoms": given, "atoms_file": atoms, "where": where}
+    with _kept(output, resume, force) as checkpoint, _progress() as progress:
+        done = analyze_image(loaded, find, patch, training, **more, progress=progress, checkpoint=checkpoint)
     done.save(output, force)
     _tell_analysis(done, output)
 
 
 @app.command("train")
-@_with_settings(PatchSettings, TrainSettings)
+@with_settings(PatchSettings, TrainSettings)
 def _train(
     patches: Annotated[str, typer.Argument(metavar="PATCHES", help="NPY or NPZ: (n, h, w) or (n, channels, h, w).")],
     output: FolderOption,
@@ -208,6 +112,7 @@ def _train(
         Path | None, typer.Option("--labels", metavar="NPY", help="Class of each patch, -1 where it is not known.")
     ] = None,
     condition: ConditionOption = None,
+    resume: ResumeOption = False,
     force: ForceOption = False,
     **values: Any,
 ) -> None:
@@ -216,19 +121,19 @@ def _train(
     from napari_rvae.workflows import analyze_patches
     from napari_rvae.workflows.pipeline import ANALYSIS_FILES
 
-    patch, training = _settings(PatchSettings, values), _settings(TrainSettings, values)
+    patch, training = settings_from(PatchSettings, values), settings_from(TrainSettings, values)
     check_outputs([output / name for name in ANALYSIS_FILES], force)
     loaded = load_patches(patches)
     files = {name: file for name, file in (("labels", labels), ("condition", condition)) if file is not None}
     given: dict[str, Any] = {name: load_vector(file, len(loaded.data), name) for name, file in files.items()}
-    with _progress() as progress:
-        done = analyze_patches(loaded, patch, training, **given, files=files, progress=progress)
+    with _kept(output, resume, force) as checkpoint, _progress() as progress:
+        done = analyze_patches(loaded, patch, training, **given, files=files, progress=progress, checkpoint=checkpoint)
     done.save(output, force)
     _tell_analysis(done, output)
 
 
 @app.command("average")
-@_with_settings(AverageSettings, PatchSettings, FindSettings)
+@with_settings(AverageSettings, PatchSettings, FindSettings)
 def _average(
     data: DataArgument,
     output: FolderOption,
@@ -243,8 +148,8 @@ def _average(
     from napari_rvae.workflows import average_image, average_patches
     from napari_rvae.workflows.averaging import AVERAGE_FILES
 
-    find, patch = _settings(FindSettings, values), _settings(PatchSettings, values)
-    settings = _settings(AverageSettings, values)
+    find, patch = settings_from(FindSettings, values), settings_from(PatchSettings, values)
+    settings = settings_from(AverageSettings, values)
     check_outputs([output / name for name in AVERAGE_FILES], force)
     if _holds_patches(data, patches, atoms, where):
         loaded = load_patches(data)
@@ -261,7 +166,7 @@ def _average(
 
 
 @app.command("encode")
-@_with_settings(FindSettings)
+@with_settings(FindSettings)
 def _encode(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")],
     data: DataArgument,
@@ -286,7 +191,7 @@ def _encode(
     from napari_rvae.models import load_model
     from napari_rvae.workflows import encode_image, encode_patches
 
-    find = _settings(FindSettings, values)
+    find = settings_from(FindSettings, values)
     check_table_name(output)
     check_outputs([output], force)
     trained = load_model(model)
@@ -304,7 +209,7 @@ def _encode(
 
 
 @app.command("repeat")
-@_with_settings()
+@with_settings()
 def _repeat(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe.json; its inputs must be unchanged.")],
     output: FolderOption,
@@ -325,7 +230,7 @@ def _repeat(
 
 
 @app.command("demo")
-@_with_settings()
+@with_settings()
 def _demo(
     image: Annotated[str | None, typer.Argument(metavar="[IMAGE]", help="Your own image instead of a sample.")] = None,
     screenshot: Annotated[
@@ -357,6 +262,40 @@ def _tell_analysis(done: Any, output: Path) -> None:
     used, encoded = done.recipe.used, int(done.table["z1"].notna().sum())
     how = f"{used.get('epochs', '?')} epochs on {used.get('device', '?')}"
     typer.echo(f"{encoded} of {len(done.table)} encoded, {how}: {output}")
+    for note in used.get("notes", ()):
+        sys.stderr.write(f"napari-rvae: {note}\n")
+
+
+class _InterruptedError(Exception):
+    """Stopped from the keyboard, with something to go on with."""
+
+
+@contextmanager
+def _kept(output: Path, resume: bool, force: bool) -> Iterator[Any]:
+    """Keep the state of a training in a folder beside its results, until these are there."""
+    from napari_rvae.training.checkpoints import Checkpoint
+
+    folder = output / "interrupted"
+    checkpoint = Checkpoint(folder)
+    facts = checkpoint.facts()
+    if resume and facts is None:
+        raise InputDataError(f"no training was interrupted in {output}; leave --resume out")
+    if not resume and facts is not None and not force:
+        raise OutputError(
+            f"{output} holds a training that was interrupted after epoch {facts['epoch']}; "
+            "go on with it with --resume, or start anew with --force"
+        )
+    if not resume:
+        checkpoint.remove()
+    try:
+        yield checkpoint
+    except KeyboardInterrupt:
+        if checkpoint.facts() is None:
+            raise
+        raise _InterruptedError from None
+    checkpoint.remove()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
 
 
 # Around them ----------------------------------------------------------------------------------------------------------
@@ -396,6 +335,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _keep_libraries_quiet()
     try:
         status = typer.main.get_command(app).main(given, prog_name="napari-rvae", standalone_mode=False)
+    except _InterruptedError:
+        return _complain("stopped; go on with --resume", 130)
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except Exception as error:

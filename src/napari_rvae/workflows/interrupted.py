@@ -1,0 +1,215 @@
+"""Trainings that may be interrupted: what went in is kept beside their state, so that any later session can go on."""
+
+from __future__ import annotations
+
+import shutil
+import uuid
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from filelock import FileLock, Timeout
+
+from napari_rvae.errors import InputDataError, OutputError, RVAEError
+from napari_rvae.io import FileRecord, ImageData, Recipe, inline_atoms, load_image, replacing
+from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
+from napari_rvae.training.checkpoints import Checkpoint
+from napari_rvae.workflows.steps import dumped
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_RECIPE, _IMAGE, _LOCK = "recipe.json", "image.npy", "lock"
+_LARGEST = 2**31
+"""Bytes of an image that is in no file and is still copied; a larger one must be saved by its owner."""
+
+
+def cache_folder() -> Path:
+    """Where trainings are kept for a crash: the user's cache.
+
+    Returns
+    -------
+    Path
+        Need not exist yet.
+    """
+    from platformdirs import user_cache_path
+
+    return user_cache_path("napari-rvae") / "trainings"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a training of an image was given.
+
+    Attributes
+    ----------
+    image : ImageData
+        The image.
+    atoms : DataFrame
+        Atoms table.
+    where : str or None
+        Which atoms were chosen.
+    find, patch, training : settings
+        Of each step.
+    """
+
+    image: ImageData
+    atoms: pd.DataFrame
+    where: str | None
+    find: FindSettings
+    patch: PatchSettings
+    training: TrainSettings
+
+
+class KeptTraining:
+    """A training that is running, or was interrupted, in a folder of its own.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by `begin`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.checkpoint = folder, Checkpoint(folder)
+        # taken in one thread, given back in another
+        self._lock = FileLock(folder / _LOCK, timeout=0, thread_local=False)
+
+    @classmethod
+    def begin(cls, inputs: Inputs, cache: Path) -> KeptTraining:
+        """Keep what goes in; nobody else is offered the training as long as this program runs.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            The image with its hash.
+        cache : Path
+            Folder of all trainings.
+
+        Returns
+        -------
+        KeptTraining
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written there.
+        """
+        image, folder = inputs.image, cache / uuid.uuid4().hex
+        recipe = Recipe(
+            command="run",
+            inputs={"image": FileRecord.of(image)},
+            atoms=inline_atoms(inputs.atoms),
+            where=inputs.where,
+            settings=dumped(find=inputs.find, patch=inputs.patch, train=inputs.training),
+            used={"pixel_size": image.pixel_size, "unit": image.unit, "name": image.name},
+        )
+        recipe.save(folder / _RECIPE)
+        if not image.path.exists():
+            if image.data.nbytes > _LARGEST:
+                raise OutputError(f"{image.name} is in no file and too large to be copied; save it first")
+            with replacing(folder / _IMAGE) as place:
+                np.save(place, np.asarray(image.data))
+        kept = cls(folder)
+        kept.claim()
+        return kept
+
+    def claim(self) -> bool:
+        """Take the training over, unless it is running in this or another program."""
+        try:
+            self._lock.acquire()
+        except (Timeout, OSError):
+            return False
+        return True
+
+    def release(self) -> None:
+        """Let others take it over."""
+        self._lock.release()
+
+    def remove(self) -> None:
+        """Forget it: it is over, or not wanted."""
+        self._lock.release()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def facts(self) -> dict[str, Any] | None:
+        """How far it is, see `Checkpoint.facts`."""
+        return self.checkpoint.facts()
+
+    def in_words(self) -> str:
+        """Say what was interrupted."""
+        facts = self.facts or {"epoch": 0, "time": 0.0}
+        when = datetime.fromtimestamp(facts["time"]).astimezone()
+        name = self._recipe().used.get("name", "an image")
+        return f"A training of {name} from {when:%d %b %H:%M} was interrupted after epoch {facts['epoch']}."
+
+    def inputs(self) -> Inputs:
+        """Read what it was given.
+
+        Returns
+        -------
+        Inputs
+
+        Raises
+        ------
+        InputDataError
+            If the image is gone or has changed.
+        """
+        recipe = self._recipe()
+        atoms = recipe.atoms_table(self.folder)
+        if atoms is None:
+            raise InputDataError("The atoms of the interrupted training are gone: start anew.")
+        steps = recipe.settings
+        return Inputs(
+            self._image(recipe), atoms, recipe.where, FindSettings(**steps["find"]),
+            PatchSettings(**steps["patch"]), TrainSettings(**steps["train"]),
+        )  # fmt: skip
+
+    def _image(self, recipe: Recipe) -> ImageData:
+        used, record = recipe.used, recipe.inputs["image"]
+        own = self.folder / _IMAGE
+        image = load_image(own if own.exists() else record.found(self.folder))
+        if own.exists():  # which will not be there for long
+            image = replace(image, path=Path(record.path), sha256=record.sha256)
+        size = used["pixel_size"]
+        return replace(image, name=used["name"], pixel_size=tuple(size) if size else None, unit=used["unit"])
+
+    def _recipe(self) -> Recipe:
+        return Recipe.load(self.folder / _RECIPE)
+
+
+def interrupted_trainings(cache: Path) -> list[KeptTraining]:
+    """Find the trainings that can be gone on with.
+
+    Parameters
+    ----------
+    cache : Path
+        Folder of all trainings.
+
+    Returns
+    -------
+    list of KeptTraining
+        The latest first; those that are running are left out, those that had not begun to learn are forgotten.
+    """
+    found = sorted(_unclaimed(cache), key=lambda pair: -pair[0])
+    return [kept for _, kept in found]
+
+
+def _unclaimed(cache: Path) -> Iterator[tuple[float, KeptTraining]]:
+    for folder in [place for place in cache.glob("*") if (place / _RECIPE).is_file()]:
+        kept = KeptTraining(folder)
+        if not kept.claim():
+            continue
+        facts = kept.facts
+        try:
+            kept._recipe()
+        except RVAEError:
+            facts = None
+        if facts is None:
+            kept.remove()
+            continue
+        kept.release()
+        yield float(facts["time"]), kept
