@@ -358,6 +358,16 @@ def test_axes_and_colours_can_be_any_feature_and_carry_units(explore, layer, qtb
     assert lit_in_image(layer) == np.flatnonzero((degrees > 30) & (degrees < 60.5)).tolist()
 
 
+def test_a_click_on_a_class_in_the_legend_selects_it(explore, layer, qtbot):
+    item, widget = explore.canvas.legend.item, explore.canvas.widget
+    anchor = item.document().documentLayout().anchorAt
+    for number, keys, kinds in (("1", SHIFT, (1,)), ("2", SHIFT, (1, 2)), ("1", CTRL, (2,)), ("0", SHIFT | CTRL, ())):
+        place = next(QPointF(x, 10) for x in range(400) if anchor(QPointF(x, 10)) == number) + QPointF(3, 0)
+        place = widget.mapFromScene(item.mapToScene(place))
+        qtbot.mouseClick(widget.viewport(), Qt.MouseButton.LeftButton, keys, place)
+        assert lit_in_image(layer) == np.flatnonzero(np.isin(KIND, kinds)).tolist()
+
+
 def test_missing_values_are_grey_or_not_drawn_but_never_lost(explore, layer, qtbot):
     features = layer.features.copy()
     features.loc[:9, "z1"] = np.nan

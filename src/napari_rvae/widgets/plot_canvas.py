@@ -26,6 +26,7 @@ _LASSO_STEP = 3.0  # pixels between corners of a lasso
 _DIMMED = 0.3
 _PRINT_WIDTH = 2400
 _MOST_NAMES = 24  # in a legend
+_WIDEST = 10_000  # px
 
 
 def mode_of(modifiers: Any) -> Mode:
@@ -118,9 +119,17 @@ class _Symbols(pg.ScatterPlotItem):
 
 
 class _Legend(pg.LabelItem):
-    """A text that breaks into lines where the plot is narrow, instead of widening it."""
+    """A text that breaks into lines where the plot is narrow, instead of widening it; its links are numbers."""
 
     room = 300.0
+    picked: Callable[[int, Mode], None]
+
+    def mouseClickEvent(self, ev: Any) -> None:
+        """Tell which link was clicked."""
+        link = self.item.document().documentLayout().anchorAt(self.item.mapFromScene(ev.scenePos()))
+        if link and ev.button() == Qt.MouseButton.LeftButton:
+            ev.accept()
+            self.picked(int(link), mode_of(ev.modifiers()))
 
     def wrap(self, view: pg.ViewBox) -> None:
         """Follow the width of the plot."""
@@ -133,6 +142,7 @@ class _Legend(pg.LabelItem):
         height = self.itemRect().height()
         self.setMinimumSize(0, height)
         self._sizeHint = dict.fromkeys((Qt.SizeHint.MinimumSize, Qt.SizeHint.PreferredSize), (0, height))
+        self._sizeHint[Qt.SizeHint.MaximumSize] = (_WIDEST, height)  # as wide as the plot, or clicks pass it by
         self.updateGeometry()
 
 
@@ -155,6 +165,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         self.widget = _PlotWidget(self.left.emit)
         self.widget.setMinimumHeight(220)
         self._theme = ("black", "white", "white")
+        self._scale: ColorScale | None = None  # of the legend
         self._highlight = QColor("white")
         self._rest = QTimer(self.widget)
         self._rest.setSingleShot(True)
@@ -182,6 +193,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         self._bar_axis = pg.AxisItem("bottom")
         self._bar_axis.linkToView(self.bar_view)
         self.legend = _Legend(justify="left")
+        self.legend.picked = self.class_clicked.emit
         for item, row, column in (
             (self.margins[0], 0, 1),
             (self.axes["left"], 1, 0),
@@ -279,7 +291,8 @@ class PyQtGraphCanvas(ScatterCanvas):
             item.setVisible(bar)
         self._bar_axis.setHeight(None if bar else 0)
         self.legend.setVisible(not bar)
-        self.legend.setText("" if scale is None or bar else self._legend_html(scale))
+        self._scale = None if bar else scale
+        self.legend.setText(self._legend_html(self._scale))
         if scale is not None and bar:
             low, high = scale.limits
             self._bar.setImage(scale.lut[np.newaxis, :-1], levels=(0, 255))
@@ -312,7 +325,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         for axis in (*self.axes.values(), self._bar_axis):
             axis.setPen(faint)
             axis.setTextPen(foreground)
-        self.legend.setText(self.legend.text, color=foreground)
+        self.legend.setText(self._legend_html(self._scale), color=foreground)
         self.cross.setPen(pg.mkPen(foreground, width=1.5))
         self.selected_points.setPen(pg.mkPen(self._highlight, width=1.5))
         fill = QColor(self._highlight)
@@ -368,10 +381,14 @@ class PyQtGraphCanvas(ScatterCanvas):
         item.setImage(picture, levels=(0, 255))
         item.setRect(QRectF(view.left, view.bottom, view.right - view.left, view.top - view.bottom))
 
-    def _legend_html(self, scale: ColorScale) -> str:
+    def _legend_html(self, scale: ColorScale | None) -> str:
+        if scale is None:
+            return ""
+        text = f"color:{self._theme[1]};text-decoration:none"
         entries = [
-            f'<span style="color:#{bytes(color[:3]).hex()}">&#9679;</span>&nbsp;{escape(name).replace(" ", "&nbsp;")}'
-            for name, color in zip(scale.names[:_MOST_NAMES], scale.lut, strict=False)
+            f'<a href="{number}" style="{text}"><span style="color:#{bytes(color[:3]).hex()}">&#9679;</span>&nbsp;'
+            f"{escape(name).replace(' ', '&nbsp;')}</a>"
+            for number, (name, color) in enumerate(zip(scale.names[:_MOST_NAMES], scale.lut, strict=False))
         ]
         if len(scale.names) > _MOST_NAMES:
             entries.append(f"and {len(scale.names) - _MOST_NAMES} more")

@@ -117,6 +117,8 @@ class ScatterCanvas(ABC):
         Vertices (n, 2) of a polygon that was drawn, and the mode.
     range_drawn : psygnal.Signal
         Axis (0 = x, 1 = y, 2 = colour), lower and upper value, mode.
+    class_clicked : psygnal.Signal
+        Number of a colour in the legend, mode.
     clicked : psygnal.Signal
         x, y, mode.
     hovered : psygnal.Signal
@@ -129,6 +131,7 @@ class ScatterCanvas(ABC):
 
     region_drawn = Signal(np.ndarray, str)
     range_drawn = Signal(int, float, float, str)
+    class_clicked = Signal(int, str)
     clicked = Signal(float, float, str)
     hovered = Signal(float, float)
     left = Signal()
@@ -219,6 +222,7 @@ class Scatter:
         self._scale: ColorScale | None = None
         canvas.region_drawn.connect(self._region_drawn)
         canvas.range_drawn.connect(self._range_drawn)
+        canvas.class_clicked.connect(self._class_clicked)
         canvas.clicked.connect(self._clicked)
         canvas.hovered.connect(self._hovered)
         canvas.view_rested.connect(self._view_rested)
@@ -346,6 +350,10 @@ class Scatter:
             self._combine((self._xy[axis] >= low) & (self._xy[axis] <= high), mode)
         elif self._scale is not None:
             self._combine(self._scale.between(low, high), mode)
+
+    def _class_clicked(self, number: int, mode: Mode) -> None:
+        if self._scale is not None:
+            self._combine(self._scale.index == number, mode)
 
     def _clicked(self, x: float, y: float, mode: Mode) -> None:
         rows, distance = self.nearest(x, y)
