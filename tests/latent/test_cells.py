@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.latent import cell_labels, cell_numbers
+from napari_rvae.latent import cell_labels, cell_numbers, cell_outlines
 
 
 def table(positions, ids=None, frames=None):
@@ -95,3 +95,16 @@ def test_cells_take_numbers_of_their_atoms():
     assert [numbers[5, 5], numbers[5, 15], numbers[15, 5], numbers[0, 19]] == [3, 255, 0, 0]
     np.testing.assert_array_equal(numbers > 0, np.isin(cells, [8, 3]))
     assert not cell_numbers(np.zeros((3, 3), np.int32), [], []).any()
+
+
+def test_an_outline_goes_around_all_cells_together_and_stays_inside_them():
+    cells = np.zeros((2, 12, 20), np.int32)
+    cells[0, 2:8, 2:6], cells[0, 2:8, 6:10], cells[0, 2:8, 12:16] = 5, 6, 7
+    cells[1, :, 10:] = 6  # touches the edge of the image
+    outlines = cell_outlines(cells, [4, 5])
+    expected = np.zeros_like(cells, dtype=np.uint8)
+    expected[0, 2:8, 2:10] = 1
+    expected[0, 3:7, 3:9] = 0
+    expected[1, :, 10] = 1
+    np.testing.assert_array_equal(outlines, expected)
+    assert not cell_outlines(cells, []).any()

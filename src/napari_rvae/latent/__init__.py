@@ -13,6 +13,7 @@ _API = {
     "latent_path": "napari_rvae.latent.paths",
     "cell_labels": "napari_rvae.latent.cells",
     "cell_numbers": "napari_rvae.latent.cells",
+    "cell_outlines": "napari_rvae.latent.cells",
     "find_clusters": "napari_rvae.latent.clusters",
     "cluster_agreement": "napari_rvae.latent.clusters",
 }

@@ -26,6 +26,7 @@ LabelImage = NDArray[np.int32]
 _RADIUS_IN_SPACINGS = 0.75
 # Without a neighbour there is no spacing: this fraction of the shorter side of the image.
 _RADIUS_OF_LONE_ATOM = 0.1
+_OUTLINES = 400  # so many widths of an outline are as long as the shorter side of the image
 
 
 def cell_labels(atoms: pd.DataFrame, shape: Sequence[int], radius: float | None = None) -> LabelImage:
@@ -87,6 +88,30 @@ def cell_numbers(cells: LabelImage, atom_ids: ArrayLike, numbers: ArrayLike) -> 
     painted = labels < len(of_label)  # the others have no cell
     of_label[labels[painted]] = np.asarray(numbers)[painted]
     return of_label[cells]
+
+
+def cell_outlines(cells: LabelImage, atom_ids: ArrayLike) -> NDArray[np.uint8]:
+    """Outline the area that the cells of some atoms cover together.
+
+    Parameters
+    ----------
+    cells : ndarray of int32
+        From `cell_labels`.
+    atom_ids : array-like of int, (n,)
+        The atoms.
+
+    Returns
+    -------
+    ndarray of uint8, of the shape of `cells`
+        1 on a line inside the area's border, about 1/400 of the image wide; 0 elsewhere.
+    """
+    from scipy.ndimage import minimum_filter
+
+    ids = np.asarray(atom_ids, np.int64)
+    area = cell_numbers(cells, ids, np.ones(len(ids), np.uint8))
+    width = max(1, round(min(cells.shape[-2:]) / _OUTLINES))
+    size = (*(1,) * (cells.ndim - 2), 2 * width + 1, 2 * width + 1)
+    return area - minimum_filter(area, size, mode="nearest") if ids.size else area
 
 
 def _checked(

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_OUTLINES = 400  # outlines of cells as wide as this part of the image
-
 _atoms: WeakKeyDictionary[Labels, ref[Points]] = WeakKeyDictionary()
 _class_maps: WeakKeyDictionary[Points, ref[Labels]] = WeakKeyDictionary()
 
@@ -124,15 +122,15 @@ def atoms_of(labels: Labels) -> Points | None:
     return points() if points else None
 
 
-def outline_of_cells(lit: NDArray[np.uint8], cells: Labels) -> Labels:
-    """Outline some of the cells.
+def outline_of_cells(outlines: NDArray[np.uint8], cells: Labels) -> Labels:
+    """Make a layer that outlines cells.
 
     Parameters
     ----------
-    lit : numpy.ndarray
-        1 in the cells to be outlined, 0 elsewhere.
+    outlines : numpy.ndarray
+        From `napari_rvae.latent.cell_outlines`.
     cells : napari.layers.Labels
-        All cells.
+        The cells.
 
     Returns
     -------
@@ -140,9 +138,7 @@ def outline_of_cells(lit: NDArray[np.uint8], cells: Labels) -> Labels:
         A layer that is in no viewer yet.
     """
     colors = DirectLabelColormap(color_dict={None: (0, 0, 0, 0), 0: (0, 0, 0, 0), 1: (1, 1, 1, 1)})
-    layer = Labels(lit, name="selected cells", opacity=0.9, colormap=colors, **transformation(cells))
-    layer.contour = max(1, round(min(lit.shape[-2:]) / _OUTLINES))
-    return layer
+    return Labels(outlines, name="selected cells", opacity=0.9, colormap=colors, **transformation(cells))
 
 
 def show_classes(

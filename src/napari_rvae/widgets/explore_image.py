@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QObject, Signal
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.latent import cell_labels, cell_numbers
+from napari_rvae.latent import cell_labels, cell_numbers, cell_outlines
 from napari_rvae.layers import (
     Coloring,
     atoms_of,
@@ -226,7 +226,8 @@ class ImageSide(QObject):
         if cells:
             ids = link.selection.ids[link.selection.mask]
             arrays = [layer.data for layer in cells]
-            self._outlining.request(partial(_numbered, arrays, ids), partial(self._show_outlines, cells))
+            outlines = partial(_outlines, arrays, ids)
+            self._outlining.request(outlines, partial(self._show_outlines, cells))
 
     def _show_outlines(self, layers: list[Labels], lit: list[NDArray[np.uint8]]) -> None:
         for cells, array in zip(layers, lit, strict=True):
@@ -311,5 +312,5 @@ def atom_at(layer: Points, position: Any) -> int:
     return row if squared[row] <= layer.size[row] ** 2 else -1
 
 
-def _numbered(arrays: list[NDArray[Any]], ids: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-    return [cell_numbers(array, ids, np.ones(len(ids), np.uint8)) for array in arrays]
+def _outlines(arrays: list[NDArray[Any]], ids: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
+    return [cell_outlines(array, ids) for array in arrays]
