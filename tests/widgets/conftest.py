@@ -17,6 +17,13 @@ def crystal(size=128, spacing=12, seed=0):
     return image.astype(np.float32)
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    """Trainings are kept where the test ends, not in the user's cache."""
+    monkeypatch.setattr("platformdirs.user_cache_path", lambda name: tmp_path / "cache")
+    return tmp_path / "cache" / "trainings"
+
+
 @pytest.fixture(scope="session")
 def pixels():
     return crystal()

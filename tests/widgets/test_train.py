@@ -472,7 +472,7 @@ def test_results_are_saved_with_later_corrections(points, dock, press, tmp_path,
     with qtbot.waitSignal(dock.work.done, timeout=60_000):
         dock.files.save_results(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "latent.csv", "model.safetensors", "recipe.json", "summary.png",
+        "latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif", "image.npy",
     }  # fmt: skip
     table = pd.read_csv(tmp_path / "out" / "latent.csv")
     assert table["atom_id"].tolist() == points.features["atom_id"].tolist()

@@ -39,7 +39,7 @@ def test_result_and_reports_arrive_in_order_in_the_main_thread(qtbot, row):
         told.append,
     )
     assert told == ["half", ("result", True)]
-    assert row.state is State.READY
+    assert row.state is State.DONE
 
 
 def test_buttons_say_what_can_be_done(qtbot, row):
@@ -52,6 +52,18 @@ def test_buttons_say_what_can_be_done(qtbot, row):
         go_on.set()
     assert (row.start_button.isEnabled(), row.keep_button.isEnabled(), row.cancel_button.isEnabled()) == (1, 0, 0)
     assert not row.progress_bar.isVisible()
+
+
+def test_nothing_can_be_kept_while_it_prepares(qtbot, row):
+    go_on, states = Event(), []
+    row.state_changed.connect(states.append)
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", lambda job: go_on.wait(10), lambda value: None, prepares=True)
+        assert (row.start_button.isEnabled(), row.keep_button.isEnabled(), row.cancel_button.isEnabled()) == (0, 0, 1)
+        row.begin()
+        assert row.keep_button.isEnabled()
+        go_on.set()
+    assert states == [State.PREPARING, State.WORKING, State.DONE]
 
 
 def until(job, asked):
@@ -133,7 +145,7 @@ def test_result_that_cannot_be_shown_is_told_too(qtbot, row, told):
 
     run(qtbot, row, lambda job: 1, show)
     assert told() == ["There is no room."]
-    assert row.state is State.READY
+    assert row.state is State.FAILED
 
 
 def test_second_start_while_working_is_ignored(qtbot, row):

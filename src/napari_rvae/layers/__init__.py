@@ -28,6 +28,7 @@ from napari_rvae.layers.images import (
     image_data,
     image_source,
     pixel_size,
+    shows,
     transformation,
 )
 from napari_rvae.layers.maps import (
@@ -83,6 +84,7 @@ __all__ = [
     "set_class_colors",
     "set_features",
     "show_classes",
+    "shows",
     "transformation",
     "undo_results",
 ]

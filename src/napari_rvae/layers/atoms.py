@@ -154,7 +154,7 @@ def join_results(
     results: pd.DataFrame,
     recipe: Any = None,
     model: Model | None = None,
-    image: Image | None = None,
+    places: pd.DataFrame | None = None,
 ) -> None:
     """Write latents onto the atoms they belong to; those that were replaced can be brought back.
 
@@ -168,14 +168,15 @@ def join_results(
         Kept in the layer's metadata.
     model : Model, optional
         Kept with the layer, for those who want to decode.
-    image : napari.layers.Image, optional
-        The image in whose pixels `results` give positions: atoms that were moved since get no values.
+    places : pandas.DataFrame, optional
+        From `atoms_table`, as the atoms were when the work began: those that were moved since get no values.
     """
     identify(points)
-    if image is not None:
-        now = atoms_table(points, image).set_index("atom_id")[["y", "x"]].reindex(results["atom_id"])
-        still = np.asarray(np.isclose(now, results[["y", "x"]], rtol=0, atol=1e-6).all(axis=1))
-        results = results.loc[still]
+    if places is not None:
+        axes = [name for name in ("frame", "y", "x") if name in places]
+        now, before = (table.set_index("atom_id")[axes] for table in (atoms_table(points), places))
+        still = (now == before.reindex(now.index)).all(axis=1)
+        results = results[results["atom_id"].isin(now.index[still])]
     features, known = points.features, _known[points]
     old = [name for name in features if is_result(name)]
     new = [name for name in results if is_result(name)]

@@ -214,6 +214,32 @@ def image_source(layer: Image) -> ImageData:
     return ImageData(image_data(layer), layer.name, size, unit or None, path, sha256="")
 
 
+def shows(layer: Image, image: ImageData) -> bool:
+    """Tell whether an image layer shows what a file, or a layer that is in no file, holds.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        Any image layer.
+    image : ImageData
+        The image.
+
+    Returns
+    -------
+    bool
+        False where it cannot be told.
+    """
+    try:
+        own = image_source(layer)
+    except InputDataError:
+        return False
+    if own.data.shape != image.data.shape:
+        return False
+    if image.path.exists():
+        return own.path.absolute() == image.path
+    return own.name == image.name and np.array_equal(own.data, image.data)
+
+
 def hashed(source: ImageData) -> ImageData:
     """Add the hash of the pixels, or of the file where they come from one.
 

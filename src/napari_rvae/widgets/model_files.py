@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Points
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QMessageBox, QPushButton, QWidget
 
 from napari_rvae.errors import RVAEError
 from napari_rvae.layers import atoms_table, image_source, model_of
+from napari_rvae.widgets.training_job import TrainingInputs
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,8 @@ class ModelFiles(QWidget):
 
             return encode_image(model, source, atoms=atoms, where=where, progress=job.progress, stop=job.stop)
 
-        dock.work.run("Applying the model", step, partial(self._on_applied, image, points, model))
+        inputs = TrainingInputs(image, points, source, atoms, where)
+        dock.work.run("Applying the model", step, partial(self._on_applied, inputs, model))
 
-    def _on_applied(self, image: Image, points: Points, model: Any, table: pd.DataFrame) -> None:
-        self._dock.show_results(image, points, table, {"command": "encode", "used": model.recipe}, model)
+    def _on_applied(self, inputs: TrainingInputs, model: Any, table: pd.DataFrame) -> None:
+        self._dock.show_results(inputs, table, {"command": "encode", "used": model.recipe}, model)

@@ -2,93 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from napari.layers import Image, Points
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDockWidget, QFormLayout, QLabel, QSizePolicy
+from qtpy.QtWidgets import QCheckBox, QDockWidget, QFormLayout, QLabel
 
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.layers import (
     RECIPE,
     add_atoms,
+    add_image,
     atoms_table,
     coloring_of,
     events,
-    hashed,
     image_data,
     image_of,
     image_source,
     is_result,
     join_results,
     pixel_size,
+    shows,
 )
 from napari_rvae.settings import INVARIANCES, FindSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
+from napari_rvae.widgets.device import DeviceControl, devices_here
+from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.patch_cursor import PatchCursor
 from napari_rvae.widgets.results_panel import ResultsPanel
+from napari_rvae.widgets.resume import ResumeRow
 from napari_rvae.widgets.settings_form import Control, Plain, SettingsForm, Several
 from napari_rvae.widgets.train_view import AveragesStrip, LossCurve
-from napari_rvae.widgets.work import Job, Latest, WorkRow
+from napari_rvae.widgets.training_job import TrainingInputs, trained_in_thread
+from napari_rvae.widgets.work import Latest, WorkRow
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_rvae.workflows import Analysis
+    from napari_rvae.workflows.interrupted import Inputs, KeptTraining
 
 _MODELS = Literal["rvae", "vae", "ae", "shiftvae", "jvae", "jrvae"]  # those that need neither labels nor conditions
 _SEEN = 200  # ms
 _SQUARE = 0.01  # pixels whose sides differ by less count as square
-
-
-class DeviceControl(Control):
-    """The devices of this machine, once they are known."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._box = QComboBox()
-        self._box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-        self._box.setMinimumContentsLength(10)
-        self._box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self._box.addItem("auto", "auto")
-        self._box.currentIndexChanged.connect(self.changed)
-        self.widget = self._box
-        self.devices: list[Any] = []
-
-    def set_devices(self, devices: list[Any]) -> None:
-        """Offer devices, the fastest first."""
-        chosen, self.devices = self.value(), devices
-        while self._box.count() > 1:
-            self._box.removeItem(1)
-        for device in devices:
-            self._box.addItem(f"{device.name}: {device.label}", device.name)
-        self.set_value(chosen)
-        self.changed.emit()
-
-    def in_words(self) -> str:
-        """Say what will be used."""
-        if not self.devices:
-            return "Looking for graphics cards..."
-        return f"Will train on: {self.chosen.label}"
-
-    @property
-    def chosen(self) -> Any:
-        """The device that will be used, None before the devices are known."""
-        best = self.devices[0] if self.devices else None
-        return next((device for device in self.devices if device.name == self.value()), best)
-
-    def value(self) -> Any:
-        """Return the name of the device."""
-        return self._box.currentData()
-
-    def set_value(self, value: Any) -> None:
-        """Choose a device by name."""
-        self._box.setCurrentIndex(max(self._box.findData(value), 0))
 
 
 class TrainWidget(Dock):
@@ -105,7 +69,9 @@ class TrainWidget(Dock):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self.analysis: Analysis | None = None
+        self.cache: Path | None = None  # where trainings are kept for a crash; None is the user's cache
         self._points: Points | None = None
+        self._run: TrainingInputs | None = None  # of the training that is running
         self._devices, self._sizes = Latest(self), Latest(self)
         self._size: int | None = None  # of a patch, where none is set
         self._moved = True
@@ -177,9 +143,13 @@ class TrainWidget(Dock):
         self.work.cancel_button.setToolTip("<p>Give up; the atoms stay as they were.</p>")
         self.work.start_clicked.connect(self.train)
         self.work.state_changed.connect(self._later)
+        self.work.done.connect(self._on_done)
+        self.resume_row = ResumeRow()
+        self.resume_row.resumed.connect(self.resume)
         self.averages = AveragesStrip()
         self.curve = LossCurve()
-        for widget in (self.device_label, self.work, self.averages, self.curve):
+        self.live = LiveLook(self.viewer)
+        for widget in (self.device_label, self.resume_row, self.work, self.averages, self.curve, self.live):
             self.rows.addWidget(widget)
         self.averages.hide()
         self.curve.hide()
@@ -207,7 +177,8 @@ class TrainWidget(Dock):
     def _find_devices(self) -> None:
         """Look for devices; not earlier, for PyTorch takes seconds to load, and many more while atoms are sought."""
         if not self.visibleRegion().isEmpty() and not self.device.devices:
-            self._devices.request(_devices, self.device.set_devices)
+            self._devices.request(devices_here, self.device.set_devices)
+            self.resume_row.look(self.cache)
 
     def closed(self) -> None:
         """Let go of the viewer; training that is running is cancelled."""
@@ -215,9 +186,10 @@ class TrainWidget(Dock):
         self._listen_to(None)
         self._soon.stop()
         self._shown.stop()
-        self.work.cancel()
+        self.work.leave()
+        self.live.watch(None)
         self.patch_cursor.close()
-        for latest in (self._devices, self._sizes, self.results.recolored):
+        for latest in (self._devices, self._sizes, self.results.recolored, self.resume_row.latest):
             latest.forget()
 
     # Input ------------------------------------------------------------------------------------------------------------
@@ -350,60 +322,108 @@ class TrainWidget(Dock):
         except RVAEError as error:
             self.work.fail(error)
             return
-        find = FindSettings(**_found_with(points))
+        inputs = partial(TrainingInputs, image, points, source, atoms, where)
+        self._train(inputs(FindSettings(**_found_with(points)), patch, training))
+
+    def resume(self, kept: KeptTraining) -> None:
+        """Go on with a training that was interrupted, on its own image and atoms."""
+        self._train(None, kept)
+
+    def _train(self, inputs: TrainingInputs | None, kept: KeptTraining | None = None) -> None:
         self.curve.restart()
         self.averages.show_averages(None)
         self.averages.hide()
         self.curve.show()
-
-        def step(job: Job) -> Analysis:
-            from napari_rvae.workflows import analyze_image
-
-            last: list[Any] = []
-
-            def report(one: Any) -> None:
-                last[:] = [one]
-                job.report(one)
-
-            def progress(fraction: float, text: str) -> None:
-                one = last[0] if last and last[0].phase == "training" else None
-                job.progress(fraction, _in_words(one) if one else text, one.time_left if one else None)
-
-            return analyze_image(
-                hashed(source), find, patch, training, atoms=atoms, where=where,
-                progress=progress, stop=job.stop, keep=job.finishing_early, report=report,
-            )  # fmt: skip
-
-        self.work.run("Training", step, partial(self._on_trained, image, points), self._on_report)
+        self._run = inputs
+        if inputs is not None:
+            self.live.watch(inputs.points)
+        job = partial(trained_in_thread, inputs, kept, self.cache)
+        self.work.run("Training", job, self._on_trained, self._on_report, prepares=True)
 
     def _on_report(self, report: Any) -> None:
+        if not hasattr(report, "phase"):  # what an interrupted training was given
+            self._on_resumed(report)
+            return
         self.curve.add(report)
+        if report.phase == "training":
+            self.work.begin()
         if report.averages is not None:
             self.averages.show_averages(report.averages)
             self.averages.show()
+        if report.look is not None:
+            self.live.show_look(report.look)
 
-    def _on_trained(self, image: Image, points: Points, analysis: Analysis) -> None:
-        self.analysis = analysis
-        recipe = analysis.recipe.model_dump(mode="json", exclude={"atoms"})
-        self.show_results(image, points, analysis.table, recipe, analysis.model)
+    def _on_resumed(self, given: Inputs) -> None:
+        """Show the image and the atoms of an interrupted training."""
+        open_now = [layer for layer in self.viewer.layers if isinstance(layer, Image) and shows(layer, given.image)]
+        image = open_now[0] if open_now else add_image(self.viewer, given.image)
+        recipe = {"command": "find", "settings": {"find": given.find.model_dump(mode="json")}}
+        points = add_atoms(self.viewer, given.atoms, image, recipe)
+        for settings in (given.patch, given.training):
+            self.form.set_value(settings)
+        self.points_box.choose(points)
+        self._run = TrainingInputs(
+            image, points, given.image, given.atoms, given.where, given.find, given.patch, given.training
+        )
+        self.live.watch(points)
 
-    def show_results(self, image: Image, points: Points, table: pd.DataFrame, recipe: Any, model: Any) -> None:
-        """Write results onto the atoms, or onto a new layer where theirs is gone."""
+    def _on_done(self) -> None:
+        self.live.watch(None)
+        self._run = None
+        self.resume_row.look(self.cache)  # it may have failed
+
+    def _on_trained(self, analysis: Analysis) -> None:
+        self.analysis, inputs = analysis, self._run
+        if inputs is not None:
+            recipe = analysis.recipe.model_dump(mode="json", exclude={"atoms"})
+            notes = analysis.recipe.used.get("notes", [])
+            self.show_results(inputs, analysis.table, recipe, analysis.model, notes)
+
+    def show_results(
+        self, inputs: TrainingInputs, table: pd.DataFrame, recipe: Any, model: Any, notes: Sequence[str] = ()
+    ) -> None:
+        """Write results onto the atoms, or onto a new layer where theirs is gone.
+
+        Parameters
+        ----------
+        inputs : TrainingInputs
+            What they were made from.
+        table : DataFrame
+            Latent table.
+        recipe : object
+            Kept with the layer.
+        model : Model
+            Kept with the layer.
+        notes : sequence of str
+            What went otherwise than was asked for.
+        """
+        points, image = inputs.points, inputs.image
         gone = points not in self.viewer.layers
         if gone:
             kept = [name for name in table if not is_result(name)]
             points = add_atoms(self.viewer, table[kept], image, points.metadata.get(RECIPE))
-        join_results(points, table, recipe, model, image)
+        join_results(points, table, recipe, model, None if gone else inputs.places)
         self.points_box.choose(points)
         coloring = coloring_of(points)
         first = coloring.column if coloring is not None and is_result(coloring.column) else _first_look(points)
         self.results.watch(points)
         self.results.color_by(first)
-        values = int(points.features["z1"].notna().sum()) if "z1" in points.features else len(points.data)
-        text = f"{values:,} of {len(points.data):,} atoms have results"
-        self.work.say(f"{text}, in a new layer: theirs was removed meanwhile." if gone else f"{text}.")
+        self.work.say(" ".join([_outcome(points, inputs, gone), *notes]))
+        if notes:
+            show_warning(" ".join(notes))
         self.files.refresh()
         self.trained.emit(points)
+
+
+def _outcome(points: Points, inputs: TrainingInputs, gone: bool) -> str:
+    """Say how many atoms have results, and why the others have none."""
+    encoded = points.features["z1"].notna() if "z1" in points.features else points.features["atom_id"].notna()
+    text = f"{int(encoded.sum()):,} of {len(points.data):,} atoms have results"
+    if gone:
+        return f"{text}, in a new layer: theirs was removed meanwhile."
+    later = int((~encoded & ~points.features["atom_id"].isin(inputs.unmoved())).sum())
+    text += f"; {later:,} were added or moved meanwhile." if later else "."
+    return text if inputs.image_is_same() else f"{text} The image was changed meanwhile: these are of the one before."
 
 
 def _first_look(points: Points) -> str:
@@ -418,11 +438,6 @@ def _found_with(points: Points) -> dict[str, Any]:
     return {name: value for name, value in found.items() if name in FindSettings.model_fields}
 
 
-def _in_words(report: Any) -> str:
-    rate = f" · {report.rate:,.0f} patches/s" if report.rate else ""
-    return f"Epoch {report.epoch} of {report.epochs}{rate}"
-
-
 def _automatic_size(table: pd.DataFrame, image: Image) -> int | None:
     from napari_rvae.patches import automatic_size
 
@@ -430,9 +445,3 @@ def _automatic_size(table: pd.DataFrame, image: Image) -> int | None:
         return automatic_size(table, image_data(image).shape[-2:])
     except RVAEError:
         return None
-
-
-def _devices() -> list[Any]:
-    from napari_rvae.training import available_devices
-
-    return available_devices()

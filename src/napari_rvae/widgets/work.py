@@ -10,7 +10,7 @@ from typing import Any
 
 from napari.qt.threading import WorkerBase, WorkerBaseSignals, create_worker
 from napari.utils import cancelable_progress
-from napari.utils.notifications import notification_manager, show_error
+from napari.utils.notifications import notification_manager, show_error, show_warning
 from qtpy.QtCore import QObject, Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
@@ -40,6 +40,7 @@ class Job(WorkerBase):
         self._keep = Event()
         self._bar: Any = None
         self._last = 0.0
+        self.unwanted = False  # the user has cancelled it, not just closed the window
 
     def work(self) -> Any:
         """Run the function; called by Qt in the thread."""
@@ -60,12 +61,17 @@ class Job(WorkerBase):
     def stop(self) -> bool:
         """Whether the user has cancelled."""
         if self._bar is not None and self._bar.is_canceled:  # in napari's activity dock
+            self.unwanted = True
             self.quit()
         return self.abort_requested
 
     def report(self, thing: Any) -> None:
         """Hand something to the window while the work goes on."""
         self.reported.emit(thing)
+
+    def warn(self, text: str) -> None:
+        """Say that something is not as it should be, while the work goes on."""
+        show_warning(text)
 
     def finish_early(self) -> None:
         """Ask for what there is so far."""
@@ -77,11 +83,17 @@ class Job(WorkerBase):
 
 
 class State(Enum):
-    """What a row of work is doing."""
+    """What a row of work is doing, or what became of it."""
 
     READY = "ready"
+    PREPARING = "preparing"  # nothing to keep yet
     WORKING = "working"
     STOPPING = "stopping"
+    DONE = "done"
+    FAILED = "failed"
+
+
+_BUSY = (State.PREPARING, State.WORKING, State.STOPPING)
 
 
 class WorkRow(QWidget):
@@ -108,6 +120,7 @@ class WorkRow(QWidget):
         self._result: Callable[[Any], None] = _ignore
         self._report: Callable[[Any], None] = _ignore
         self._started = 0.0
+        self._outcome = State.DONE  # of the latest job
         self.start_button = QPushButton(start_text)
         self.start_button.clicked.connect(self.start_clicked)
         self.keep_button = QPushButton(keep_text, self)
@@ -146,6 +159,7 @@ class WorkRow(QWidget):
         function: Callable[[Job], Any],
         result: Callable[[Any], None],
         report: Callable[[Any], None] | None = None,
+        prepares: bool = False,
     ) -> None:
         """Call a function in a thread, unless one is running.
 
@@ -159,9 +173,12 @@ class WorkRow(QWidget):
             Called in the main thread with what the function returned.
         report : callable, optional
             Called in the main thread with whatever the function reports.
+        prepares : bool
+            There is nothing to keep until `begin` is called.
         """
         if self.working:
             return
+        self._outcome = State.DONE
         self._result, self._report = result, report or _ignore
         self._started = time.monotonic()
         job = create_worker(function, _worker_class=Job, _start_thread=False, _ignore_errors=True)
@@ -176,11 +193,22 @@ class WorkRow(QWidget):
         job.finished.connect(self._on_finished)
         self.destroyed.connect(job.quit)
         self.say(f"{title}...")
-        self._show(State.WORKING)
+        self._show(State.PREPARING if prepares else State.WORKING)
         job.start()
+
+    def begin(self) -> None:
+        """From now on there is something to keep."""
+        if self.state is State.PREPARING:
+            self._show(State.WORKING)
 
     def cancel(self) -> None:
         """Give the work up."""
+        if self._job is not None:
+            self._job.unwanted = True
+            self.leave()
+
+    def leave(self) -> None:
+        """End the work because its window goes; what can be gone on with is kept."""
         if self._job is not None:
             self._job.quit()
             self.say("Cancelling...")
@@ -200,7 +228,10 @@ class WorkRow(QWidget):
 
     def fail(self, error: Exception) -> None:
         """Tell the user what is wrong, with a traceback only where it is our fault."""
+        self._outcome = State.FAILED
         self.say(in_words(error))
+        if not self.working:
+            self._show(State.FAILED)
         self.failed.emit(in_words(error))
         if isinstance(error, (RVAEError, MemoryError)):
             show_error(in_words(error))
@@ -209,14 +240,14 @@ class WorkRow(QWidget):
 
     def _show(self, state: State) -> None:
         self.state = state
-        self.start_button.setEnabled(state is State.READY)
+        self.start_button.setEnabled(state not in _BUSY)
         self.keep_button.setEnabled(state is State.WORKING)
-        self.cancel_button.setEnabled(state is State.WORKING)
-        self.progress_bar.setVisible(state is not State.READY)
+        self.cancel_button.setEnabled(state in (State.PREPARING, State.WORKING))
+        self.progress_bar.setVisible(state in _BUSY)
         self.state_changed.emit(state)
 
     def _on_progressed(self, fraction: float, text: str, seconds_left: float | None) -> None:
-        if self.state is not State.WORKING or self._bar is None:
+        if self.state is State.STOPPING or self._bar is None:
             return
         step = round(_STEPS * min(max(fraction, 0.0), 1.0))
         self.progress_bar.setValue(step)
@@ -241,6 +272,7 @@ class WorkRow(QWidget):
         self.fail(error)
 
     def _on_aborted(self) -> None:
+        self._outcome = State.READY
         self.say("Cancelled; nothing was changed.")
 
     def _on_finished(self) -> None:
@@ -249,7 +281,7 @@ class WorkRow(QWidget):
         self._job = self._bar = None
         self.progress_bar.setValue(0)
         self._result = self._report = _ignore
-        self._show(State.READY)
+        self._show(self._outcome)
         self.done.emit()
 
 

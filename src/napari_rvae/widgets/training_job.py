@@ -1,0 +1,149 @@
+"""What the Train dock does in a thread: train with everything kept for a crash."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from napari.layers import Image, Points
+
+from napari_rvae.errors import InputDataError, OutputError, Stopped
+from napari_rvae.io import ImageData
+from napari_rvae.layers import atoms_table, hashed
+from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
+from napari_rvae.widgets.work import Job
+
+if TYPE_CHECKING:
+    from napari_rvae.workflows import Analysis
+    from napari_rvae.workflows.interrupted import KeptTraining
+
+LOOK_EVERY = 3.0
+"""Seconds between two looks at a model that learns, at least."""
+_one_at_a_time = Lock()
+
+
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The layers that a training is about, and what it takes from them.
+
+    Parameters
+    ----------
+    image, points : layer
+        They may be renamed, moved, edited and removed while it trains.
+    source : ImageData
+        The image.
+    atoms : DataFrame
+        Atoms table.
+    where : str or None
+        Which atoms are chosen.
+    find, patch, training : settings
+        Of each step.
+    """
+
+    image: Image
+    points: Points
+    source: ImageData
+    atoms: pd.DataFrame
+    where: str | None
+    find: FindSettings = field(default_factory=FindSettings)
+    patch: PatchSettings = field(default_factory=PatchSettings)
+    training: TrainSettings = field(default_factory=TrainSettings)
+    places: pd.DataFrame = field(init=False)
+    _pixels: Any = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", atoms_table(self.points))
+        object.__setattr__(self, "_pixels", self.image.data)
+
+    def image_is_same(self) -> bool:
+        """Whether the image layer still shows the array that was trained on."""
+        return self.image.data is self._pixels
+
+    def unmoved(self) -> pd.Series:
+        """Atoms that are where they were when the training began."""
+        axes = [name for name in ("atom_id", "frame", "y", "x") if name in self.places]
+        return atoms_table(self.points)[axes].merge(self.places[axes], on=axes)["atom_id"]
+
+
+def trained_in_thread(
+    given: TrainingInputs | None, kept: KeptTraining | None, cache: Path | None, job: Job
+) -> Analysis:
+    """Train, or go on with a training that was interrupted.
+
+    Parameters
+    ----------
+    given : TrainingInputs or None
+        What to train; None to go on.
+    kept : KeptTraining or None
+        The interrupted training.
+    cache : Path or None
+        Where trainings are kept; the user's cache when None.
+    job : Job
+        Is told how far it is and asked whether to stop.
+
+    Returns
+    -------
+    Analysis
+
+    Raises
+    ------
+    InputDataError
+        If another training is running in this program.
+    RVAEError
+        Whatever the steps raise.
+    """
+    if not _one_at_a_time.acquire(blocking=False):
+        raise InputDataError("Another training is running in this program: wait until it is done, or stop it.")
+    try:
+        return _trained(given, kept, cache, job)
+    finally:
+        _one_at_a_time.release()
+
+
+def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Path | None, job: Job) -> Analysis:
+    from napari_rvae.workflows import analyze_image
+    from napari_rvae.workflows.interrupted import Inputs, KeptTraining, cache_folder
+
+    if given is not None:
+        source = hashed(given.source)
+        inputs = Inputs(source, given.atoms, given.where, given.find, given.patch, given.training)
+        try:
+            kept = KeptTraining.begin(inputs, cache or cache_folder())
+        except OutputError as error:
+            job.warn(f"The training is not kept for a crash: {error}.")
+    elif kept is None or not kept.claim():
+        raise InputDataError("The training is running elsewhere by now, or was discarded.")
+    else:
+        inputs = kept.inputs()
+        job.report(inputs)
+    last: list[Any] = []
+
+    def report(one: Any) -> None:
+        last[:] = [one]
+        job.report(one)
+
+    def progress(fraction: float, text: str) -> None:
+        one = last[0] if last and last[0].phase == "training" else None
+        job.progress(fraction, _in_words(one) if one else text, one.time_left if one else None)
+
+    try:
+        analysis = analyze_image(
+            inputs.image, inputs.find, inputs.patch, inputs.training, atoms=inputs.atoms, where=inputs.where,
+            progress=progress, stop=job.stop, keep=job.finishing_early, report=report,
+            checkpoint=None if kept is None else kept.checkpoint, look_every=LOOK_EVERY,
+        )  # fmt: skip
+    except BaseException as error:
+        if kept is not None:
+            (kept.remove if isinstance(error, Stopped) and job.unwanted else kept.release)()
+        raise
+    if kept is not None:
+        kept.remove()
+    return analysis
+
+
+def _in_words(report: Any) -> str:
+    rate = f" · {report.rate:,.0f} patches/s" if report.rate else ""
+    return f"Epoch {report.epoch} of {report.epochs}{rate}"
