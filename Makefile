@@ -19,9 +19,17 @@ lint: setup
 	$(BIN)/lint-imports
 	$(BIN)/mypy
 
-bench: setup
+bench: setup .venv-bench/ready  ## hours; a part of the engine's: make bench ARGS='kinds --quick'
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	for file in benchmarks/*.py; do $(BIN)/python $$file || exit 1; done
+	$(if $(ARGS),,for name in atoms explore layers; do $(BIN)/python benchmarks/$$name.py || exit 1; done)
+	$(BIN)/python benchmarks/rvae.py $(ARGS)
+
+.venv-bench/ready: benchmarks/peers.txt constraints.txt
+	$(BIN)/python -m venv .venv-bench
+	.venv-bench/bin/pip install -q --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu \
+		-c constraints.txt -r benchmarks/peers.txt
+	.venv-bench/bin/pip install -q --no-deps atomai==0.8.1 pyroved==0.3.0
+	touch $@
 
 docs: setup  ## into site/
 	$(BIN)/pip install -q -c constraints.txt -e '.[docs]'

@@ -227,5 +227,5 @@ def _turned(fine, turn):
     c, s = np.cos(turn), np.sin(turn)
     middle = (side - 1) / 2
     where = [-s * x + c * y + middle, c * x + s * y + middle]
-    smooth = gaussian_filter(fine, (0, 2, 2))
+    smooth = gaussian_filter(fine, (0, 3, 3))  # nothing beyond half a cycle per pixel, which would fold back
     return np.stack([map_coordinates(one, where, order=3, mode="nearest") for one in smooth])
