@@ -15,15 +15,15 @@ import pytest
 import torch
 from napari.components import ViewerModel
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
-from qtpy.QtGui import QColor, QMouseEvent
+from qtpy.QtGui import QColor, QImage, QMouseEvent
 from qtpy.QtWidgets import QApplication
 
-from napari_rvae.errors import InputDataError
+from napari_rvae.errors import InputDataError, OutputError
 from napari_rvae.latent import cell_labels, cell_outlines, decode
 from napari_rvae.layers import add_atoms, add_cells, atoms_table, attach_model, model_of
 from napari_rvae.models import Model
 from napari_rvae.settings import TrainSettings
-from napari_rvae.widgets import atoms_link, explore_classes, explore_controls
+from napari_rvae.widgets import atoms_link, explore_classes, explore_controls, scatter
 from napari_rvae.widgets.atoms_link import HIGHLIGHT
 from napari_rvae.widgets.explore import ExploreWidget
 from napari_rvae.widgets.explore_image import atom_at
@@ -694,6 +694,11 @@ def test_out_come_the_table_the_plot_and_the_selection(explore, layer, viewer, q
     for name in ("plot.png", "plot.svg"):
         explore.canvas.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
+        with pytest.raises(OutputError, match="cannot be written"):
+            explore.canvas.save(tmp_path / "missing" / name)
+    with pytest.raises(OutputError, match=r"end it in \.png"):
+        explore.canvas.save(tmp_path / "plot")
+    assert QImage(str(tmp_path / "plot.png")).width() == 2400
     recipe = json.loads((tmp_path / "atoms.recipe.json").read_text())
     assert recipe["units"] == {"y": "px", "x": "px", "angle": "rad"}
     assert recipe["atoms"]["atom_id"] == layer.features["atom_id"].tolist()
@@ -716,10 +721,13 @@ def test_values_select_and_nonsense_is_refused(explore, layer, monkeypatch, told
     assert lit_in_image(layer) == [row for row in rows_of(1) if row < 20]
 
 
-def test_follows_the_theme(explore, viewer):
+def test_follows_the_theme(explore, viewer, monkeypatch):
+    monkeypatch.setattr(scatter, "MOST_SELECTED_POINTS", 10)
+    explore.link.selection.combine(KIND == 0)
     for theme in ("light", "dark"):
         viewer.theme = theme
         assert (explore.canvas.widget.backgroundBrush().color().lightness() < 128) == (theme == "dark")
+        assert (explore.canvas.selected_density.image[..., 0].mean() > 128) == (theme == "dark")
 
 
 def test_closing_the_dock_lets_go_of_everything(window):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from napari.layers import Points
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
@@ -95,7 +96,7 @@ class ManifoldPanel(QWidget):
     def add_layer(self) -> None:
         """Add the picture to the viewer as an image layer, beside the image."""
         if self._array is not None and self._link is not None:
-            add_beside(self._viewer, self._array, f"{self._link.layer.name} manifold", image_of(self._link.layer))
+            self._add(self._array, f"{self._link.layer.name} manifold", self._link.layer)
 
     def add_path(self) -> None:
         """Add the decoded patches on the way between the two selected atoms as a movie, beside the image."""
@@ -114,7 +115,11 @@ class ManifoldPanel(QWidget):
             self.words.setText(str(error))
             return
         name = f"{link.layer.name} path {first} to {last}"
-        add_beside(self._viewer, np.concatenate(list(movie.swapaxes(0, 1)), -1), name, image_of(link.layer), _MOVIE)
+        self._add(np.concatenate(list(movie.swapaxes(0, 1)), -1), name, link.layer, _MOVIE)
+
+    def _add(self, pictures: NDArray[Any], name: str, points: Points, part: float = 1.0) -> None:
+        add_beside(self._viewer, pictures, name, image_of(points), part)
+        self._viewer.layers.selection.active = points  # where the work goes on
 
     def _draw(self) -> None:
         model = model_of(self._link.layer) if self._link else None

@@ -16,6 +16,7 @@ from qtpy.QtGui import QBrush, QColor, QPainter, QPainterPath, QPen, QPolygonF
 from qtpy.QtSvg import QSvgGenerator
 from qtpy.QtWidgets import QGraphicsPathItem
 
+from napari_rvae.errors import OutputError
 from napari_rvae.widgets.scatter import ColorScale, Floats, Histogram, Picture, ScatterCanvas, Tool, View
 from napari_rvae.widgets.selection import Mode
 
@@ -166,6 +167,7 @@ class PyQtGraphCanvas(ScatterCanvas):
         self.widget.setMinimumHeight(220)
         self._theme = ("black", "white", "white")
         self._scale: ColorScale | None = None  # of the legend
+        self._lit: tuple[NDArray[np.float64], View] | None = None  # in the highlight colour
         self._highlight = QColor("white")
         self._rest = QTimer(self.widget)
         self._rest.setSingleShot(True)
@@ -253,11 +255,13 @@ class PyQtGraphCanvas(ScatterCanvas):
 
     def show_selected_points(self, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
         """Draw the selected atoms as ringed symbols."""
+        self._lit = None
         self.selected_density.clear()
         self._set(self.selected_points, x, y, index, lut)
 
     def show_selected_density(self, picture: NDArray[np.float64], view: View) -> None:
         """Draw where the selected atoms are in the highlight colour."""
+        self._lit = picture, view
         self.selected_points.clear()
         rgba = np.empty((*picture.shape, 4), np.uint8)
         rgba[..., :3] = self._highlight.getRgb()[:3]
@@ -328,6 +332,8 @@ class PyQtGraphCanvas(ScatterCanvas):
         self.legend.setText(self._legend_html(self._scale), color=foreground)
         self.cross.setPen(pg.mkPen(foreground, width=1.5))
         self.selected_points.setPen(pg.mkPen(self._highlight, width=1.5))
+        if self._lit is not None:
+            self.show_selected_density(*self._lit)
         fill = QColor(self._highlight)
         fill.setAlpha(40)
         for view in (self.main, *self.margins, self.bar_view):
@@ -343,20 +349,30 @@ class PyQtGraphCanvas(ScatterCanvas):
             selected.setBrush(QBrush(strong))
 
     def save(self, path: Path) -> None:
-        """Write the plot for print, black on white: .svg as vectors, everything else as pixels."""
+        """Write the plot for print, black on white: .svg as vectors, .png as pixels.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written there, or the name ends otherwise.
+        """
+        if path.suffix.lower() not in (".png", ".svg"):
+            raise OutputError(f"{path.name} does not say what kind of picture it is; end it in .png or .svg")
         theme = self._theme
         self.set_theme("white", "black", "black")
         try:
             exporter = pg.exporters.ImageExporter(self.widget.scene())
             if path.suffix.lower() == ".svg":
-                self._save_vectors(path, exporter)
+                written = self._save_vectors(path, exporter)
             else:
                 exporter.parameters()["width"] = _PRINT_WIDTH
-                exporter.export(str(path))
+                written = exporter.export(str(path))
         finally:
             self.set_theme(*theme)
+        if not written:
+            raise OutputError(f"{path} cannot be written; choose another folder")
 
-    def _save_vectors(self, path: Path, exporter: Any) -> None:
+    def _save_vectors(self, path: Path, exporter: Any) -> bool:
         # pyqtgraph's own SVG exporter stumbles over filled paths.
         size = self.widget.sceneRect().size().toSize()
         file = QSvgGenerator()
@@ -364,12 +380,14 @@ class PyQtGraphCanvas(ScatterCanvas):
         file.setSize(size)
         file.setViewBox(QRectF(0, 0, size.width(), size.height()))
         file.setResolution(self.widget.logicalDpiX())  # the axes are kept as drawings of the screen's resolution
-        painter = QPainter(file)
+        painter = QPainter()
+        if not painter.begin(file):
+            return False
         painter.fillRect(0, 0, size.width(), size.height(), self.widget.backgroundBrush())
         exporter.setExportMode(True, {"antialias": True, "painter": painter, "resolutionScale": 1.0})
         self.widget.scene().render(painter, QRectF(painter.viewport()), self.widget.sceneRect())
         exporter.setExportMode(False)
-        painter.end()
+        return painter.end()
 
     def _set(self, item: pg.ScatterPlotItem, x: Floats, y: Floats, index: NDArray[np.uint16], lut: Picture) -> None:
         drawn = np.isfinite(x) & np.isfinite(y)
