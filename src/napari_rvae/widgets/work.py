@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from threading import Event
 from typing import Any
@@ -80,6 +81,20 @@ class Job(WorkerBase):
     def finishing_early(self) -> bool:
         """Whether the user wants what there is so far."""
         return self._keep.is_set() or self.stop()
+
+
+@dataclass(frozen=True)
+class _Titled:
+    """A function with the name by which napari asks whether to close its window in the middle of it."""
+
+    title: str
+    function: Callable[[Job], Any]
+
+    def __call__(self, job: Job) -> Any:
+        return self.function(job)
+
+    def __str__(self) -> str:
+        return self.title
 
 
 class State(Enum):
@@ -181,7 +196,7 @@ class WorkRow(QWidget):
         self._outcome = State.DONE
         self._result, self._report = result, report or _ignore
         self._started = time.monotonic()
-        job = create_worker(function, _worker_class=Job, _start_thread=False, _ignore_errors=True)
+        job = create_worker(_Titled(title, function), _worker_class=Job, _start_thread=False, _ignore_errors=True)
         self._job = job
         self._bar = job._bar = cancelable_progress(total=_STEPS, desc=title)
         job.progressed.connect(self._on_progressed)

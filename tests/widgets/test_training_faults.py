@@ -1,0 +1,233 @@
+"""What may happen to a training in the window: nothing is lost, nothing is overwritten, everything is said.
+
+| fault | what happens | test |
+|---|---|---|
+| the program was killed | offered again with its image and atoms | test_interrupted_training_is_resumed |
+| the dock is closed while preparing, training, stopping | kept, offered again | test_dock_closed_while_it_trains |
+| cancelled | layers as they were, nothing kept | test_cancel_forgets_the_training |
+| image moved, renamed, exchanged | results on the atoms, said | test_image_moved_and_exchanged |
+| atoms added and moved | grey and flagged, said | test_edited_atoms_have_no_results |
+| image, points removed; points renamed | see test_train.py | |
+| a second training | refused, said | test_second_training_is_refused |
+| the memory is full, the loss wild | went on, said | test_what_went_otherwise_is_said |
+| the disk is full | went on, said | test_full_disk_is_said |
+"""
+
+import shutil
+from threading import Event
+
+import numpy as np
+import pandas as pd
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image, Points
+
+from napari_rvae.errors import OutputError
+from napari_rvae.io import load_image
+from napari_rvae.layers import add_image, model_of
+from napari_rvae.settings import TrainSettings
+from napari_rvae.widgets.live import NAME
+from napari_rvae.widgets.train import TrainWidget
+from napari_rvae.widgets.work import State
+from napari_rvae.workflows import repeat
+
+from .test_train import QUICK, atoms, make_dock, points, refreshed  # noqa: F401  fixtures
+
+ENDLESS = TrainSettings(epochs=100_000, early_stopping=False, hidden=16, start="scratch", threads=1)
+
+
+@pytest.fixture
+def dock(points, make_dock):  # noqa: F811
+    return make_dock()
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch):
+    """Keep the state and look at the model at every step."""
+    monkeypatch.setattr("napari_rvae.training.checkpoints.EVERY", 0.0)
+    monkeypatch.setattr("napari_rvae.widgets.training_job.LOOK_EVERY", 0.0)
+
+
+def begun(qtbot, dock, settings=ENDLESS, epochs=2):
+    """Train until there is something to keep."""
+    dock.form.set_value(settings)
+    dock.work.start_button.click()
+    qtbot.waitUntil(lambda: len(dock.curve.epochs) >= epochs, timeout=60_000)
+
+
+def ended(qtbot, dock, action):
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        action()
+
+
+def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtbot, cache, opened):  # noqa: F811
+    press(dock.work.start_button, dock.work)
+    whole = dock.analysis.table
+    assert not dock.resume_row.isVisible()
+    killed = cache.parent / "killed"
+
+    def kill(report):
+        if report.phase == "training" and report.epoch == 1 and not killed.exists():
+            shutil.copytree(cache, killed)  # what a kill would have left
+
+    follow = dock._on_report
+    dock._on_report = lambda report: (kill(report), follow(report))
+    press(dock.work.start_button, dock.work)
+    assert list(cache.iterdir()) == []  # over, hence forgotten
+    (left,) = killed.iterdir()
+    (left / "lock").unlink(missing_ok=True)
+    other = ViewerModel()
+    fresh = opened(TrainWidget(other))
+    fresh.cache = killed
+    fresh.resume_row.look(killed)
+    qtbot.waitUntil(fresh.resume_row.isVisible, timeout=60_000)
+    assert fresh.resume_row.label.text().startswith("A training of crystal from ")
+    ended(qtbot, fresh, fresh.resume_row.resume_button.click)
+    (shown,) = [layer for layer in other.layers if isinstance(layer, Image)]
+    np.testing.assert_array_equal(shown.data, image.data)
+    np.testing.assert_allclose(shown.scale, image.scale)
+    (mine,) = [layer for layer in other.layers if isinstance(layer, Points)]
+    np.testing.assert_array_equal(mine.features["z1"], whole["z1"])
+    assert fresh.form.value(TrainSettings).epochs == QUICK.epochs
+    qtbot.waitUntil(lambda: not fresh.resume_row.isVisible() and fresh.resume_row.latest._job is None)
+    assert list(killed.iterdir()) == []
+
+
+@pytest.mark.parametrize("state", [State.PREPARING, State.WORKING, State.STOPPING])
+def test_dock_closed_while_it_trains(viewer, points, dock, make_dock, qtbot, cache, state):  # noqa: F811
+    before = points.features.copy()
+    if state is State.PREPARING:
+        dock.form.set_value(ENDLESS)
+        dock.work.start_button.click()
+        assert dock.work.state is State.PREPARING
+    else:
+        begun(qtbot, dock)
+        assert dock.work.state is State.WORKING
+        if state is State.STOPPING:
+            dock.work.keep_button.click()
+            assert dock.work.state is State.STOPPING
+    ended(qtbot, dock, dock.closed)
+    pd.testing.assert_frame_equal(points.features, before)
+    assert [layer.name for layer in viewer.layers] == ["crystal", "crystal atoms"]
+    if state is not State.WORKING:
+        return
+    again = make_dock()  # it is offered to the next one
+    qtbot.waitUntil(again.resume_row.isVisible, timeout=60_000)
+    assert "interrupted after epoch" in again.resume_row.label.text()
+    again.resume_row.discard_button.click()
+    qtbot.waitUntil(lambda: not again.resume_row.isVisible(), timeout=60_000)
+    assert list(cache.iterdir()) == []
+
+
+def test_cancel_forgets_the_training(viewer, points, dock, qtbot, cache):  # noqa: F811
+    before, colors = points.features.copy(), points.face_color.copy()
+    begun(qtbot, dock)
+    qtbot.waitUntil(lambda: NAME in viewer.layers)
+    assert dock.live.manifold.isVisible()
+    assert len(list(cache.iterdir())) == 1
+    live = viewer.layers[NAME]
+    inner = points.features["flag"] == ""
+    assert len(live.data) == inner.sum()  # those that are learned from
+    assert len(np.unique(live.face_color, axis=0)) > 10
+    ended(qtbot, dock, dock.work.cancel_button.click)
+    assert list(cache.iterdir()) == []
+    pd.testing.assert_frame_equal(points.features, before)
+    np.testing.assert_array_equal(points.face_color, colors)
+    assert [layer.name for layer in viewer.layers] == ["crystal", "crystal atoms"]
+    assert dock.work.state is State.READY
+    assert not dock.live.isVisible()
+
+
+def test_image_moved_and_exchanged(image, points, dock, qtbot):  # noqa: F811
+    begun(qtbot, dock)
+    image.translate = (3, 4)
+    image.name = "moved"
+    image.data = np.zeros_like(image.data)
+    ended(qtbot, dock, dock.work.keep_button.click)
+    assert points.features["z1"].notna().all()
+    assert "The image was changed meanwhile" in dock.work.label.text()
+
+
+def test_edited_atoms_have_no_results(points, dock, qtbot):  # noqa: F811
+    begun(qtbot, dock)
+    points.add([60.5, 61.5])
+    points._move({5}, points.data[5])
+    points._move({5}, points.data[5] + 3.0)
+    ended(qtbot, dock, dock.work.keep_button.click)
+    assert "120 of 122 atoms have results; 2 were added or moved meanwhile." in dock.work.label.text()
+    assert points.features["flag"].iloc[[5, -1]].tolist() == ["moved", "added"]
+
+
+def test_second_training_is_refused(dock, make_dock, qtbot, told):  # noqa: F811
+    begun(qtbot, dock)
+    second = make_dock()
+    ended(qtbot, second, second.work.start_button.click)
+    assert "Another training is running" in told()[-1]
+    assert second.work.state is State.FAILED
+    ended(qtbot, dock, dock.work.cancel_button.click)
+    second.form.set_value(QUICK)
+    ended(qtbot, second, second.work.start_button.click)
+    assert second.work.state is State.DONE
+
+
+def test_what_went_otherwise_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
+    import torch
+
+    from napari_rvae.training.loop import Trainer
+
+    step = Trainer.step
+
+    def greedy(self, rows, log_prior):
+        if len(rows) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return step(self, rows, log_prior)
+
+    monkeypatch.setattr(Trainer, "step", greedy)
+    press(dock.work.start_button, dock.work)
+    assert points.features["z1"].notna().all()
+    assert "The memory was full: went on with 8 patches per step." in dock.work.label.text()
+    assert "The memory was full" in told()[-1]
+
+
+def test_full_disk_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
+    def full(*_):
+        raise OutputError("cannot write to cache: No space left on device; choose another place")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_rvae.workflows.interrupted.KeptTraining.begin", full)
+        press(dock.work.start_button, dock.work)
+    assert points.features["z1"].notna().all()
+    assert "No space left" in told()[0]
+
+
+def test_closing_the_window_asks(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer()
+    _, dock = viewer.window.add_plugin_dock_widget("napari-rvae", "Train rVAE")
+    go_on = Event()
+    with qtbot.waitSignal(dock.work.done, timeout=30_000):
+        dock.work.run("Training", lambda job: go_on.wait(20), lambda _: None)
+        asked = viewer.window._task_status_manager.get_status()  # what napari asks before it closes the window
+        go_on.set()
+    assert "Training" in asked[0]
+    qtbot.waitUntil(lambda: not viewer.window._task_status_manager.get_status())
+
+
+def test_training_stopped_in_the_window_is_repeated_from_its_recipe(viewer, make_dock, qtbot, tmp_path, pixels):  # noqa: F811
+    from napari_rvae.layers import add_atoms
+
+    np.save(tmp_path / "crystal.npy", pixels)
+    image = add_image(viewer, load_image(tmp_path / "crystal.npy"))
+    image.scale = (0.02, 0.02)
+    image.units = ("nm", "nm")
+    mine = add_atoms(viewer, atoms(), image)
+    mine._move({5}, mine.data[5])
+    mine._move({5}, mine.data[5] + 0.25)
+    dock = make_dock()
+    begun(qtbot, dock, epochs=3)
+    ended(qtbot, dock, dock.work.keep_button.click)
+    assert dock.analysis.recipe.used["epochs"] >= 3
+    assert model_of(mine) is dock.analysis.model
+    dock.analysis.save(tmp_path / "out")
+    again = repeat(tmp_path / "out" / "recipe.json")
+    columns = dock.analysis.table.columns
+    pd.testing.assert_frame_equal(again.table[columns], dock.analysis.table, check_exact=True, check_dtype=False)
