@@ -46,7 +46,14 @@ def add_image(viewer: ViewerModel, image: ImageData) -> Image:
     return layer
 
 
-def add_beside(viewer: ViewerModel, pictures: NDArray[Any], name: str, image: Image | None, part: float = 1.0) -> Image:
+def add_beside(
+    viewer: ViewerModel,
+    pictures: NDArray[Any],
+    name: str,
+    image: Image | None,
+    part: float = 1.0,
+    metadata: dict[str, Any] | None = None,
+) -> Image:
     """Show pictures at the right of an image and of all that is there already, so that they cover nothing.
 
     Parameters
@@ -61,6 +68,8 @@ def add_beside(viewer: ViewerModel, pictures: NDArray[Any], name: str, image: Im
         The image; None puts them at the origin.
     part : float
         Their height in heights of the image.
+    metadata : dict, optional
+        Of the layer.
 
     Returns
     -------
@@ -83,7 +92,7 @@ def add_beside(viewer: ViewerModel, pictures: NDArray[Any], name: str, image: Im
             "units": (*("pixel",) * steps, *image.units[-2:]),
         }
     axes = (*("step",) * steps, *(("y", "x") if image is None else image.axis_labels[-2:]))
-    layer: Image = viewer.add_image(pictures, name=name, axis_labels=axes, **placed)
+    layer: Image = viewer.add_image(pictures, name=name, axis_labels=axes, metadata=metadata, **placed)
     return layer
 
 

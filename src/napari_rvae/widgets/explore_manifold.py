@@ -15,6 +15,7 @@ from napari_rvae.errors import RVAEError
 from napari_rvae.layers import add_beside, image_of, model_of
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.model_inputs import ModelInputs
+from napari_rvae.widgets.parts import HELPER
 from napari_rvae.widgets.pictures import Picture
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ class ManifoldPanel(QWidget):
         self._add(np.concatenate(list(movie.swapaxes(0, 1)), -1), name, link.layer, _MOVIE)
 
     def _add(self, pictures: NDArray[Any], name: str, points: Points, part: float = 1.0) -> None:
-        add_beside(self._viewer, pictures, name, image_of(points), part)
+        add_beside(self._viewer, pictures, name, image_of(points), part, HELPER)  # no input for other docks
         self._viewer.layers.selection.active = points  # where the work goes on
 
     def _draw(self) -> None:

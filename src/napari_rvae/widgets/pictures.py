@@ -100,7 +100,7 @@ class Bars(QWidget):
         histogram : Histogram
             Counts of all atoms and of the selected ones.
         fractions : bool
-            Show which part of each bin is selected, between 0 and 100 %, instead of both counts.
+            Show which part of each bin is selected, between 0 and 100 %, instead of both counts; one bin per frame.
         """
         self.title, self.histogram, self._fractions = title, histogram, fractions
         self.setToolTip(f"<p>{title}: {'part that is selected' if fractions else 'all atoms, selected atoms'}</p>")
@@ -130,5 +130,8 @@ class Bars(QWidget):
                 bar = QRectF(place * width, line + _BARS * (1 - value), max(width - 0.5, 0.5), _BARS * value)
                 painter.fillRect(bar, color)
         below = QRectF(0, line + _BARS, self.width(), line)
-        for alignment, value in ((left, edges[0]), (right, edges[-1])):
+        for alignment, value in (
+            (left, edges[0]),
+            (right, edges[-1] - self._fractions),
+        ):  # bins of frames: the last one
             painter.drawText(below, alignment, f"{value:.3g}")
