@@ -311,8 +311,7 @@ def test_the_mouse_in_the_image_hovers_picks_cells_and_draws_regions(window, qtb
     assert lit_in_image(layer) == [14]
 
 
-def test_click_selects_an_atom_and_takes_the_camera_there(window, qtbot):
-    viewer, layer, explore = window
+def test_click_selects_an_atom_and_takes_the_camera_there(viewer, explore, layer, qtbot):
     x, y = layer.features.loc[41, ["z1", "z2"]]
     widget, main = explore.canvas.widget, explore.canvas.main
     place = widget.mapFromScene(main.mapViewToScene(QPointF(x, y)))
@@ -405,8 +404,8 @@ def test_selection_follows_the_atoms_when_the_table_changes(explore, layer, qtbo
     assert explore.link.selection.count == 19
 
 
-def test_layers_may_be_renamed_switched_and_deleted(window, qtbot):
-    viewer, layer, explore = window
+def test_layers_may_be_renamed_switched_and_deleted(viewer, explore, qtbot):
+    layer = explore.link.layer
     drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
     layer.name = "first"
     assert explore.layer_box.currentText() == "first"
@@ -481,8 +480,7 @@ def test_a_layer_without_features_is_offered_once_it_has_some(viewer, qtbot):
     assert plain.features["atom_id"].is_unique
 
 
-def test_number_keys_make_classes_and_undo_takes_them_back(window, qtbot):
-    _viewer, layer, explore = window
+def test_number_keys_make_classes_and_undo_takes_them_back(explore, layer, qtbot):
     explore.tabs.setCurrentIndex(explore.panels.index(explore.classes))
     for number, region in ((Qt.Key.Key_1, LEFT_LOWER), (Qt.Key.Key_2, [(x + 5, y) for x, y in LEFT_LOWER])):
         drag(explore, [*region, region[0]])
