@@ -16,7 +16,7 @@ import torch
 from napari.components import ViewerModel
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QColor, QImage, QMouseEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QLineEdit
 
 from napari_rvae.errors import InputDataError, OutputError
 from napari_rvae.latent import cell_labels, cell_outlines, decode
@@ -530,6 +530,22 @@ def test_classes_survive_atoms_that_come_and_go_and_are_selected_renamed_and_del
     assert layer.features["annotation"].notna().sum() == 0
     explore.link.history.undo()
     assert layer.features["annotation"].notna().sum() == 19
+
+
+def test_a_new_class_is_named_with_any_letters_and_digits_at_once(explore, layer, qtbot):
+    explore.window().activateWindow()
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.classes))
+    explore.link.selection.combine(KIND == 0)
+    buttons = {button.text(): button for button in explore.classes.findChildren(type(explore.clusters.by))}
+    qtbot.mouseClick(buttons["New"], Qt.MouseButton.LeftButton)
+    settle()  # the table is shown anew meanwhile
+    editor = explore.classes.list.findChild(QLineEdit)
+    qtbot.keyClicks(editor, "Si 1i0")
+    qtbot.keyClick(editor, Qt.Key.Key_Return)
+    settle()
+    annotation = layer.features["annotation"]
+    assert (annotation.cat.categories.tolist(), annotation.notna().sum()) == (["Si 1i0"], 0)
+    assert explore.link.selection.count == 20
 
 
 def test_a_class_has_the_colour_that_was_chosen_wherever_it_is_shown(explore, layer, viewer, qtbot, monkeypatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPixmap
@@ -60,6 +60,7 @@ class ClassesPanel(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self._link: AtomsLink | None = None
+        self._shown: tuple[Any, ...] = ()
         self.list = QTreeWidget()
         self.list.setHeaderLabels(["key", "class", "atoms"])
         self.list.setRootIsDecorated(False)
@@ -94,18 +95,22 @@ class ClassesPanel(QWidget):
 
     def set_link(self, link: AtomsLink | None) -> None:
         """Show the classes of another layer."""
-        self._link = link
+        self._link, self._shown = link, ()
 
     def refresh(self) -> None:
         """Show what the table says now."""
         if self._link is None:
+            self._shown = ()
             self.list.clear()
             return
         annotation = annotation_of(self._link.table)
         numbers = counts(annotation)
-        colors = Coloring.of(
-            annotation.to_frame(), ANNOTATION, class_colors(self._link.layer, ANNOTATION)
-        ).colormap.colors
+        chosen = class_colors(self._link.layer, ANNOTATION)
+        colors = Coloring.of(annotation.to_frame(), ANNOTATION, chosen).colormap.colors
+        shown = (numbers, colors.tolist())
+        if shown == self._shown:
+            return  # and a name that is just being typed stays
+        self._shown = shown
         current = self._current_name()
         self.list.blockSignals(True)
         self.list.clear()
@@ -181,7 +186,7 @@ class ClassesPanel(QWidget):
                 set_class_colors(self._link.layer, ANNOTATION, {new: colors[old], **colors})
             self._edit(f"rename {old}", renamed(annotation_of(self._link.table), old, new))
         else:
-            self.refresh()
+            item.setText(1, old)
 
     def _double_clicked(self, item: QTreeWidgetItem, column: int) -> None:
         if column == 1:
