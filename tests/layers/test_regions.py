@@ -38,3 +38,8 @@ def test_shape_on_one_frame_holds_for_all():
 def test_nothing_is_inside_nothing():
     assert not inside(Points(PLACES), Shapes()).any()
     assert len(inside(Points(np.zeros((0, 2))), Shapes([SQUARE]))) == 0
+
+
+def test_an_ellipse_without_any_area_holds_nothing():
+    flat = np.array([[0, 0], [0, 10], [0, 10], [0, 0]], float)
+    assert not inside(Points(PLACES), Shapes([flat], shape_type="ellipse")).any()

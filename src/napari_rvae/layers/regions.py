@@ -36,8 +36,9 @@ def inside(points: Points, shapes: Shapes) -> NDArray[np.bool_]:
         outline = _in_plane(matrix(shapes), corners)
         if kind == "ellipse":
             center, (down, across) = outline.mean(0), (outline[1] - outline[0], outline[3] - outline[0])
-            radii = np.linalg.solve(np.column_stack([down, across]) / 2, (place - center).T)
-            found |= (radii**2).sum(0) <= 1
+            axes = np.column_stack([down, across]) / 2
+            if np.linalg.det(axes):  # not a line or a point, as it begins under the mouse
+                found |= (np.linalg.solve(axes, (place - center).T) ** 2).sum(0) <= 1
         elif kind != "line" and len(outline) > 2:
             found |= points_in_poly(place, outline)  # type: ignore[no-untyped-call]
     return found
