@@ -506,6 +506,41 @@ def test_model_is_saved_loaded_and_applied(viewer, image, points, dock, press, t
     assert model_of(other) is dock.files.loaded
 
 
+def test_model_is_applied_to_another_image(viewer, points, dock, press, tmp_path, qtbot, pixels):
+    press(dock.work.start_button, dock.work)
+    np.save(tmp_path / "other.npy", pixels[::-1])
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.apply_to_image(tmp_path / "other.npy")
+    new = viewer.layers["other atoms"]
+    assert viewer.layers["other"].data.shape == pixels.shape
+    assert new.features["z1"].notna().all()
+    assert coloring_of(new).column == "z1"
+    assert dock.points_box.layer is new
+    assert "atoms have results" in dock.work.label.text()
+
+
+def test_model_is_applied_to_a_folder(points, dock, press, tmp_path, qtbot, pixels):
+    press(dock.work.start_button, dock.work)
+    for name, data in (("a", pixels), ("b", np.zeros((40, 40))), ("c", pixels.T)):
+        np.save(tmp_path / f"{name}.npy", data)
+    refreshed(dock).files.folder_action.trigger()
+    batch = dock.files.batch
+    batch.work.start_button.click()
+    assert "Choose a folder" in batch.work.label.text()
+    batch.choose_folder(tmp_path)
+    batch.choose_output(tmp_path / "out")
+    with qtbot.waitSignal(batch.work.done, timeout=60_000):
+        batch.work.start_button.click()
+    states = [batch.table.item(row, 1).text() for row in range(3)]
+    assert states[::2] == ["done", "done"]
+    assert "constant" in states[1]
+    assert batch.table.item(0, 2).text() == "121 of 121"
+    assert batch.summary.text().startswith("2 done, 1 failed; ")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv", "summary.csv"]
+    with qtbot.waitSignal(batch.destroyed):
+        batch.close()
+
+
 def test_damaged_model_is_explained(dock, tmp_path, qtbot, told):
     (tmp_path / "model.safetensors").write_bytes(b"no model")
     with qtbot.waitSignal(dock.work.done, timeout=60_000):

@@ -208,6 +208,29 @@ def _encode(
     typer.echo(f"{table['z1'].notna().sum()} of {len(table)} encoded: {output}")
 
 
+@app.command("apply")
+@with_settings(FindSettings)
+def _apply(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, and folders with images.")],
+    output: FolderOption,
+    force: ForceOption = False,
+    **values: Any,
+) -> None:
+    """Apply a trained model to many images: a table for each and a summary; one that fails does not stop the rest."""
+    from napari_rvae.models import load_model
+    from napari_rvae.workflows.applying import apply_to_files, image_files
+
+    find, files = settings_from(FindSettings, values), image_files(images)
+    with _progress() as progress:
+        summary = apply_to_files(load_model(model), files, output, find, force=force, progress=progress)
+    failed = summary[summary["state"] == "failed"]
+    typer.echo(f"{len(summary) - len(failed)} of {len(summary)} images encoded: {output}")
+    if len(failed):
+        first = failed.iloc[0]
+        raise InputDataError(f"{len(failed)} images failed, see summary.csv; the first: {first['error']}")
+
+
 @app.command("repeat")
 @with_settings()
 def _repeat(

@@ -58,6 +58,11 @@ class _Events:
 events = _Events()
 
 
+def known_of(points: Points) -> _Known:
+    """What is remembered about a points layer that `identify` has seen."""
+    return _known[points]
+
+
 def add_atoms(viewer: ViewerModel, atoms: pd.DataFrame, image: Image, recipe: Any = None) -> Points:
     """Show an atoms table as a new points layer on its image.
 

@@ -105,6 +105,19 @@ def add_cells(viewer: ViewerModel, cells: NDArray[np.int32], points: Points, ima
     return labels
 
 
+def link_cells(labels: Labels, points: Points) -> None:
+    """Remember whose cells a labels layer shows, for `atoms_of`.
+
+    Parameters
+    ----------
+    labels : napari.layers.Labels
+        Cells.
+    points : napari.layers.Points
+        Their atoms.
+    """
+    _atoms[labels] = ref(points)
+
+
 def atoms_of(labels: Labels) -> Points | None:
     """Find the atoms whose cells a labels layer shows.
 

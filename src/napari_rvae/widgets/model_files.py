@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QMessageBox, QPushButton, QWidget
 
 from napari_rvae.errors import RVAEError
-from napari_rvae.layers import atoms_table, image_source, model_of
-from napari_rvae.widgets.training_job import TrainingInputs
+from napari_rvae.layers import add_atoms, add_image, atoms_table, image_source, is_result, model_of
+from napari_rvae.settings import FindSettings
+from napari_rvae.widgets.batch import BatchDialog
+from napari_rvae.widgets.training_job import TrainingInputs, found_with
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +46,8 @@ class ModelFiles(QWidget):
         self.save_action = menu.addAction("Save model...", self.ask_and_save_model)
         self.load_action = menu.addAction("Load model...", self.ask_and_load_model)
         self.apply_action = menu.addAction("Apply to the chosen atoms", self.apply)
+        self.other_action = menu.addAction("Apply to another image...", self.ask_and_apply_to_image)
+        self.folder_action = menu.addAction("Apply to a folder...", self.ask_and_apply_to_folder)
         self.model_button.setMenu(menu)
         row = QHBoxLayout(self)
         row.setContentsMargins(0, 0, 0, 0)
@@ -65,6 +69,8 @@ class ModelFiles(QWidget):
         self.save_action.setEnabled(idle and self.model is not None)
         self.load_action.setEnabled(idle)
         self.apply_action.setEnabled(idle and self.model is not None and points is not None)
+        for action in (self.other_action, self.folder_action):
+            action.setEnabled(idle and self.model is not None)
 
     # Results ----------------------------------------------------------------------------------------------------------
 
@@ -180,3 +186,44 @@ class ModelFiles(QWidget):
 
     def _on_applied(self, inputs: TrainingInputs, model: Any, table: pd.DataFrame) -> None:
         self._dock.show_results(inputs, table, {"command": "encode", "used": model.recipe}, model)
+
+    def ask_and_apply_to_image(self) -> None:
+        """Ask for an image and apply the model to it."""
+        path, _ = QFileDialog.getOpenFileName(self, "Apply the model to an image")
+        if path:
+            self.apply_to_image(path)
+
+    def apply_to_image(self, path: str | Path) -> None:
+        """Open an image, find its atoms and encode them.
+
+        Parameters
+        ----------
+        path : str or Path
+            An image file.
+        """
+        dock, model, find = self._dock, self.model, self._find_settings()
+
+        def step(job: Job) -> Any:
+            from napari_rvae.io import load_image
+            from napari_rvae.workflows import encode_image
+
+            source = load_image(path)
+            return source, encode_image(model, source, find, progress=job.progress, stop=job.stop)
+
+        def done(made: Any) -> None:
+            source, table = made
+            image = add_image(dock.viewer, source)
+            atoms = table[[name for name in table if not is_result(name)]]
+            points = add_atoms(dock.viewer, atoms, image, {"command": "find"})
+            self._on_applied(TrainingInputs(image, points, source, atoms, None), model, table)
+
+        dock.work.run("Applying the model", step, done)
+
+    def ask_and_apply_to_folder(self) -> None:
+        """Open the dialog that applies the model to all images of a folder."""
+        self.batch = BatchDialog(self._dock, self.model, self._find_settings())
+        self.batch.show()
+
+    def _find_settings(self) -> FindSettings:
+        points = self._dock.points_box.layer
+        return FindSettings() if points is None else found_with(points)

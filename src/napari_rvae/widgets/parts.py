@@ -9,6 +9,8 @@ from napari.layers import Layer
 from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_rvae.layers.opening import link_layers
+
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
@@ -112,6 +114,7 @@ class LayerBox(QComboBox):
 
     def fill(self, _: Any = None) -> None:
         """List the layers anew, the topmost first."""
+        link_layers(self._viewer.layers)
         current = self.layer
         self.blockSignals(True)
         self._layers = [

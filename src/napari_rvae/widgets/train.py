@@ -30,7 +30,7 @@ from napari_rvae.layers import (
     pixel_size,
     shows,
 )
-from napari_rvae.settings import INVARIANCES, FindSettings, PatchSettings, TrainSettings
+from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
 from napari_rvae.widgets.device import DeviceControl, devices_here
 from napari_rvae.widgets.live import LiveLook
@@ -41,7 +41,7 @@ from napari_rvae.widgets.results_panel import ResultsPanel
 from napari_rvae.widgets.resume import ResumeRow
 from napari_rvae.widgets.settings_form import Control, Plain, SettingsForm, Several
 from napari_rvae.widgets.train_view import AveragesStrip, LossCurve
-from napari_rvae.widgets.training_job import TrainingInputs, trained_in_thread
+from napari_rvae.widgets.training_job import TrainingInputs, found_with, trained_in_thread
 from napari_rvae.widgets.work import Latest, WorkRow
 
 if TYPE_CHECKING:
@@ -323,7 +323,7 @@ class TrainWidget(Dock):
             self.work.fail(error)
             return
         inputs = partial(TrainingInputs, image, points, source, atoms, where)
-        self._train(inputs(FindSettings(**_found_with(points)), patch, training))
+        self._train(inputs(found_with(points), patch, training))
 
     def resume(self, kept: KeptTraining) -> None:
         """Go on with a training that was interrupted, on its own image and atoms."""
@@ -429,13 +429,6 @@ def _outcome(points: Points, inputs: TrainingInputs, gone: bool) -> str:
 def _first_look(points: Points) -> str:
     classes = points.features.get("class")
     return "class" if classes is not None and classes.nunique() > 1 else "z1"
-
-
-def _found_with(points: Points) -> dict[str, Any]:
-    """Read the settings with which the atoms were found, for the recipe."""
-    recipe = points.metadata.get(RECIPE)
-    found = recipe.get("settings", {}).get("find", {}) if isinstance(recipe, dict) else {}
-    return {name: value for name, value in found.items() if name in FindSettings.model_fields}
 
 
 def _automatic_size(table: pd.DataFrame, image: Image) -> int | None:

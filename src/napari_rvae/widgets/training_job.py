@@ -12,7 +12,7 @@ from napari.layers import Image, Points
 
 from napari_rvae.errors import InputDataError, OutputError, Stopped
 from napari_rvae.io import ImageData
-from napari_rvae.layers import atoms_table, hashed
+from napari_rvae.layers import RECIPE, atoms_table, hashed
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets.work import Job
 
@@ -66,6 +66,24 @@ class TrainingInputs:
         """Atoms that are where they were when the training began."""
         axes = [name for name in ("atom_id", "frame", "y", "x") if name in self.places]
         return atoms_table(self.points)[axes].merge(self.places[axes], on=axes)["atom_id"]
+
+
+def found_with(points: Points) -> FindSettings:
+    """Read the settings with which atoms were found.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+
+    Returns
+    -------
+    FindSettings
+        The defaults where they came otherwise.
+    """
+    recipe = points.metadata.get(RECIPE)
+    found = recipe.get("settings", {}).get("find", {}) if isinstance(recipe, dict) else {}
+    return FindSettings(**{name: value for name, value in found.items() if name in FindSettings.model_fields})
 
 
 def trained_in_thread(

@@ -1,0 +1,174 @@
+"""A trained model applied to many images, one after the other; one that fails does not stop the rest."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from napari_rvae.errors import InputDataError, RVAEError, Stopped
+from napari_rvae.io import check_outputs, load_image, replacing, save_table
+from napari_rvae.io.images import READERS
+from napari_rvae.settings import FindSettings
+from napari_rvae.workflows.encoding import encode_image
+from napari_rvae.workflows.steps import scaled
+
+if TYPE_CHECKING:
+    from napari_rvae.models import Model
+    from napari_rvae.patches import Progress, Stop
+
+SUMMARY = "summary.csv"
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What became of one image.
+
+    Attributes
+    ----------
+    file : str
+        The image.
+    state : str
+        ``done``, ``failed`` or ``not done``.
+    atoms, encoded : int
+        Atoms found, and those that have latents.
+    table : str
+        Name of the latent table.
+    seconds : float
+        It took so long.
+    error : str
+        Why it failed.
+    """
+
+    file: str
+    state: str = "not done"
+    atoms: int = 0
+    encoded: int = 0
+    table: str = ""
+    seconds: float = 0.0
+    error: str = ""
+
+
+def image_files(places: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """List images: files as they are given, and of folders the files in formats that can be read.
+
+    Parameters
+    ----------
+    places : iterable of path-like
+        Files and folders.
+
+    Returns
+    -------
+    list of Path
+        In the order given, those of a folder by name.
+
+    Raises
+    ------
+    InputDataError
+        If there is no image at all, or a place does not exist.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if not place.exists():
+            raise InputDataError(f"there is no file or folder {place}")
+        known = [file for file in sorted(place.iterdir()) if _is_image(file)] if place.is_dir() else [place]
+        found += [file for file in known if file not in found]
+    if not found:
+        raise InputDataError(f"no images were found; known formats are {', '.join(sorted(READERS))}")
+    return found
+
+
+def _is_image(file: Path) -> bool:
+    return file.is_file() and file.suffix.lower() in READERS and not file.name.startswith(".")
+
+
+def apply_to_files(
+    model: Model,
+    files: Sequence[Path],
+    output: str | os.PathLike[str],
+    find: FindSettings | None = None,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+    report: Callable[[int, Applied], None] | None = None,
+) -> pd.DataFrame:
+    """Find the atoms of every image, encode them, and write one latent table per image and a summary.
+
+    Parameters
+    ----------
+    model : Model
+        A trained model.
+    files : sequence of Path
+        From `image_files`.
+    output : path-like
+        Folder for the tables and ``summary.csv``; made if it is not there.
+    find : FindSettings, optional
+        How atoms are found.
+    force : bool
+        Replace existing tables.
+    progress, stop : callable, optional
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to end: what is done stays.
+    report : callable, optional
+        ``report(number, applied)`` after every image.
+
+    Returns
+    -------
+    DataFrame
+        One row per image, as in ``summary.csv``; see `Applied`.
+
+    Raises
+    ------
+    OutputError
+        If a table exists already, or nothing can be written there.
+    """
+    folder, names = Path(output), _table_names(files)
+    check_outputs([folder / name for name in (*names, SUMMARY)], force)
+    done = [Applied(str(file)) for file in files]
+    for number, (file, name) in enumerate(zip(files, names, strict=True)):
+        told = scaled(progress, number / len(files), (number + 1) / len(files))
+        if stop is not None and stop():
+            break
+        try:
+            done[number] = _applied(model, file, folder / name, find, told, stop)
+        except Stopped:
+            break
+        if report is not None:
+            report(number, done[number])
+    summary = pd.DataFrame([asdict(one) for one in done])
+    with replacing(folder / SUMMARY) as place:
+        summary.to_csv(place, index=False)
+    return summary
+
+
+def _applied(
+    model: Model, file: Path, table: Path, find: FindSettings | None, progress: Progress | None, stop: Stop | None
+) -> Applied:
+    start = time.perf_counter()
+
+    def named(fraction: float, text: str) -> None:
+        if progress is not None:
+            progress(fraction, f"{file.name}: {text}")
+
+    try:
+        latent = encode_image(model, load_image(file), find, progress=named, stop=stop)
+        save_table(latent, table)
+    except Stopped:
+        raise
+    except (RVAEError, MemoryError) as error:
+        why = str(error) or "there is not enough memory"
+        return Applied(str(file), "failed", error=why, seconds=round(time.perf_counter() - start, 1))
+    encoded = int(latent["z1"].notna().sum())
+    return Applied(str(file), "done", len(latent), encoded, table.name, round(time.perf_counter() - start, 1))
+
+
+def _table_names(files: Sequence[Path]) -> list[str]:
+    """Name tables after their images, with the ending and a number where two would be called the same."""
+    stems = [file.stem for file in files]
+    names = [file.name if stems.count(file.stem) > 1 else file.stem for file in files]
+    return [f"{name}.{k}.csv" if names.count(name) > 1 else f"{name}.csv" for k, name in enumerate(names)]

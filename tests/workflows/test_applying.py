@@ -1,0 +1,68 @@
+"""A model applied to many images: every file gets its table or its reason."""
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_rvae.errors import InputDataError, OutputError
+from napari_rvae.workflows.applying import apply_to_files, image_files
+
+
+@pytest.fixture
+def series(scene, image_file, tmp_path):
+    """A good image, one without atoms, a damaged one, another good one, and what is no image."""
+    folder = tmp_path / "series"
+    folder.mkdir()
+    shutil.copy(image_file, folder / "a.tif")
+    np.save(folder / "b.npy", np.zeros((64, 64)))
+    (folder / "c.tif").write_bytes(b"nothing")
+    np.save(folder / "d.npy", scene.image[::-1])
+    (folder / "notes.txt").write_text("about them")
+    (folder / ".hidden.npy").touch()
+    return folder
+
+
+def test_one_that_fails_does_not_stop_the_rest(analysis, series, tmp_path):
+    told, fractions = [], []
+    files = image_files([series])
+    assert [file.name for file in files] == ["a.tif", "b.npy", "c.tif", "d.npy"]
+    summary = apply_to_files(
+        analysis.model, files, tmp_path / "out",
+        progress=lambda fraction, text: fractions.append(fraction), report=lambda number, one: told.append(number),
+    )  # fmt: skip
+    assert summary["state"].tolist() == ["done", "failed", "failed", "done"]
+    assert "constant" in summary["error"][1]
+    assert "c.tif cannot be read" in summary["error"][2]
+    assert told == [0, 1, 2, 3]
+    assert fractions == sorted(fractions)
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["a.csv", "d.csv", "summary.csv"]
+    table = pd.read_csv(tmp_path / "out" / "a.csv")
+    np.testing.assert_allclose(table["z1"], analysis.table["z1"], rtol=1e-6)
+    assert summary["encoded"].tolist() == [len(table), 0, 0, pd.read_csv(tmp_path / "out" / "d.csv")["z1"].count()]
+    with pytest.raises(OutputError, match="exists already"):
+        apply_to_files(analysis.model, files, tmp_path / "out")
+
+
+def test_what_was_done_before_a_stop_stays(analysis, series, tmp_path):
+    done = []
+    summary = apply_to_files(
+        analysis.model, image_files([series]), tmp_path / "out",
+        stop=lambda: len(done) == 2, report=lambda number, one: done.append(one),
+    )  # fmt: skip
+    assert summary["state"].tolist() == ["done", "failed", "not done", "not done"]
+    assert (tmp_path / "out" / "a.csv").exists()
+    assert len(pd.read_csv(tmp_path / "out" / "summary.csv")) == 4
+
+
+def test_tables_of_images_of_one_name_are_told_apart(series, tmp_path):
+    from napari_rvae.workflows.applying import _table_names
+
+    (tmp_path / "other").mkdir()
+    files = [series / "a.tif", series / "a.npy", tmp_path / "other" / "a.tif"]
+    assert len(set(_table_names(files))) == 3
+    with pytest.raises(InputDataError, match="no images"):
+        image_files([tmp_path / "other"])
+    with pytest.raises(InputDataError, match="no file or folder"):
+        image_files([tmp_path / "nowhere"])
