@@ -76,6 +76,11 @@ class FindSettings(Settings):
     contrast: Literal["auto", "bright", "dark"] = Field(
         "auto", description="Are atoms brighter or darker than what surrounds them?"
     )
+    target: Literal["auto", "atoms", "molecules"] = Field(
+        "auto",
+        description="Every spot by itself, or molecules made of several spots, each as a whole?",
+        json_schema_extra=_extra(advanced=True),
+    )
     spacing: float | None = Field(
         None,
         gt=1,

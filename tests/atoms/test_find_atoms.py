@@ -122,7 +122,7 @@ def test_noise_is_not_taken_for_atoms():
         for name, image in noises(np.random.default_rng(seed)):
             atoms = find_atoms(image)
             assert list(atoms) == COLUMNS
-            assert set(atoms.attrs["napari_rvae"]) == {"spacing", "sigma", "contrast", "threshold"}
+            assert set(atoms.attrs["napari_rvae"]) == {"spacing", "sigma", "contrast", "target", "threshold"}
             counts[name, seed] = len(atoms)
     assert sum(counts.values()) <= 2, counts
 

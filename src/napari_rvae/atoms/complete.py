@@ -62,6 +62,9 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
         Polled between steps.
     """
     fits = fit_atoms(detection, detection.positions(), thorough=False, stop=stop)
+    if detection.compound and refine:
+        snr = fits.values[:, AMPLITUDE] / image_values(detection.error, fits.values[:, :2])
+        return Columns(fits, snr, np.zeros(len(snr), bool)).select(snr > 0)
     if not refine:
         fits.values[:, :2] = detection.positions()
         snr = fits.values[:, AMPLITUDE] / image_values(detection.error, fits.values[:, :2])

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_rvae.atoms.compounds import flattened, object_maxima, object_threshold, smoothing
 from napari_rvae.atoms.frame import Array, Frame, standard_frame
 from napari_rvae.atoms.noise import Noise, estimate_noise
 from napari_rvae.atoms.response import filter_response, find_maxima, image_values, rare, roundness, texture_limit
@@ -33,6 +34,8 @@ class Detection:
         Width of an atom, pixels.
     lattice : bool
         Whether the image has a lattice.
+    compound : bool
+        Whether molecules are looked for as a whole, at a lattice or not.
     response, error : numpy.ndarray
         float32 (y, x): filter response in standard deviations of its noise, and that of an amplitude.
     texture : numpy.ndarray or None
@@ -47,6 +50,7 @@ class Detection:
     noise: Noise
     sigma: float
     lattice: bool
+    compound: bool
     response: Array
     error: Array
     texture: Array | None
@@ -103,7 +107,14 @@ def detect(frame: Frame, settings: FindSettings) -> Detection:
     if scale.sign < 0:
         frame, noise = frame.inverted(), replace(noise, gain=-noise.gain)
     sigma = scale.sigma
-    response, error = filter_response(frame.pixels, noise, sigma)
+    pixels = flattened(frame.pixels, sigma) if scale.compound else frame.pixels
+    response, error = filter_response(pixels, noise, sigma, mean=frame.pixels)
+    if scale.compound:
+        quieter = smoothing(sigma)
+        response, error = response * quieter, error / quieter
+        maxima, heights = object_maxima(response, sigma, LOWEST)
+        threshold = settings.threshold or object_threshold(heights, sigma, response.size)
+        return Detection(frame, noise, sigma, False, True, response, error, None, maxima, heights, threshold)
     separation = 0.5 * settings.spacing if settings.spacing else 1.5 * sigma
     maxima, heights = find_maxima(response, LOWEST, separation, frame.invalid)
     texture = None
@@ -114,4 +125,4 @@ def detect(frame: Frame, settings: FindSettings) -> Detection:
         spots = (roundness(response, maxima, sigma) > RIDGE) & ~broad
         maxima, heights = maxima[spots], heights[spots]
     threshold = settings.threshold if settings.threshold is not None else rare(sigma, scale.lattice)
-    return Detection(frame, noise, sigma, scale.lattice, response, error, texture, maxima, heights, threshold)
+    return Detection(frame, noise, sigma, scale.lattice, False, response, error, texture, maxima, heights, threshold)

@@ -124,6 +124,15 @@ def _copies(response, y, x, moves):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def copies_mean(response, positions, moves):  # type: ignore[no-untyped-def]
+    """Mean of the response's values at the translated copies of each position."""
+    means = np.empty(len(positions))
+    for k in range(len(positions)):
+        means[k] = _copies(response, positions[k, 0], positions[k, 1], moves)[0]
+    return means
+
+
+@compiled
 def block_sites(response, top, bottom, left, right, moves, reach):  # type: ignore[no-untyped-def]
     """Rows (y, x, here, mean, spread, count) of the maxima inside a block of the mean over translations."""
     height, width = response.shape

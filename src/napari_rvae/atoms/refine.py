@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from napari_rvae.atoms.compounds import flattened
 from napari_rvae.atoms.find import Detection
-from napari_rvae.atoms.frame import Floats
+from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.kernels import fit_range, render
 from napari_rvae.atoms.parallel import in_parts
 from napari_rvae.atoms.response import image_values
@@ -75,6 +76,8 @@ def fit_atoms(
         If `stop` says so.
     """
     count, pixels = len(positions), detection.frame.pixels
+    if detection.compound:  # spots do not fit the whole, so nothing is gained by more sweeps
+        thorough, pixels = False, flattened(pixels, detection.sigma)
     if not count:
         return Fits(np.zeros((0, 5)), np.zeros((0, 5)))
     order = np.lexsort((positions[:, 1], positions[:, 0] // 32))  # neighbours in memory, too
@@ -90,9 +93,11 @@ def fit_atoms(
         # tails and neighbours not yet found would widen a wide fit
         window = np.minimum(radius, max(2 * detection.sigma, 2.3)) if free else radius
         before = values[:, SIGMA].copy()
-        _sweep(detection, start, window, free, iterations, values, variances)
+        _sweep(detection, pixels, start, window, free, iterations, values, variances)
         if free:
             values[:, SIGMA] = shared_sigma(before, values, variances, detection.sigma)
+    if detection.compound:
+        values[:, BACKGROUND] += image_values(detection.frame.pixels - pixels, values[:, :2])
     back = np.argsort(order)
     return Fits(values[back], variances[back])
 
@@ -124,6 +129,7 @@ def _window_radius(positions: Floats, sigma: float) -> Floats:
 
 def _sweep(
     detection: Detection,
+    pixels: Array,
     start: Floats,
     radius: Floats,
     free_sigma: bool,
@@ -134,13 +140,14 @@ def _sweep(
     """Fit every atom once, in place, to the image less the others as they are in `values`."""
     noise, frame = detection.noise, detection.frame
     invalid = frame.invalid if frame.invalid is not None else np.zeros((1, 1), np.bool_)
-    others = model_image(frame.pixels.shape if values[:, AMPLITUDE].any() else (1, 1), values)
+    others = model_image(pixels.shape if values[:, AMPLITUDE].any() else (1, 1), values)
     parameters = np.array([noise.gain, noise.floor, noise.least])
+    reach = (0.3 if detection.compound else REACH) * detection.sigma  # lines of noise drag what is wide
     variances[:] = 0
 
     def part(first: int, last: int) -> None:
         fit_range(
-            frame.pixels, invalid, others, start, radius, parameters, REACH * detection.sigma,
+            pixels, invalid, others, start, radius, parameters, reach,
             free_sigma, iterations, first, last, values, variances,
         )  # fmt: skip
 

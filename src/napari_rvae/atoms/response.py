@@ -32,13 +32,20 @@ def texture_limit(response: Array, sigma: float) -> Array:
 def rare(sigma: float, lattice: bool) -> float:
     """Height above which smoothed white noise has next to no maximum.
 
+    One in two megapixels is allowed; without a lattice, where the best of ten widths has been picked, one in twenty.
+    """
+    return height_by_chance(sigma, 5e-7 if lattice else 5e-8)
+
+
+def height_by_chance(sigma: float, density: float) -> float:
+    """Height above which smoothed white noise has no more than so many maxima per pixel.
+
     Maxima of a Gaussian field above t have a density of ``t exp(-t^2 / 2) / ((2 pi)^1.5 2 sigma^2)`` where its
-    correlation falls off as ``exp(-r^2 / (4 sigma^2))`` (Adler, The Geometry of Random Fields, 1981). One in two
-    megapixels is allowed; without a lattice, where the best of ten widths has been picked, one in twenty.
+    correlation falls off as ``exp(-r^2 / (4 sigma^2))`` (Adler, The Geometry of Random Fields, 1981).
     """
     height = np.linspace(2.5, 7, 451)
-    density = height * np.exp(-(height**2) / 2) / ((2 * np.pi) ** 1.5 * sigma**2)  # surroundings make it twice as rough
-    return float(height[np.argmax(density < (5e-7 if lattice else 5e-8))])
+    expected = height * np.exp(-(height**2) / 2) / ((2 * np.pi) ** 1.5 * sigma**2)  # surroundings: twice as rough
+    return float(height[np.argmax(expected < density)])
 
 
 def filter_response(

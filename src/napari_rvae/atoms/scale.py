@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_rvae.atoms.compounds import compound_width
 from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Frame
 from napari_rvae.atoms.lattice import reduced, window_lattice
 from napari_rvae.atoms.noise import Noise, lattice_period, middle
 from napari_rvae.atoms.parallel import in_parts
 from napari_rvae.atoms.response import filter_response, find_maxima, rare, texture_limit
+from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
 DARK = -0.25  # skewness of the response below which atoms may be dark
@@ -29,11 +31,15 @@ REPEATS = 0.3  # mean autocorrelation of the response over the translations of a
 
 @dataclass(frozen=True)
 class Scale:
-    """Width of an atom (pixels), contrast (1 bright, -1 dark), and whether the image has a lattice."""
+    """Width of an atom (pixels), contrast (1 bright, -1 dark), whether the image has a lattice.
+
+    `compound` says that what is looked for is made of several spots, and `sigma` the width of the whole.
+    """
 
     sigma: float
     sign: int
     lattice: bool
+    compound: bool = False
 
 
 def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
@@ -47,7 +53,26 @@ def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
         Its noise.
     settings : FindSettings
         What is known.
+
+    Raises
+    ------
+    InputDataError
+        If molecules are wanted but none stand out.
     """
+    scale = _spot_scale(frame, noise, settings)
+    whole = settings.target == "molecules"
+    if settings.target == "atoms" or (not whole and (settings.sigma or settings.spacing)):
+        return scale
+    width = settings.sigma
+    if width is None:
+        noise = replace(noise, gain=scale.sign * noise.gain)
+        width = compound_width(scale.sign * middle(frame.pixels, 640), noise, scale.lattice)
+    if width is None and whole:
+        raise InputDataError("No molecules made of several spots stand out: give their width (sigma) as a whole.")
+    return scale if width is None else Scale(width, scale.sign, False, True)
+
+
+def _spot_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
     pixels = middle(frame.pixels)
     period = lattice_period(pixels, noise)
     if period is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from napari_rvae.atoms.complete import Columns
 
 Progress = Callable[[float, str], None]
+KNOWN = ("sigma", "contrast", "target")  # what one frame tells about all
 COLUMNS = ["atom_id", "y", "x", "amplitude", "background", "sigma", "snr", "error", "sublattice", "flag"]
 
 
@@ -46,7 +47,7 @@ def find_atoms(
         One row per atom: ``atom_id``, ``frame`` (stacks), ``y``, ``x`` (pixels), ``amplitude``, ``background`` (the
         image's units), ``sigma``, ``snr``, ``error`` (formal, pixels), ``sublattice`` (0 is the brightest), ``flag``
         ("", "edge", "unsupported"). Empty, with all columns, when there is no atom: the caller says so.
-        ``attrs["napari_rvae"]`` holds ``spacing``, ``sigma``, ``contrast``, ``threshold`` as estimated.
+        ``attrs["napari_rvae"]`` holds ``spacing``, ``sigma``, ``contrast``, ``target``, ``threshold`` as estimated.
 
     Raises
     ------
@@ -70,7 +71,7 @@ def find_atoms(
         table = _frame_atoms(detect(standard_frame(image[index]), known), known, None, stop)
         if known is settings and len(table):
             found = table.attrs["napari_rvae"]
-            known = replace_settings(settings, sigma=found["sigma"], contrast=found["contrast"])
+            known = replace_settings(settings, **{name: found[name] for name in KNOWN})
         table.insert(1, "frame", np.int64(index))
         tables.append(table)
     if not tables:
@@ -132,6 +133,7 @@ def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) 
         "spacing": settings.spacing or nearest_neighbor_distance(values[:, :2]),
         "sigma": detection.sigma,
         "contrast": detection.contrast,
+        "target": "molecules" if detection.compound else "atoms",
         "threshold": detection.threshold,
     }
     return table
@@ -171,9 +173,7 @@ def refine_atoms(
             f"The atoms table has no column {', '.join(sorted(missing))}; give a table made by find_atoms."
         )
     known = atoms.attrs.get("napari_rvae", {})
-    settings = replace_settings(
-        settings or FindSettings(), **{k: known[k] for k in ("sigma", "contrast") if k in known}
-    )
+    settings = replace_settings(settings or FindSettings(), **{name: known[name] for name in KNOWN if name in known})
     chosen = np.ones(len(atoms), bool) if ids is None else atoms["atom_id"].isin(np.asarray(ids)).to_numpy()
     result = atoms.copy()
     frames = atoms["frame"].to_numpy() if "frame" in atoms else np.zeros(len(atoms), np.int64)
