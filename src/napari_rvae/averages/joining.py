@@ -13,6 +13,9 @@ from napari_rvae.polar import PolarSpace
 _DETECTABLE = 25.0
 """Squared distance, in noise variances, above which two motifs can be told apart patch by patch (five sigma)."""
 
+_FIRM = 10
+"""An average of fewer members may show a mixture of kinds."""
+
 _IMPERFECT = 0.02
 """Part of a motif's energy by which what is symmetric may differ from itself."""
 
@@ -63,7 +66,10 @@ def kinds_of(
     distance = np.clip(distance - chance * (1 / members[:, None] + 1 / members), 1e-3, None)
     np.fill_diagonal(distance, 0)
     if count is None:
-        for a, b in np.argwhere(np.triu((distance >= _DETECTABLE) & (distance < 4 * freedom), 1)):
+        firm = members >= min(_FIRM, members.max() / 2)
+        distance = _few_join_nearest(distance, firm)
+        near = (distance >= _DETECTABLE) & (distance < 4 * freedom) & firm[:, None] & firm
+        for a, b in np.argwhere(np.triu(near, 1)):
             if _continuous(search, x, images[[a, b]], assignment, weight, (int(a), int(b))):
                 distance[a, b] = distance[b, a] = _DETECTABLE / 2
     tree = linkage(squareform(distance), "single")
@@ -78,6 +84,16 @@ def kinds_of(
     if not free.any():
         central = [int(np.argmax(np.where(kind == q, members, -1))) for q in range(kind.max() + 1)]
     return kind, central
+
+
+def _few_join_nearest(distance: NDArray[np.float64], firm: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distances in which averages of few members are near to none but the nearest, so that none is a bridge."""
+    alone = distance + np.diag(np.full(len(distance), np.inf))
+    kept = firm[:, None] & firm
+    kept[np.arange(len(firm)), alone.argmin(1)] |= ~firm
+    kept |= kept.T
+    np.fill_diagonal(kept, True)
+    return np.where(kept, distance, np.maximum(distance, 4 * distance.max() + 4 * _DETECTABLE))
 
 
 def _continuous(
