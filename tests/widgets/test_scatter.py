@@ -127,6 +127,20 @@ def test_regions_ranges_and_clicks_select_with_their_mode():
     assert not canvas.drawn["dim"]
 
 
+def test_the_nearest_points_are_found_near_and_far_in_order_and_never_those_without_a_place():
+    x, y = np.random.default_rng(0).uniform(0, 10, (2, 300))
+    x[7] = np.nan
+    scatter, canvas, _ = shown(x, y)
+    canvas.set_view(0, 10, 0, 10)
+    for place in ((5.0, 5.0), (-30.0, 80.0)):
+        rows, distance = scatter.nearest(*place, 4)
+        away = 40 * np.hypot(x - place[0], y - place[1])  # 400 pixels
+        np.testing.assert_array_equal(rows, np.argsort(away)[:4])
+        assert distance == pytest.approx(np.nanmin(away))
+    rows, _ = shown([1.0, np.nan, 0.0], [0.0, 0.0, 0.0])[0].nearest(0.1, 0.0, 4)
+    assert rows.tolist() == [2, 0]
+
+
 def test_a_range_of_the_colour_bar_selects_values_and_never_what_has_none():
     index = np.array([0, 50, 100, 150, 200, 201], np.uint16)  # the last has no value
     scale = ColorScale("z3", index, np.zeros((202, 4), np.uint8), limits=(-1.0, 1.0))

@@ -24,10 +24,9 @@ Picture = NDArray[np.uint8]
 MOST_POINTS = 50_000
 """So many symbols are drawn one by one; more become a picture of their density."""
 MOST_SELECTED_POINTS = 20_000
-CLICK_RADIUS = 8.0
-"""How near a click must be to a point, in pixels of the canvas."""
-NEIGHBORS = 4
-"""So many points near the cursor are told."""
+CLICK_RADIUS = 8.0  # how near a click must be to a point, in pixels of the canvas
+NEIGHBORS = 4  # so many points near the cursor are told
+_NEAR = 12.0  # pixels of the canvas, within which points are looked for first
 _BINS = 64
 _MARGIN = 0.2
 _DENSITY_PIXEL = 2  # canvas pixels per pixel of a density picture
@@ -81,17 +80,12 @@ class ColorScale:
     categorical: bool = False
 
     def between(self, low: float, high: float) -> Mask:
-        """Tell whose colour lies in a part of the scale, to the precision of the colours.
+        """Tell whose colour lies in a part of the scale, to the precision of the colours; never what has no value.
 
         Parameters
         ----------
         low, high : float
             Values in the unit of the label; what lies beyond a limit has the colour of the limit.
-
-        Returns
-        -------
-        array of bool, (n,)
-            False where there is no value.
         """
         last = len(self.lut) - 2
         start, stop = self.limits
@@ -217,6 +211,7 @@ class Scatter:
         self._selection = selection or Selection()
         self._selection.changed.connect(self._selection_changed)
         self._xy: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
+        self._coarse_x = np.empty(0, np.float32)
         self._bins: tuple[NDArray[np.int16], ...] = ()
         self._edges: tuple[Floats, ...] = ()
         self._scale: ColorScale | None = None
@@ -255,7 +250,7 @@ class Scatter:
             self._selection.changed.connect(self._selection_changed)
         new = (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(new, self._xy, strict=True)) or not self._bins:
-            self._xy = new
+            self._xy, self._coarse_x = new, new[0].astype(np.float32)
             self._edges, self._bins = zip(*(_binned(values) for values in new), strict=True)
         self._scale = scale
         self.canvas.set_labels(*labels)
@@ -290,12 +285,19 @@ class Scatter:
         view = self.canvas.view
         scale_x = view.width / (view.right - view.left)
         scale_y = view.height / (view.top - view.bottom)
-        squared = ((self._xy[0] - x) * scale_x) ** 2 + ((self._xy[1] - y) * scale_y) ** 2
-        squared[np.isnan(squared)] = np.inf
-        rows = np.argpartition(squared, count - 1)[:count] if len(squared) > count else np.arange(len(squared))
-        rows = rows[np.argsort(squared[rows])]
-        rows = rows[np.isfinite(squared[rows])]
-        return rows, float(np.sqrt(squared[rows[0]])) if rows.size else np.inf
+        # A strip of the plot first, in single precision and with a margin for it: few points are left for the rest.
+        reach = _NEAR / scale_x + 1e-6 * abs(x)
+        rows = np.flatnonzero(np.abs(self._coarse_x - np.float32(x)) <= reach)
+        squared = self._squared(rows, x, y, scale_x, scale_y)
+        if np.count_nonzero(squared <= _NEAR**2) < count:
+            rows = np.flatnonzero(np.isfinite(self._xy[0]) & np.isfinite(self._xy[1]))
+            squared = self._squared(rows, x, y, scale_x, scale_y)
+        order = np.argpartition(squared, count - 1)[:count] if len(rows) > count else np.arange(len(rows))
+        order = order[np.argsort(squared[order])]
+        return rows[order], float(np.sqrt(squared[order[0]])) if order.size else np.inf
+
+    def _squared(self, rows: NDArray[np.intp], x: float, y: float, scale_x: float, scale_y: float) -> Floats:
+        return ((self._xy[0][rows] - x) * scale_x) ** 2 + ((self._xy[1][rows] - y) * scale_y) ** 2
 
     def _draw_atoms(self) -> None:
         x, y = self._xy
