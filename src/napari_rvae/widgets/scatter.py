@@ -21,8 +21,7 @@ Tool = Literal["lasso", "rectangle", "pan"]
 Floats = NDArray[np.float64]
 Picture = NDArray[np.uint8]
 
-MOST_POINTS = 50_000
-"""So many symbols are drawn one by one; more become a picture of their density."""
+MOST_POINTS = 50_000  # so many symbols are drawn one by one; more become a picture of their density
 MOST_SELECTED_POINTS = 20_000
 CLICK_RADIUS = 8.0  # how near a click must be to a point, in pixels of the canvas
 NEIGHBORS = 4  # so many points near the cursor are told
