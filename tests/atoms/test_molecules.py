@@ -42,7 +42,7 @@ def test_spots_of_molecules_are_found_when_they_are_wanted(molecules):
 
 
 def test_a_molecule_that_was_moved_by_hand_finds_its_place_again(molecules):
-    image, true = molecules
+    image, _ = molecules
     found = find_atoms(image)
     moved = found.copy()
     moved.loc[3, ["y", "x"]] += 1.0

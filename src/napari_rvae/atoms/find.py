@@ -17,6 +17,7 @@ from napari_rvae.settings import FindSettings
 
 RIDGE = 0.2  # roundness below which a lone maximum belongs to a line or a step
 BROAD = 1.5  # an atom measured with a filter twice as wide shows 0.4 of its amplitude, a hill 4 times
+CONTOUR = 1.5  # steps: nothing lower is seen among contours
 LOWEST = 2.0  # maxima below are never candidates
 
 
@@ -117,6 +118,8 @@ def detect(frame: Frame, settings: FindSettings) -> Detection:
         return Detection(frame, noise, sigma, False, True, response, error, None, maxima, heights, threshold)
     separation = 0.5 * settings.spacing if settings.spacing else 1.5 * sigma
     maxima, heights = find_maxima(response, LOWEST, separation, frame.invalid)
+    real = ~_contours(frame, noise, maxima, heights * image_values(error, maxima))
+    maxima, heights = maxima[real], heights[real]
     texture = None
     if not scale.lattice:
         texture = texture_limit(response, sigma)
@@ -126,3 +129,13 @@ def detect(frame: Frame, settings: FindSettings) -> Detection:
         maxima, heights = maxima[spots], heights[spots]
     threshold = settings.threshold if settings.threshold is not None else rare(sigma, scale.lattice)
     return Detection(frame, noise, sigma, scale.lattice, False, response, error, texture, maxima, heights, threshold)
+
+
+def _contours(
+    frame: Frame, noise: Noise, maxima: NDArray[np.float64], amplitude: NDArray[np.float64]
+) -> NDArray[np.bool_]:
+    """Which maxima may be mere contours, as an image has them in steps (counts, 8 bits) coarser than its noise."""
+    if not frame.step or not len(maxima):
+        return np.zeros(len(maxima), bool)
+    variance = noise.gain * image_values(frame.pixels, maxima) + noise.floor
+    return np.asarray((variance < 0.1 * frame.step**2) & (amplitude < CONTOUR * frame.step))

@@ -66,9 +66,9 @@ def local_lattices(response: Array, sigma: float, spacing: float) -> list[Block]
         Rough distance of neighbours, pixels.
     """
     shape = np.array(response.shape)
-    window = int(min(WINDOW * spacing, shape.min()))
-    step = max(8, int(0.66 * window))
     binning = max(1, int(sigma / 1.1))
+    window = int(min(max(WINDOW * spacing, 16 * binning), shape.min()))
+    step = max(8, int(0.66 * window))
     cap = float(np.quantile(response[::3, ::3], 0.98))
     small = reduced(np.clip(response, -cap, cap), binning)
     corners = [(top, left) for top in range(0, shape[0], step) for left in range(0, shape[1], step)]

@@ -20,12 +20,13 @@ from napari_rvae.atoms.frame import Array, Frame
 from napari_rvae.atoms.lattice import reduced, window_lattice
 from napari_rvae.atoms.noise import Noise, lattice_period, middle
 from napari_rvae.atoms.parallel import in_parts
-from napari_rvae.atoms.response import filter_response, find_maxima, rare, texture_limit
+from napari_rvae.atoms.response import filter_response, find_maxima, rare, roundness, texture_limit
 from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
 DARK = -0.25  # skewness of the response below which atoms may be dark
 WIDEST = 0.4  # widest atom, in distances of lattice planes
+RIDGE = 0.2  # roundness below which a maximum belongs to a line
 REPEATS = 0.3  # mean autocorrelation of the response over the translations of a lattice, at least
 
 
@@ -150,8 +151,16 @@ def repetition(step: _Step) -> float:
     """Shortest translation (pixels) with which the response repeats across a small image; 0 where it does not."""
     cap = float(np.quantile(np.abs(step.response), 0.98))
     vectors, score = window_lattice(np.clip(step.response, -cap, cap), 2.2 * step.sigma)
+    if score > 0 and not any(_has_spots(sign * step.response, step.sigma) for sign in (1, -1)):
+        return 0.0  # a straight step repeats along itself
     by_chance = 15 * step.sigma / min(step.response.shape)  # measured on noise: fewer, larger grains repeat more
     return float(np.hypot(*vectors.T).min()) * step.binning if score > max(REPEATS, 2.3 * by_chance) else 0.0
+
+
+def _has_spots(response: Array, sigma: float) -> bool:
+    """Whether maxima are round, most of them, and no parts of lines."""
+    maxima, _ = find_maxima(response, rare(sigma, lattice=True), 2 * sigma)
+    return len(maxima) > 0 and float(np.median(roundness(response, maxima, sigma))) > RIDGE
 
 
 def _width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> float:
