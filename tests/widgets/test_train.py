@@ -408,13 +408,32 @@ def test_oblong_pixels_are_said(viewer, pixels, make_dock):
 def test_device_that_will_be_used_is_said(dock):
     dock.device.devices = []
     gpu = SimpleNamespace(name="cuda:0", label="NVIDIA H100, 78 GB free", note="")
-    cpu = SimpleNamespace(name="cpu", label="processor, 1 thread", note="Small work is faster here.")
-    dock.device.set_devices([gpu, cpu])
-    assert refreshed(dock).device_label.text() == "Will train on: NVIDIA H100, 78 GB free"
+    cpu = SimpleNamespace(name="cpu", label="processor, 1 thread", note="No graphics card was found.")
+    dock._on_devices([gpu, cpu])
+    words = refreshed(dock).device_label.text()
+    assert words.startswith("Will train on: NVIDIA H100, 78 GB free")
+    assert "as fast on the processor" in words  # 121 patches
     dock.device.set_value("cpu")
-    assert refreshed(dock).device_label.text() == "Will train on: processor, 1 thread"
-    assert dock.device_label.toolTip() == "Small work is faster here."
+    words = refreshed(dock).device_label.text()
+    assert words.startswith("Will train on: processor, 1 thread")
+    assert "No graphics card was found." in words
     assert dock.form.value(TrainSettings).device == "cpu"
+
+
+def test_preferences_are_the_start(points, make_dock, monkeypatch, tmp_path):
+    from napari.settings import get_plugin_settings
+    from npe2 import PluginManager
+
+    PluginManager.instance().discover()
+    saved = get_plugin_settings("napari-rvae").training
+    monkeypatch.setattr(saved, "device", "cpu")
+    monkeypatch.setattr(saved, "threads", 3)
+    monkeypatch.setattr(saved, "cache", str(tmp_path / "mine"))
+    dock = make_dock()
+    assert dock.device.value() == "cpu"
+    assert dock.form.controls["threads"].value() == 1  # what the fixture has set
+    assert TrainWidget(dock.viewer).form.value(TrainSettings).threads == 3
+    assert dock.cache == tmp_path / "mine"
 
 
 # The patch under the cursor -------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 from napari_rvae.errors import DeviceError
 from napari_rvae.threads import default_threads
@@ -45,12 +47,22 @@ def available_devices() -> list[Device]:
             devices.append(Device(f"cuda:{number}", label))
     if torch.backends.mps.is_available():
         devices.append(Device("mps", "Apple GPU"))
-    note = ""
-    if not devices and torch.version.cuda is None and torch.version.hip is None:
-        note = "This PyTorch is built for the processor only; pytorch.org tells how to install it for a graphics card."
+    note = "" if devices else _why_none(torch.version.cuda is not None or torch.version.hip is not None)
     threads = default_threads()
     devices.append(Device("cpu", f"processor, {threads} thread{'s' * (threads > 1)}", note))
     return devices
+
+
+def _why_none(can_use: bool) -> str:
+    """Say why no graphics card is used, where one might be; `can_use` is whether this PyTorch is made for them."""
+    there = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
+    if can_use:
+        return "This PyTorch can use a graphics card but sees none: check the driver, with nvidia-smi for instance."
+    if there:
+        return (
+            "There is a graphics card, but this PyTorch is built for the processor only: see pytorch.org for another."
+        )
+    return "No graphics card was found, and this PyTorch is built for the processor only."
 
 
 def choose_device(name: str = "auto") -> str:

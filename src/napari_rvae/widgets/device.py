@@ -8,6 +8,9 @@ from qtpy.QtWidgets import QComboBox, QSizePolicy
 
 from napari_rvae.widgets.settings_form import Control
 
+_SMALL_WORK = 2000
+"""Patches below which batches are so small that a graphics card waits for its orders most of the time."""
+
 
 class DeviceControl(Control):
     """The devices of this machine, once they are known."""
@@ -33,11 +36,14 @@ class DeviceControl(Control):
         self.set_value(chosen)
         self.changed.emit()
 
-    def in_words(self) -> str:
-        """Say what will be used."""
+    def in_words(self, patches: int = 0) -> str:
+        """Say what will be used, and what to know about it."""
         if not self.devices:
             return "Looking for graphics cards..."
-        return f"Will train on: {self.chosen.label}"
+        note = self.chosen.note
+        if self.chosen.name != "cpu" and 0 < patches < _SMALL_WORK:
+            note = "So few patches are trained as fast on the processor."
+        return f"Will train on: {self.chosen.label}" + (f"<br><small>{note}</small>" if note else "")
 
     @property
     def chosen(self) -> Any:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -37,6 +36,7 @@ from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.patch_cursor import PatchCursor
+from napari_rvae.widgets.preferences import preferences
 from napari_rvae.widgets.results_panel import ResultsPanel
 from napari_rvae.widgets.resume import ResumeRow
 from napari_rvae.widgets.settings_form import Control, Plain, SettingsForm, Several
@@ -69,7 +69,8 @@ class TrainWidget(Dock):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
         self.analysis: Analysis | None = None
-        self.cache: Path | None = None  # where trainings are kept for a crash; None is the user's cache
+        self._preferred = preferences()
+        self.cache = self._preferred.cache  # where trainings are kept for a crash; None is the user's cache
         self._points: Points | None = None
         self._run: TrainingInputs | None = None  # of the training that is running
         self._devices, self._sizes = Latest(self), Latest(self)
@@ -124,6 +125,8 @@ class TrainWidget(Dock):
         }
         folded = ("invariance", "early_stopping", "seed")
         self.form = SettingsForm(PatchSettings, TrainSettings, controls=controls, folded=folded)
+        if self._preferred.threads is not None:
+            self.form.controls["threads"].set_value(self._preferred.threads)
         self.form.rename("size", "Patch size")
         self.form.rename("latent", "Latent dimensions")
         self.form.changed.connect(self._later)
@@ -177,8 +180,13 @@ class TrainWidget(Dock):
     def _find_devices(self) -> None:
         """Look for devices; not earlier, for PyTorch takes seconds to load, and many more while atoms are sought."""
         if not self.visibleRegion().isEmpty() and not self.device.devices:
-            self._devices.request(devices_here, self.device.set_devices)
+            self._devices.request(devices_here, self._on_devices)
             self.resume_row.look(self.cache)
+
+    def _on_devices(self, devices: list[Any]) -> None:
+        self.device.set_devices(devices)
+        if self.device.value() == "auto":
+            self.device.set_value({"cuda": "cuda:0"}.get(self._preferred.device, self._preferred.device))
 
     def closed(self) -> None:
         """Let go of the viewer; training that is running is cancelled."""
@@ -249,8 +257,7 @@ class TrainWidget(Dock):
         model = TrainSettings(model=self.form.controls["model"].value())
         self.form.show_field("classes", model.family == "joint")
         self.invariance.set_implied(model.invariances)
-        self.device_label.setText(self.device.in_words())
-        self.device_label.setToolTip(self.device.chosen.note if self.device.chosen else "")
+        self.device_label.setText(self.device.in_words(0 if table is None else len(table)))
         self._show_pixels(image)
         self._show_cursor(image, table)
         self.results.watch(points)

@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import numpy as np
 import pyqtgraph as pg
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
 
 from napari_rvae.widgets.explore_patches import Picture
 
-_TRAINED, _HELD_OUT = "#56B4E9", "#E69F00"
+_CURVES = {"learned from": "#56B4E9", "held out": "#E69F00", "information in z": "#009E73"}
+_BETWEEN_DRAWINGS = 0.5  # s
 _MOST_SHOWN = 10
 _IN_A_ROW = 5
 
 
 class LossCurve(pg.PlotWidget):
-    """Loss of the patches learned from and of those held out, epoch by epoch."""
+    """Loss of the patches learned from and of those held out, and what z says about them, epoch by epoch."""
 
     def __init__(self) -> None:
         super().__init__(background=None)
         self.setFixedHeight(145)
         self.setToolTip(
-            "<p>Negative evidence lower bound per patch, in nats. Where the held-out curve rises again, "
-            "the model learns by heart.</p>"
+            "<p>Loss (negative evidence lower bound) per patch, in nats above one less than the lowest so far; where "
+            "the held-out curve rises again, the model learns by heart. Information: what the latents say about a "
+            "patch, in nats.</p>"
         )
         self.setLabel("bottom", "epoch")
-        self.setLabel("left", "loss")
+        self.setLabel("left", "nats")
+        self.setLogMode(y=True)
         self.hideButtons()
         self.setMenuEnabled(False)
         menu = self.getPlotItem().ctrlMenu
         menu.setParent(self, menu.windowFlags())  # it would outlive the plot
         self.addLegend(offset=(-5, 5))
         self._curves = [
-            self.plot(pen=pg.mkPen(color, width=2), name=name)
-            for name, color in (("learned from", _TRAINED), ("held out", _HELD_OUT))
+            self.plot(pen=pg.mkPen(color, width=2), name=name, connect="finite") for name, color in _CURVES.items()
         ]
         self.restart()
 
@@ -43,6 +47,8 @@ class LossCurve(pg.PlotWidget):
         self.epochs: list[int] = []
         self.losses: list[float] = []
         self.held_out: list[float] = []
+        self.information: list[float] = []
+        self._drawn = 0.0
         for curve in self._curves:
             curve.setData([], [])
 
@@ -54,13 +60,27 @@ class LossCurve(pg.PlotWidget):
         report : TrainingReport
             Of any phase.
         """
+        if report.phase in ("finishing", "done"):
+            self.draw()
         if report.loss is None:
             return
         self.epochs.append(report.epoch)
         self.losses.append(report.loss)
         self.held_out.append(float("nan") if report.held_out is None else report.held_out)
-        self._curves[0].setData(self.epochs, self.losses)
-        self._curves[1].setData(self.epochs, self.held_out, connect="finite")
+        self.information.append(report.terms.get("divergence", float("nan")))
+        if time.monotonic() - self._drawn > _BETWEEN_DRAWINGS:
+            self.draw()
+
+    def draw(self) -> None:
+        """Show what was added since the last time; each drawing takes a while where no graphics card does it."""
+        self._drawn = time.monotonic()
+        if not self.epochs:
+            return
+        losses, held_out = np.array(self.losses), np.array(self.held_out)
+        lowest = np.nanmin([losses, held_out]) - 1
+        shown = (losses - lowest, held_out - lowest, np.maximum(self.information, 1e-3))
+        for curve, values in zip(self._curves, shown, strict=True):
+            curve.setData(self.epochs, values)
 
 
 class AveragesStrip(QWidget):

@@ -18,7 +18,8 @@ from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBox
 from napari_rvae.errors import RVAEError, Stopped
 
 _STEPS = 1000  # of a progress bar
-_BETWEEN_REPORTS = 0.05  # s
+_BETWEEN_REPORTS = 0.4  # s; where no graphics card draws, each costs a tenth of a second of a processor
+_SPINNER = 5  # % of its speed, for the same reason
 _PATIENCE = 100  # ms without a new request before the work begins
 
 
@@ -209,7 +210,15 @@ class WorkRow(QWidget):
         self.destroyed.connect(job.quit)
         self.say(f"{title}...")
         self._show(State.PREPARING if prepares else State.WORKING)
+        self._slow_spinner(_SPINNER)
         job.start()
+
+    def _slow_spinner(self, percent: int) -> None:
+        """Let the window's busy sign turn slowly: every turn has the whole window drawn, dozens of times a second."""
+        window = self.window()
+        for label in [] if window is None else window.findChildren(QLabel):
+            if (movie := label.movie()) is not None:
+                movie.setSpeed(percent)
 
     def begin(self) -> None:
         """From now on there is something to keep."""
@@ -295,6 +304,7 @@ class WorkRow(QWidget):
             self.destroyed.disconnect(self._job.quit)
         self._job = self._bar = None
         self.progress_bar.setValue(0)
+        self._slow_spinner(100)
         self._result = self._report = _ignore
         self._show(self._outcome)
         self.done.emit()
