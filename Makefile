@@ -21,7 +21,7 @@ lint: setup
 
 bench: setup .venv-bench/ready  ## hours; a part of the engine's: make bench ARGS='kinds --quick'
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
-	$(if $(ARGS),,for name in atoms explore layers; do $(BIN)/python benchmarks/$$name.py || exit 1; done)
+	$(if $(ARGS),,for name in atoms explore layers window; do $(BIN)/python benchmarks/$$name.py || exit 1; done)
 	$(BIN)/python benchmarks/rvae.py $(ARGS)
 
 .venv-bench/ready: benchmarks/peers.txt constraints.txt
