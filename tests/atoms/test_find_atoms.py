@@ -247,3 +247,20 @@ def test_scenes_with_known_truth(name, spacing, least):
     with np.load(SCENES / f"{name}.npz") as scene:
         image, true = scene["image"], scene["coords"]
     assert f1(positions_of(find_atoms(image)), true, spacing / 4, image.shape) > least
+
+
+def test_only_a_region_is_searched(perovskite):
+    image, *_ = perovskite
+    region = np.zeros(image.shape, bool)
+    region[80:170, 60:150] = True
+    whole, part = find_atoms(image), find_atoms(image, region=region)
+    y, x = np.round(positions_of(whole)).astype(int).T
+    expected = whole[region[y.clip(0, 191), x.clip(0, 207)]]
+    assert len(part) == len(expected)
+    assert (matched(positions_of(part), positions_of(expected), 0.3) >= 0).all()
+    assert part["atom_id"].tolist() == list(range(len(part)))
+    frames = find_atoms(np.stack([image, image]), region=region)
+    assert frames["frame"].value_counts().tolist() == [len(part)] * 2
+    for wrong, words in ((region[:50], "shape"), (region & False, "no pixel")):
+        with pytest.raises(InputDataError, match=words):
+            find_atoms(image, region=wrong)

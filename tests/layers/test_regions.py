@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
-from napari.layers import Points, Shapes
+from napari.layers import Image, Labels, Points, Shapes
 
-from napari_rvae.layers import inside
+from napari_rvae.errors import InputDataError
+from napari_rvae.layers import inside, region_mask
 
 PLACES = np.array([[10.0, 10.0], [10.0, 30.0], [30.0, 10.0], [30.0, 30.0]])
 SQUARE = np.array([[0, 0], [0, 20], [20, 20], [20, 0]])
@@ -43,3 +44,23 @@ def test_nothing_is_inside_nothing():
 def test_an_ellipse_without_any_area_holds_nothing():
     flat = np.array([[0, 0], [0, 10], [0, 10], [0, 0]], float)
     assert not inside(Points(PLACES), Shapes([flat], shape_type="ellipse")).any()
+
+
+def test_pixels_under_shapes_and_labels():
+    image = Image(np.zeros((3, 40, 50)), scale=(1, 0.1, 0.1), translate=(0, 5, 5))
+    square = Shapes([SQUARE / 10 + 5], shape_type="rectangle")
+    mask = region_mask(square, image)
+    assert mask.shape == (40, 50)
+    assert mask[:20, :20].all()
+    assert not mask[22:].any()
+    assert not mask[:, 22:].any()
+    circle = Shapes([SQUARE / 10 + 5], shape_type="ellipse")
+    assert region_mask(circle, image).sum() == pytest.approx(np.pi * 100, rel=0.05)
+    coarse = np.zeros((20, 25), np.uint8)
+    coarse[:10, :10] = 3
+    labels = region_mask(Labels(coarse, scale=(0.2, 0.2), translate=(5.05, 5.05)), image)
+    assert labels[:19, :19].all()
+    assert labels.sum() == pytest.approx(400, abs=45)
+    for nothing in (Shapes([[[0, 0], [5, 5]]], shape_type="line"), Shapes(), Labels(np.zeros((4, 4), int))):
+        with pytest.raises(InputDataError, match="covers no pixel"):
+            region_mask(nothing, image)

@@ -56,6 +56,17 @@ def test_settings_are_obeyed(viewer, image, dock, press):
     assert "No atoms were found in 'crystal'" in dock.work.label.text()
 
 
+def test_only_what_lies_inside_drawn_shapes_is_found(viewer, image, dock, press):
+    shapes = viewer.add_shapes([[[0, 0], [0, 1.28], [1.28, 1.28], [1.28, 0]]], shape_type="rectangle", name="corner")
+    assert dock.region_box.layer is None
+    dock.region_box.choose(shapes)
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    assert 25 <= len(points.data) <= 36
+    assert points.data.max() < 65
+    assert points.metadata[RECIPE]["region"] == "corner"
+
+
 def test_preview_follows_the_threshold_and_leaves_nothing_behind(viewer, image, dock, qtbot, press):
     active = viewer.layers.selection.active
     dock.preview_box.setChecked(True)

@@ -42,7 +42,7 @@ from napari_rvae.layers.maps import (
     show_classes,
 )
 from napari_rvae.layers.models import MODEL, attach_model, model_of
-from napari_rvae.layers.regions import inside
+from napari_rvae.layers.regions import inside, region_mask
 from napari_rvae.layers.saving import save_features
 from napari_rvae.layers.subsets import add_subset
 
@@ -80,6 +80,7 @@ __all__ = [
     "model_of",
     "outline_of_cells",
     "pixel_size",
+    "region_mask",
     "save_features",
     "set_class_colors",
     "set_features",

@@ -7,12 +7,12 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image, Points
+from napari.layers import Image, Labels, Points, Shapes
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider
 
 from napari_rvae.errors import InputDataError, RVAEError
-from napari_rvae.layers import add_atoms, image_data, pixel_size
+from napari_rvae.layers import add_atoms, image_data, pixel_size, region_mask
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.preview import Preview
@@ -44,6 +44,9 @@ class FindWidget(Dock):
         self.image_box.layer_changed.connect(self._on_image)
         self.heading("Image")
         self.rows.addWidget(self.image_box)
+        self.region_box = LayerBox(self, (Shapes, Labels), "the whole image", optional=True)
+        self.region_box.setToolTip("<p>Where atoms are looked for: inside drawn shapes or painted labels.</p>")
+        self.rows.addWidget(self.region_box)
         self.heading("What the atoms are like")
         self.form = SettingsForm(FindSettings)
         self.form.changed.connect(self._on_settings)
@@ -96,17 +99,19 @@ class FindWidget(Dock):
             if image is None:
                 raise InputDataError("There is no image: open one, or a sample from File > Open Sample > rVAE.")
             data, settings = image_data(image), self.form.value(FindSettings)
+            drawn = self.region_box.layer
+            region = None if drawn is None else region_mask(drawn, image)
         except RVAEError as error:
             self.work.fail(error)
             return
         self.preview_box.setChecked(False)
 
         def step(job: Job) -> pd.DataFrame:
-            return find_atoms(data, settings, progress=job.progress, stop=job.stop)
+            return find_atoms(data, settings, region=region, progress=job.progress, stop=job.stop)
 
-        self.work.run("Finding atoms", step, partial(self._on_found, image, settings))
+        self.work.run("Finding atoms", step, partial(self._on_found, image, settings, drawn))
 
-    def _on_found(self, image: Image, settings: FindSettings, atoms: pd.DataFrame) -> None:
+    def _on_found(self, image: Image, settings: FindSettings, region: Any, atoms: pd.DataFrame) -> None:
         if atoms.empty:
             raise InputDataError(
                 f"No atoms were found in '{image.name}': lower the threshold, or say whether atoms are dark or bright."
@@ -116,6 +121,7 @@ class FindWidget(Dock):
             "command": "find",
             "version": version("napari-rvae"),
             "image": image.name,
+            "region": None if region is None else region.name,
             "settings": {"find": settings.model_dump(mode="json")},
             "used": estimated,
         }

@@ -79,14 +79,18 @@ class LayerBox(QComboBox):
         Of layer.
     nothing : str
         Shown when there is none.
+    optional : bool
+        Whether no layer, shown by the same words, can be chosen, too, and is at first.
     """
 
     layer_changed = Signal(object)
 
-    def __init__(self, dock: Dock, kind: type[Layer], nothing: str) -> None:
+    def __init__(
+        self, dock: Dock, kind: type[Layer] | tuple[type[Layer], ...], nothing: str, optional: bool = False
+    ) -> None:
         super().__init__()
-        self._viewer, self._kind, self._nothing = dock.viewer, kind, nothing
-        self._layers: list[Layer] = []
+        self._viewer, self._kind, self._nothing, self._optional = dock.viewer, kind, nothing, optional
+        self._layers: list[Layer | None] = []
         self._shown: Layer | None = None
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setMinimumContentsLength(10)
@@ -120,8 +124,10 @@ class LayerBox(QComboBox):
         self._layers = [
             layer for layer in reversed(self._viewer.layers) if isinstance(layer, self._kind) and self.offers(layer)
         ]
+        if self._optional:
+            self._layers.insert(0, None)
         self.clear()
-        self.addItems([layer.name for layer in self._layers] or [self._nothing])
+        self.addItems([self._nothing if layer is None else layer.name for layer in self._layers] or [self._nothing])
         self.setEnabled(bool(self._layers))
         if current in self._layers:
             self.setCurrentIndex(self._layers.index(current))
