@@ -136,7 +136,7 @@ class Checkpoint:
         if facts is None:
             return
         trainer, words = course.trainer, "The training that was interrupted"
-        if facts["made_from"] != _fingerprint(trainer):
+        if facts.get("made_from") != _fingerprint(trainer):
             raise InputDataError(f"{words} was made from other patches or with other settings: start anew.")
         try:
             tensors = {name: value.to(trainer.device) for name, value in load_file(self.file).items()}

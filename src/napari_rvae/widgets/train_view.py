@@ -6,9 +6,8 @@ import time
 from typing import Any
 
 import numpy as np
-import pyqtgraph as pg
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QLabel, QWidget
+from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rvae.widgets.explore_patches import Picture
 
@@ -18,29 +17,38 @@ _MOST_SHOWN = 10
 _IN_A_ROW = 5
 
 
-class LossCurve(pg.PlotWidget):
+class LossCurve(QWidget):
     """Loss of the patches learned from and of those held out, and what z says about them, epoch by epoch."""
 
     def __init__(self) -> None:
-        super().__init__(background=None)
+        super().__init__()
         self.setFixedHeight(145)
         self.setToolTip(
             "<p>Loss (negative evidence lower bound) per patch, in nats above one less than the lowest so far; where "
             "the held-out curve rises again, the model learns by heart. Information: what the latents say about a "
             "patch, in nats.</p>"
         )
-        self.setLabel("bottom", "epoch")
-        self.setLabel("left", "nats")
-        self.setLogMode(y=True)
-        self.hideButtons()
-        self.setMenuEnabled(False)
-        menu = self.getPlotItem().ctrlMenu
-        menu.setParent(self, menu.windowFlags())  # it would outlive the plot
-        self.addLegend(offset=(-5, 5))
-        self._curves = [
-            self.plot(pen=pg.mkPen(color, width=2), name=name, connect="finite") for name, color in _CURVES.items()
-        ]
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._curves: list[Any] = []  # made when there is something to draw: it takes a while
         self.restart()
+
+    def _make_plot(self) -> None:
+        import pyqtgraph as pg
+
+        plot = pg.PlotWidget(background=None)
+        plot.setLabel("bottom", "epoch")
+        plot.setLabel("left", "nats")
+        plot.setLogMode(y=True)
+        plot.hideButtons()
+        plot.setMenuEnabled(False)
+        menu = plot.getPlotItem().ctrlMenu
+        menu.setParent(plot, menu.windowFlags())  # it would outlive the plot
+        plot.addLegend(offset=(-5, 5))
+        self._curves = [
+            plot.plot(pen=pg.mkPen(color, width=2), name=name, connect="finite") for name, color in _CURVES.items()
+        ]
+        self.layout().addWidget(plot)
 
     def restart(self) -> None:
         """Forget the curves."""
@@ -77,6 +85,8 @@ class LossCurve(pg.PlotWidget):
         if not self.epochs:
             return
         losses, held_out = np.array(self.losses), np.array(self.held_out)
+        if not self._curves:
+            self._make_plot()
         lowest = np.nanmin([losses, held_out]) - 1
         shown = (losses - lowest, held_out - lowest, np.maximum(self.information, 1e-3))
         for curve, values in zip(self._curves, shown, strict=True):
