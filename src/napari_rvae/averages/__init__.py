@@ -133,8 +133,12 @@ def average(
         finder.images, finder.weight = images, weight
         found = finder.find(full)
         spectra = space.analyse(images)
-        symmetry = np.array([symmetry_order(space, one, weight) for one in spectra])
         which, theta = found.which.numpy(), found.theta.double().numpy()
+        small = found.shape[chosen] / found.shape.new_tensor([finder.reduction, finder.reduction, 1, 1, 1])
+        upright = space.analyse(search.upright(some, found.theta[chosen], small))
+        symmetry = np.array(
+            [symmetry_order(space, one, weight, upright[found.which[chosen] == k]) for k, one in enumerate(spectra)]
+        )
         zero = aligned(space, spectra, weight)
         zero += zero_angle(space, spectra[0], theta[which == 0], int(symmetry[0]))
         period = 2 * np.pi / symmetry[which]

@@ -16,8 +16,11 @@ _DETECTABLE = 25.0
 _FIRM = 10
 """An average of fewer members may show a mixture of kinds."""
 
-_IMPERFECT = 0.02
-"""Part of a motif's energy by which what is symmetric may differ from itself."""
+_SEEN = 16.0
+"""Squared distance, in noise variances, above which an asymmetry is seen in most patches."""
+
+_AGREED = 0.8
+"""Squared mean over mean square of an asymmetry in the members above which they have it in common."""
 
 
 def kinds_of(
@@ -112,11 +115,15 @@ def _continuous(
     return bool(middle > 0.5 * sides)
 
 
-def symmetry_order(space: PolarSpace, harmonics: Tensor, weight: Tensor, highest: int = 8) -> int:
+def symmetry_order(
+    space: PolarSpace, harmonics: Tensor, weight: Tensor, members: Tensor | None = None, highest: int = 8
+) -> int:
     """How often a motif looks the same in one turn.
 
     The largest m for which the motif, turned by 2 pi / m, differs from itself by less than one patch's noise lets one
-    see (log likelihood ratio below 3), or by no more than averages and decoders are imperfect.
+    see, or differs in what its members do not agree on: averages and decoders are imperfect. Where members have nothing
+    of the difference, their scalar products with it scatter about zero, and those of the better of two angles are the
+    absolute values: their squared mean is 2 / pi of their mean square.
 
     Parameters
     ----------
@@ -126,6 +133,8 @@ def symmetry_order(space: PolarSpace, harmonics: Tensor, weight: Tensor, highest
         (channels, 2 T).
     weight : torch.Tensor
         (channels, 2 T) one over the noise variance.
+    members : torch.Tensor, optional
+        (n, channels, 2 T) patches of this motif, their poses taken out.
     highest : int
         The largest order that is looked for.
 
@@ -138,9 +147,13 @@ def symmetry_order(space: PolarSpace, harmonics: Tensor, weight: Tensor, highest
         return 1
     for m in range(highest, 1, -1):
         turned = space.turn(harmonics[None], torch.full((1,), 2 * torch.pi / m, device=harmonics.device))[0]
-        change = float(((turned - harmonics).square() * weight).sum())
-        if change / 2 < 3 or change < _IMPERFECT * float((harmonics.square() * weight).sum()):
+        change = (harmonics - turned) * weight
+        if float(((harmonics - turned) * change).sum()) < _SEEN:
             return m
+        if members is not None and len(members):
+            share = (members * change).sum((1, 2))
+            if float(share.mean()) ** 2 < _AGREED * float(share.square().mean()):
+                return m
     return 1
 
 

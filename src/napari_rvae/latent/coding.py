@@ -318,7 +318,9 @@ def reconstruct(
         moved[:, :2] = -offset
         images = model.resample(images, moved) * model.spread[:, None, None]
         data = torch.as_tensor(patches.data, device=device)
-        understood: NDArray[np.float32] = (images + data.mean((2, 3), keepdim=True)).cpu().numpy()
+        taper = torch.as_tensor(radial_taper(model.size), dtype=data.dtype, device=device)
+        level = (data * taper).sum((2, 3), keepdim=True) / taper.sum()  # what the transform has removed
+        understood: NDArray[np.float32] = (images + level).cpu().numpy()
         return understood
 
 

@@ -41,10 +41,10 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             condition=None if trainer.condition is None else trainer.condition[rows],
             steps=2,
         )
-        found.append((one.theta, one.shape, one.harmonics - one.templates, one.log_class.argmax(1), one.templates))
-    theta, shape, left, which_class, templates = (torch.cat(part) for part in zip(*found, strict=True))
+        found.append((one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates))
+    theta, shape, harmonics, which_class, templates = (torch.cat(part) for part in zip(*found, strict=True))
     ring = model.space.ring.repeat(2)
-    each = left.square().mean(0)
+    each = (harmonics - templates).square().mean(0)
     model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
     model.noise.clamp_min_(1e-9)
     if model.classes > 1:
@@ -58,9 +58,7 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     for number in range(max(int(kind.max()) + 1, model.classes)):
         rows = torch.as_tensor(np.flatnonzero(kind == number), device=theta.device)
         template = templates[rows if len(rows) else slice(None)].mean(0)
-        symmetry = symmetry_order(model.space, template, model.weight)
-        if averages is not None and model.classes == 1:  # a decoder is never quite as symmetric as what it learned
-            symmetry = max(symmetry, int(averages.symmetry[number]))
+        symmetry = symmetry_order(model.space, template, model.weight, harmonics[rows])
         angles = theta[rows].double().cpu().numpy()
         zero = zero_angle(model.space, template, angles, symmetry)
         shift = own[rows, :2].mean(0) if len(rows) else torch.zeros(2, device=theta.device)

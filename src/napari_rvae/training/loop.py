@@ -147,36 +147,48 @@ class Trainer:
         self._start_linear()
 
     def _start_linear(self) -> None:
-        """Start decoder and encoder from the principal components of the patches, their poses taken out."""
+        """Start decoder and encoder from the principal components of the patches, their poses taken out.
+
+        What is known of a patch, or guessed of its class, is explained first, by least squares.
+        """
         model, latent = self.model, self.settings.latent
-        known = [] if self.condition is None else [self.condition]
-        if model.classes > 1:
-            labels = torch.zeros(len(self.x), dtype=torch.int64, device=self.device)
-            if self.labels is not None:
-                labels = self.labels
-            known.insert(0, nn.functional.one_hot(labels + 1, model.classes + 1)[:, 1:].float())
         flat = self.harmonics.flatten(1)
-        mean = flat.mean(0)
-        rest = flat - mean
-        slopes = flat.new_zeros(0, flat.shape[1])
-        if known:
-            design = torch.cat(known, 1)
-            design = torch.cat([design, torch.ones_like(design[:, :1])], 1)
-            ridge = 1e-3 * len(flat) * torch.eye(design.shape[1], device=self.device)
-            solution = torch.linalg.solve(design.T @ design + ridge, design.T @ rest)
-            rest, slopes, mean = rest - design @ solution, solution[:-1], mean + solution[-1]
+        known = [torch.ones_like(flat[:, :1])]
+        if model.classes > 1:
+            known.append(nn.functional.one_hot(self._first_classes(flat), model.classes).to(flat))
+        if self.condition is not None:
+            known.append(self.condition)
+        design = torch.cat(known, 1)
+        ridge = 1e-3 * len(flat) * torch.eye(design.shape[1], device=self.device)
+        ridge[0, 0] = 0
+        explained = torch.linalg.solve(design.T @ design + ridge, design.T @ flat)
+        rest = flat - design @ explained
         values, vectors = torch.linalg.eigh(rest.T @ rest / len(rest))
         values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
         noise = values[latent:].mean() if len(values) > latent else values[-1]
         width = (values[:latent] - noise).clamp_min(1e-3 * values[0]).sqrt()
         parts = vectors[:, :latent] * width
-        slopes = torch.cat([parts.T, slopes]).unflatten(1, self.harmonics.shape[1:])
-        model.decoder.start_from(mean.unflatten(0, self.harmonics.shape[1:]), slopes)
+        shape = self.harmonics.shape[1:]
+        slopes = torch.cat([parts.T, explained[1:]]).unflatten(1, shape)
+        model.decoder.start_from(explained[0].unflatten(0, shape), slopes)
         if self.settings.decoder == "spectrum":
             self.optimizer.param_groups[1]["lr"] *= SLOWER
-        target = rest @ parts / (width.square() + noise)
-        spread = 0.5 * (noise / (width.square() + noise)).log()
-        self._teach(target, spread)
+        self._teach(rest @ parts / (width.square() + noise), 0.5 * (noise / (width.square() + noise)).log())
+
+    def _first_classes(self, flat: Tensor) -> Tensor:
+        """A class for every patch: the given one, else that of the nearest mean, and by k-means where none is given."""
+        from scipy.cluster.vq import kmeans2
+
+        count = self.model.classes
+        labels = torch.full((len(flat),), -1, device=self.device) if self.labels is None else self.labels
+        if not bool((labels >= 0).any()):
+            scores = torch.pca_lowrank(flat, min(20, *flat.shape))
+            scores = (scores[0] * scores[1]).double().cpu().numpy()
+            found = kmeans2(scores, count, minit="++", seed=self.settings.seed)[1]
+            return torch.as_tensor(found, dtype=torch.int64, device=self.device)
+        means = torch.stack([flat[labels == k].mean(0) for k in range(count)])
+        nearest = torch.cdist(flat, means).nan_to_num(torch.inf).argmin(1)  # a class without members has no mean
+        return torch.where(labels >= 0, labels, nearest)
 
     @torch.enable_grad()
     def _teach(self, target: Tensor, spread: Tensor) -> None:
