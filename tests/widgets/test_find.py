@@ -3,7 +3,7 @@
 import dask.array as da
 import numpy as np
 import pytest
-from napari.layers import Points
+from napari.layers import Points, Tracks
 
 from napari_rvae.layers import RECIPE, atoms_table
 from napari_rvae.settings import FindSettings
@@ -65,6 +65,19 @@ def test_only_what_lies_inside_drawn_shapes_is_found(viewer, image, dock, press)
     assert 25 <= len(points.data) <= 36
     assert points.data.max() < 65
     assert points.metadata[RECIPE]["region"] == "corner"
+
+
+def test_atoms_of_a_stack_become_tracks(viewer, dock, press):
+    viewer.add_image(np.stack([crystal(64), np.roll(crystal(64), 1, 0)]), name="movie", scale=(1, 0.1, 0.1))
+    dock.tracks_box.setChecked(True)
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    (tracks,) = (layer for layer in viewer.layers if isinstance(layer, Tracks))
+    assert tracks.name == "movie tracks"
+    assert viewer.layers.selection.active is points
+    np.testing.assert_allclose(tracks.scale, (1, 0.1, 0.1))
+    assert points.features["track"].nunique() < 0.7 * len(points.data)
+    assert tracks.features["displacement"].median() == pytest.approx(0.5, abs=0.1)
 
 
 def test_preview_follows_the_threshold_and_leaves_nothing_behind(viewer, image, dock, qtbot, press):

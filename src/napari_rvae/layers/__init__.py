@@ -45,6 +45,7 @@ from napari_rvae.layers.models import MODEL, attach_model, model_of
 from napari_rvae.layers.regions import inside, region_mask
 from napari_rvae.layers.saving import save_features
 from napari_rvae.layers.subsets import add_subset
+from napari_rvae.layers.tracks import add_tracks
 
 __all__ = [
     "GREY",
@@ -57,6 +58,7 @@ __all__ = [
     "add_cells",
     "add_image",
     "add_subset",
+    "add_tracks",
     "atoms_of",
     "atoms_table",
     "attach_model",

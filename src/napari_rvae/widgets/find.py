@@ -12,7 +12,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider
 
 from napari_rvae.errors import InputDataError, RVAEError
-from napari_rvae.layers import add_atoms, image_data, pixel_size, region_mask
+from napari_rvae.layers import add_atoms, add_tracks, image_data, pixel_size, region_mask
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.preview import Preview
@@ -52,6 +52,9 @@ class FindWidget(Dock):
         self.form.changed.connect(self._on_settings)
         self.rows.addWidget(self.form)
         self._build_preview()
+        self.tracks_box = QCheckBox("Link atoms over the frames")
+        self.tracks_box.setToolTip("<p>Follow every atom through the stack and show its way as a tracks layer.</p>")
+        self.rows.addWidget(self.tracks_box)
         self.work = WorkRow("Find atoms")
         self.work.start_clicked.connect(self.find_atoms)
         self.rows.addWidget(self.work)
@@ -92,7 +95,7 @@ class FindWidget(Dock):
 
     def find_atoms(self) -> None:
         """Find the atoms of the chosen image."""
-        from napari_rvae.atoms import find_atoms
+        from napari_rvae.atoms import find_atoms, link_atoms
 
         image = self.image_box.layer
         try:
@@ -106,8 +109,11 @@ class FindWidget(Dock):
             return
         self.preview_box.setChecked(False)
 
+        linked = self.tracks_box.isChecked() and data.ndim == 3
+
         def step(job: Job) -> pd.DataFrame:
-            return find_atoms(data, settings, region=region, progress=job.progress, stop=job.stop)
+            atoms = find_atoms(data, settings, region=region, progress=job.progress, stop=job.stop)
+            return link_atoms(atoms) if linked and len(atoms) else atoms
 
         self.work.run("Finding atoms", step, partial(self._on_found, image, settings, drawn))
 
@@ -126,6 +132,9 @@ class FindWidget(Dock):
             "used": estimated,
         }
         layer = add_atoms(self.viewer, atoms, image, recipe)
+        if "track" in atoms:
+            add_tracks(self.viewer, atoms, image)
+            self.viewer.layers.selection.active = layer
         self.form.set_estimates(estimated)
         self.work.say(summary(atoms, image))
         self.found.emit(layer)
@@ -133,6 +142,7 @@ class FindWidget(Dock):
     # Settings and preview ---------------------------------------------------------------------------------------------
 
     def _on_image(self, image: Image | None) -> None:
+        self.tracks_box.setVisible(image is not None and image.ndim == 3)
         size, unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
         self.form.set_pixel(size[1], unit)
         self.form.set_estimates({})
