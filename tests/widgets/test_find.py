@@ -80,6 +80,31 @@ def test_atoms_of_a_stack_become_tracks(viewer, dock, press):
     assert tracks.features["displacement"].median() == pytest.approx(0.5, abs=0.1)
 
 
+def test_selected_points_are_refined_and_put_back(viewer, image, dock, press):
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    fitted = points.data.copy()
+    inner = int(np.argmin(np.linalg.norm(fitted - 64, axis=1)))
+    points.data = np.where(np.arange(len(fitted))[:, None] == inner, fitted + 1.2, fitted)
+    points.add([fitted[inner] + [6.0, 5.0]])  # in between, and not selected
+    by_hand = points.data.copy()
+    points.selected_data = {inner}
+    viewer.layers.selection.active = points
+    press(dock.refine_button, dock.work)
+    np.testing.assert_allclose(points.data[inner], fitted[inner], atol=0.3)
+    others = np.arange(len(by_hand)) != inner
+    np.testing.assert_array_equal(points.data[others], by_hand[others])
+    assert "1 point refined" in dock.work.label.text()
+    dock.undo_button.click()
+    np.testing.assert_allclose(points.data, by_hand, atol=1e-6)
+    assert not dock.undo_button.isEnabled()
+
+
+def test_refining_nothing_says_what_to_do(viewer, image, dock, told):
+    dock.refine_button.click()
+    assert "Select points" in told()[0]
+
+
 def test_preview_follows_the_threshold_and_leaves_nothing_behind(viewer, image, dock, qtbot, press):
     active = viewer.layers.selection.active
     dock.preview_box.setChecked(True)

@@ -42,6 +42,7 @@ from napari_rvae.layers.maps import (
     show_classes,
 )
 from napari_rvae.layers.models import MODEL, attach_model, model_of
+from napari_rvae.layers.refined import place_refined
 from napari_rvae.layers.regions import inside, region_mask
 from napari_rvae.layers.saving import save_features
 from napari_rvae.layers.subsets import add_subset
@@ -82,6 +83,7 @@ __all__ = [
     "model_of",
     "outline_of_cells",
     "pixel_size",
+    "place_refined",
     "region_mask",
     "save_features",
     "set_class_colors",

@@ -7,12 +7,23 @@ from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image, Labels, Points, Shapes
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QSlider
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSlider
 
 from napari_rvae.errors import InputDataError, RVAEError
-from napari_rvae.layers import add_atoms, add_tracks, image_data, pixel_size, region_mask
+from napari_rvae.layers import (
+    RECIPE,
+    add_atoms,
+    add_tracks,
+    atoms_table,
+    image_data,
+    image_of,
+    pixel_size,
+    place_refined,
+    region_mask,
+)
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.preview import Preview
@@ -22,6 +33,8 @@ from napari_rvae.widgets.work import Job, WorkRow
 if TYPE_CHECKING:
     import pandas as pd
     from napari.viewer import Viewer
+
+    from napari_rvae.layers.refined import Refined
 
 _TICKS = 1000  # of the threshold's slider, whose steps are equal ratios
 _LOWEST, _HIGHEST = 2.0, 20.0  # its ends, unless there are stronger atoms
@@ -58,6 +71,7 @@ class FindWidget(Dock):
         self.work = WorkRow("Find atoms")
         self.work.start_clicked.connect(self.find_atoms)
         self.rows.addWidget(self.work)
+        self._build_refine()
         self.rows.addStretch(1)
         self._on_image(self.image_box.layer)
 
@@ -84,6 +98,20 @@ class FindWidget(Dock):
         self.preview.removed.connect(partial(self.preview_box.setChecked, False))
         self.listen(self.viewer.dims.events.current_step, self._on_step)
         self.listen(self.viewer.layers.events.removed, self.preview.on_removed)
+
+    def _build_refine(self) -> None:
+        self._refined: Refined | None = None
+        self.refine_button = QPushButton("Refine selected points")
+        self.refine_button.setToolTip("<p>Fit the points that are selected in the active points layer, only them.</p>")
+        self.refine_button.clicked.connect(self.refine)
+        self.undo_button = QPushButton("Undo")
+        self.undo_button.setToolTip("<p>Put the points back that were refined last.</p>")
+        self.undo_button.setEnabled(False)
+        self.undo_button.clicked.connect(self._on_undo)
+        row = QHBoxLayout()
+        row.addWidget(self.refine_button, 2)
+        row.addWidget(self.undo_button, 1)
+        self.rows.addLayout(row)
 
     def closed(self) -> None:
         """Let go of the viewer; a search that is running is cancelled."""
@@ -138,6 +166,46 @@ class FindWidget(Dock):
         self.form.set_estimates(estimated)
         self.work.say(summary(atoms, image))
         self.found.emit(layer)
+
+    # Refining ---------------------------------------------------------------------------------------------------------
+
+    def refine(self) -> None:
+        """Fit the selected points of the active points layer."""
+        from napari_rvae.atoms import refine_atoms
+
+        points = self.viewer.layers.selection.active
+        try:
+            if not isinstance(points, Points) or not points.selected_data:
+                raise InputDataError("Select points of a points layer first: those that were added or moved by hand.")
+            image = image_of(points) or self.image_box.layer
+            if image is None:
+                raise InputDataError("There is no image to which the points belong: open it first.")
+            data, settings, atoms = image_data(image), self.form.value(FindSettings), atoms_table(points, image)
+        except RVAEError as error:
+            self.work.fail(error)
+            return
+        atoms.attrs["napari_rvae"] = (points.metadata.get(RECIPE) or {}).get("used", {})
+        chosen = atoms.iloc[sorted(points.selected_data)]
+
+        def step(_: Job) -> pd.DataFrame:
+            return refine_atoms(data, atoms, chosen["atom_id"], settings).loc[chosen.index]
+
+        self.work.run("Refining points", step, partial(self._on_refined, points, image, chosen))
+
+    def _on_refined(self, points: Points, image: Image, before: pd.DataFrame, after: pd.DataFrame) -> None:
+        self._refined = place_refined(points, image, before, after)
+        self._refined_in = image
+        self.undo_button.setEnabled(True)
+        moved = self._refined.after[["y", "x"]].to_numpy() - self._refined.before[["y", "x"]].to_numpy()
+        far = f", by up to {np.hypot(*moved.T).max():.2f} px" if len(moved) else ""
+        self.work.say(f"{len(moved):,} point{'' if len(moved) == 1 else 's'} refined{far}")
+
+    def _on_undo(self) -> None:
+        refined, self._refined = self._refined, None
+        self.undo_button.setEnabled(False)
+        if refined is not None:
+            place_refined(refined.points, self._refined_in, refined.after, refined.before)
+            self.work.say("The points are back where they were")
 
     # Settings and preview ---------------------------------------------------------------------------------------------
 
