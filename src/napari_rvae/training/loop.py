@@ -183,8 +183,8 @@ class Trainer:
         labels = torch.full((len(flat),), -1, device=self.device) if self.labels is None else self.labels
         if not bool((labels >= 0).any()):
             scores = torch.pca_lowrank(flat, min(20, *flat.shape))
-            scores = (scores[0] * scores[1]).double().cpu().numpy()
-            found = kmeans2(scores, count, minit="++", seed=self.settings.seed)[1]
+            points: NDArray[np.float64] = (scores[0] * scores[1]).double().cpu().numpy()
+            found = kmeans2(points, count, minit="++", seed=self.settings.seed)[1]
             return torch.as_tensor(found, dtype=torch.int64, device=self.device)
         means = torch.stack([flat[labels == k].mean(0) for k in range(count)])
         nearest = torch.cdist(flat, means).nan_to_num(torch.inf).argmin(1)  # a class without members has no mean
