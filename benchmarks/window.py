@@ -7,6 +7,7 @@ Without an image it makes a simulated interface. Every figure is wall time with 
 
 import gc
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -92,6 +93,7 @@ def main(path=None, trainings=0):
         if not opened[1:]:
             area.destroyOnClose()
             waited(seconds=0.5)
+    dock.cache = Path(tempfile.mkdtemp())
     told("dock opens, first", opened[0])
     told("dock opens, then", opened[1])
     waited(seconds=8)  # PyTorch is loaded in a thread
@@ -122,8 +124,8 @@ def main(path=None, trainings=0):
             waited(seconds=0.1)
         waited(seconds=1)
         told(name, waited(dock.work.done, action=button.click))
-    growth(dock, trainings)
     ticks.timer.stop()
+    growth(viewer, dock, source, atoms, trainings)
     viewer.close()
     cost(source, atoms)
 
@@ -139,26 +141,29 @@ def worst(ticks, start, end, phases):
     return ", ".join(shown)
 
 
-def growth(dock, trainings):
-    """Memory after many short trainings in one viewer."""
+def growth(viewer, dock, source, atoms, trainings):
+    """Memory after many short trainings in one viewer, on a corner of the image."""
+    from napari_rvae.layers import add_atoms
+
     if not trainings:
         return
-    process = psutil.Process()
+    process, side = psutil.Process(), 200
+    corner = viewer.add_image(np.array(source.data[:side, :side]), name="corner")
+    inside = (atoms[["y", "x"]] < side - 1).all(axis=1)
+    add_atoms(viewer, atoms[inside].reset_index(drop=True), corner)
     dock.form.set_value(epochs(1, hidden=16, start="scratch"))
-    for number in range(trainings + 3):
-        if number == 3:  # caches are filled
+    for number in range(trainings + 5):
+        if number == 5:  # caches are filled
             gc.collect()
             before, threads = process.memory_info().rss, process.num_threads()
         waited(dock.work.done, action=dock.train)
     gc.collect()
     told("memory growth (MB)", (process.memory_info().rss - before) / 2**20)
-    print("  threads more:", process.num_threads() - threads)
+    print(f"  of {trainings} trainings; threads more: {process.num_threads() - threads}")
 
 
 def cost(source, atoms):
     """Share of the training time that looks and checkpoints take."""
-    import tempfile
-
     from napari_rvae.patches import extract_patches
     from napari_rvae.settings import PatchSettings
     from napari_rvae.training import checkpoints, course, looking, train

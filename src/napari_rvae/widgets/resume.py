@@ -9,20 +9,28 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_rvae.widgets.work import Latest
+from napari_rvae.widgets.work import Latest, WorkRow
 
 if TYPE_CHECKING:
     from napari_rvae.workflows.interrupted import KeptTraining
 
 
 class ResumeRow(QWidget):
-    """One line for the latest training that was interrupted, with what can be done about it; hidden without one."""
+    """One line for the latest training that was interrupted, with what can be done about it; hidden without one.
+
+    Parameters
+    ----------
+    work : WorkRow
+        While it works, nothing is offered.
+    """
 
     resumed = Signal(object)  # the KeptTraining
 
-    def __init__(self) -> None:
+    def __init__(self, work: WorkRow) -> None:
         super().__init__()
         self.kept: KeptTraining | None = None
+        self._work = work
+        work.state_changed.connect(self._offer)
         self.label = QLabel()
         self.label.setWordWrap(True)
         self.resume_button = QPushButton("Resume")
@@ -54,12 +62,15 @@ class ResumeRow(QWidget):
     def _show(self, found: tuple[KeptTraining, str] | None) -> None:
         self.kept, words = found or (None, "")
         self.label.setText(words)
-        self.setVisible(self.kept is not None)
+        self._offer()
+
+    def _offer(self, _: Any = None) -> None:
+        self.setVisible(self.kept is not None and not self._work.working)
 
     def _resume(self) -> None:
         if self.kept is not None:
-            self.hide()
-            self.resumed.emit(self.kept)
+            kept, self.kept = self.kept, None
+            self.resumed.emit(kept)
 
     def _discard(self) -> None:
         if self.kept is not None:

@@ -147,7 +147,7 @@ class TrainWidget(Dock):
         self.work.start_clicked.connect(self.train)
         self.work.state_changed.connect(self._later)
         self.work.done.connect(self._on_done)
-        self.resume_row = ResumeRow()
+        self.resume_row = ResumeRow(self.work)
         self.resume_row.resumed.connect(self.resume)
         self.averages = AveragesStrip()
         self.curve = LossCurve()

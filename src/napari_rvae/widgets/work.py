@@ -266,12 +266,13 @@ class WorkRow(QWidget):
         self.state = state
         self.start_button.setEnabled(state not in _BUSY)
         self.keep_button.setEnabled(state is State.WORKING)
-        self.cancel_button.setEnabled(state in (State.PREPARING, State.WORKING))
+        given_up = self._job is None or self._job.abort_requested
+        self.cancel_button.setEnabled(state in _BUSY and not given_up)
         self.progress_bar.setVisible(state in _BUSY)
         self.state_changed.emit(state)
 
     def _on_progressed(self, fraction: float, text: str, seconds_left: float | None) -> None:
-        if self.state is State.STOPPING or self._bar is None:
+        if self._job is None or self._job.abort_requested or self._bar is None:
             return
         step = round(_STEPS * min(max(fraction, 0.0), 1.0))
         self.progress_bar.setValue(step)
