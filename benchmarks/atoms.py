@@ -132,6 +132,15 @@ def score_noise():
     print("  false atoms per megapixel:", {name: round(float(np.mean(values)), 2) for name, values in counts.items()})
 
 
+def score_gradients():
+    y, x = np.mgrid[:512, :512] / 511
+    smooth = [x, x + 2 * y, x * y, np.exp(3 * x), np.sin(3 * x) * np.cos(2 * y)]
+    smooth += [np.exp(-2 * ((x - 0.5) ** 2 + (y - 0.5) ** 2)), 1 / (1 + np.exp(10 - 20 * x))]
+    unit = [(image - image.min()) / np.ptp(image) for image in smooth]
+    images = [*unit, *((255 * u).astype(np.uint8) for u in unit), *((20 * u).astype(np.uint8) for u in unit[:6])]
+    print(f"  false atoms on {len(images)} noiseless gradients: {sum(len(find_atoms(image)) for image in images)}")
+
+
 def score_speed(sides):
     for side in sides:
         rng = np.random.default_rng(0)
@@ -158,6 +167,7 @@ def main():
         ("Isolated atoms labelled by hand", score_labelled),
         ("Precision", score_bound),
         ("Noise", score_noise),
+        ("Gradients", score_gradients),
         ("Speed", lambda: score_speed([512, 1024, 2048] + [4096, 8192] * large)),
     ):
         print(title)

@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 
 from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Floats
-from napari_rvae.atoms.lattice import local_lattices, reduced
+from napari_rvae.atoms.lattice import local_lattices, reduced, window_lattice
 from napari_rvae.atoms.lattice_kernels import copies_mean
 from napari_rvae.atoms.noise import Noise
 from napari_rvae.atoms.parallel import in_parts
@@ -33,6 +33,7 @@ WIDEST = 5.0  # width of an object, in those of its spots
 COVER = 1.8  # a spot nearer to an object, in widths, is a part of it
 COVERED = 0.8  # part of the spots that belong to objects, at least
 PARTS = 1.4  # spots of an object on average, at least
+CRYSTAL = 0.68  # mean autocorrelation over the translations of its lattice; molecules on a lattice reach 0.6
 REPEATS = 0.5  # of a spot's height found at its copies in a crystal, at least
 
 
@@ -84,7 +85,20 @@ class _Rung:
     maxima: Floats
 
 
-def compound_width(pixels: Array, noise: Noise, lattice: bool) -> float | None:
+def is_crystal(pixels: Array, noise: Noise, sigma: float) -> bool:
+    """Whether spots of width `sigma` repeat far better than molecules can, which turn and differ."""
+    response, _ = filter_response(pixels, noise, sigma)
+    cap = float(np.quantile(np.abs(response[::2, ::2]), 0.98))
+    response = np.clip(response, -cap, cap)
+    side = min(response.shape) // 4
+    tops, lefts = (np.linspace(0, full - side, 3).astype(int) for full in response.shape)
+    scores = [
+        window_lattice(response[top : top + side, left : left + side], 2.2 * sigma)[1] for top in tops for left in lefts
+    ]
+    return bool(np.median(scores) > CRYSTAL)
+
+
+def compound_width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> float | None:
     """Width of the objects that spots belong to; None where the spots stand for themselves.
 
     Parameters
@@ -93,14 +107,14 @@ def compound_width(pixels: Array, noise: Noise, lattice: bool) -> float | None:
         (y, x), standard units, spots bright.
     noise : Noise
         Noise of the pixels.
+    sigma : float
+        Width of a spot as it was estimated, pixels.
     lattice : bool
         Whether the image has a lattice; if the spots repeat with it, they are atoms.
     """
-    if lattice:  # most crystals are told in half the time
-        rough = _ladder(pixels, noise, 2)[1]
-        if not any(part > max(0.75, min(rough[:k]) + RISE) for k, part in enumerate(rough) if k):
-            return None
-    rungs, staying = _ladder(pixels, noise, 1)
+    if lattice and is_crystal(pixels, noise, sigma):
+        return None
+    rungs, staying = _ladder(pixels, noise)
     rests = _rests(staying)
     for count, (first, _) in enumerate(rests):
         for _, last in rests[:count]:
@@ -111,9 +125,9 @@ def compound_width(pixels: Array, noise: Noise, lattice: bool) -> float | None:
     return None
 
 
-def _ladder(pixels: Array, noise: Noise, stride: int) -> tuple[list[_Rung], list[float]]:
+def _ladder(pixels: Array, noise: Noise) -> tuple[list[_Rung], list[float]]:
     """Maxima at ever larger widths, and the part of them that stays to the next."""
-    widths = [width for width in STEP ** np.arange(0, 24, stride) if width < min(pixels.shape) / 20]
+    widths = [width for width in STEP ** np.arange(24) if width < min(pixels.shape) / 20]
 
     def look(first: int, last: int) -> list[_Rung]:
         return [_rung(pixels, noise, width) for width in widths[first:last]]

@@ -67,7 +67,7 @@ def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
     width = settings.sigma
     if width is None:
         noise = replace(noise, gain=scale.sign * noise.gain)
-        width = compound_width(scale.sign * middle(frame.pixels, 640), noise, scale.lattice)
+        width = compound_width(scale.sign * middle(frame.pixels, 640), noise, scale.sigma, scale.lattice)
     if width is None and whole:
         raise InputDataError("No molecules made of several spots stand out: give their width (sigma) as a whole.")
     return scale if width is None else Scale(width, scale.sign, False, True)
