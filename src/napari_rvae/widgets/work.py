@@ -84,15 +84,18 @@ class Job(WorkerBase):
         return self._keep.is_set() or self.stop()
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Titled:
-    """A function with the name by which napari asks whether to close its window in the middle of it."""
+    """A function, called once, with the name by which napari asks whether to close its window in the middle of it."""
 
     title: str
-    function: Callable[[Job], Any]
+    function: Callable[[Job], Any] | None
 
     def __call__(self, job: Job) -> Any:
-        return self.function(job)
+        # napari remembers every worker as long as its window is open: not all that went in, too
+        function, self.function = self.function, None
+        assert function is not None
+        return function(job)
 
     def __str__(self) -> str:
         return self.title
@@ -303,6 +306,7 @@ class WorkRow(QWidget):
     def _on_finished(self) -> None:
         if self._job is not None:
             self.destroyed.disconnect(self._job.quit)
+            self._job._bar = None
         self._job = self._bar = None
         self.progress_bar.setValue(0)
         self._slow_spinner(100)
