@@ -70,6 +70,23 @@ def parse_invariance(value: Any) -> Any:
     return tuple(name for name in INVARIANCES if name in names)
 
 
+def parse_names(value: Any) -> Any:
+    """Turn ``"temperature,phase"`` (command line) into a tuple.
+
+    Parameters
+    ----------
+    value : str or sequence of str
+        Names separated by commas.
+
+    Returns
+    -------
+    tuple of str
+        The names, each once.
+    """
+    names = value.split(",") if isinstance(value, str) else list(value)
+    return tuple(dict.fromkeys(name.strip() for name in names if str(name).strip()))
+
+
 class FindSettings(Settings):
     """How atoms are found. Every value left at None is estimated from the image."""
 
@@ -197,7 +214,23 @@ class TrainSettings(Settings):
         description="Poses inferred apart from the latents: rotation, translation, scale, strain; "
         "the model's own when empty.",
     )
-    classes: int | None = Field(None, ge=1, le=50, description="Number of classes of joint and semi-supervised models.")
+    classes: int | None = Field(
+        None,
+        ge=1,
+        le=50,
+        description="Number of classes of joint and semi-supervised models; those that are labelled when empty.",
+    )
+    label_column: str = Field(
+        "annotation",
+        min_length=1,
+        description="Column of the atoms with the classes of some of them, for semi-supervised models; "
+        "empty = unknown.",
+    )
+    condition_columns: tuple[str, ...] = Field(
+        (),
+        description="Columns of the atoms with what is known of all of them, for conditional models: "
+        "classes or quantities.",
+    )
     epochs: int = Field(
         100, ge=1, le=100_000, description="At most so many passes over the data; stops earlier when nothing improves."
     )
@@ -254,6 +287,7 @@ class TrainSettings(Settings):
     )
 
     _parse = field_validator("invariance", mode="before")(parse_invariance)
+    _parse_columns = field_validator("condition_columns", mode="before")(parse_names)
 
     @property
     def invariances(self) -> tuple[Invariance, ...]:

@@ -195,6 +195,8 @@ def test_every_model_trains_and_encodes(data, name):
         ({"model": "ssvae", "classes": 2}, {"labels": np.full(120, 2)}, InputDataError, "between -1"),
         ({"model": "ssvae", "classes": 2}, {"labels": np.full(120, -2)}, InputDataError, "between -1"),
         ({"model": "ssvae", "classes": 2}, {"labels": np.full(120, -1)}, InputDataError, "All labels are -1"),
+        ({"model": "ssvae", "classes": 2}, {"labels": np.ones(120, int)}, InputDataError, "of one class"),
+        ({"model": "jrvae", "classes": 1}, {}, SettingsError, "no choice"),
         ({"model": "cvae"}, {"condition": np.zeros(7)}, InputDataError, "120 classes"),
         ({"model": "cvae"}, {"condition": np.float64(1)}, InputDataError, "120 classes"),
         ({"model": "cvae"}, {"condition": np.full(120, "a")}, InputDataError, "120 classes"),
@@ -206,6 +208,11 @@ def test_every_model_trains_and_encodes(data, name):
 def test_what_does_not_fit_is_said_at_once(data, settings, options, error, words):
     with pytest.raises(error, match=words):
         next(train(data[0], TrainSettings(**{**TINY, **settings}), **options))
+
+
+def test_more_classes_than_patches(data):
+    with pytest.raises(SettingsError, match="50 classes for 20 patches"):
+        next(train(data[0].select(np.arange(20)), TrainSettings(model="jrvae", classes=50, **TINY)))
 
 
 def test_too_few_or_empty_patches(data):

@@ -372,6 +372,43 @@ def test_joint_model_asks_for_the_number_of_classes(points, dock, told):
     assert "number of classes" in told()[0]
 
 
+def test_labels_come_from_the_classes_given_by_hand(points, dock, press, told):
+    form = dock.form.controls
+    assert not form["label_column"].widget.isVisible()
+    form["model"].set_value("ssrvae")
+    assert refreshed(dock).form.controls["label_column"].widget.currentText() == "annotation (no classes yet)"
+    press(dock.work.start_button, dock.work)
+    assert "no column annotation" in told()[-1]
+    kind = np.where(PLACES.sum(1) // 12 % 2, "light", "heavy").astype(object)
+    kind[40:] = None
+    points.features = points.features.assign(annotation=pd.Categorical(kind))
+    assert refreshed(dock).form.controls["label_column"].widget.currentText() == "annotation (40 atoms)"
+    press(dock.work.start_button, dock.work)
+    assert points.features["class"].nunique() == 2
+    assert dock.analysis.recipe.used["class_names"] == ["heavy", "light"]
+    assert dock.analysis.recipe.atoms["annotation"][38:42] == [kind[38], kind[39], None, None]
+
+
+def test_condition_is_a_choice_of_columns(points, dock, press, told, qtbot):
+    dock.form.controls["model"].set_value("crvae")
+    column = refreshed(dock).form.controls["condition_columns"]
+    assert column.widget.isVisible()
+    press(dock.work.start_button, dock.work)
+    assert "name the columns" in told()[-1]
+    offered = {action.text(): action for action in column.widget.menu().actions()}
+    assert {"snr", "sublattice"} <= set(offered)
+    assert "z1" not in offered
+    offered["snr"].trigger()
+    offered["sublattice"].trigger()
+    assert column.widget.text() == "snr, sublattice"
+    press(dock.work.start_button, dock.work)
+    assert points.features["z1"].notna().all()
+    refreshed(dock)
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.files.apply_action.trigger()  # the model asks for the same columns
+    assert points.features["z1"].notna().all()
+
+
 def test_colour_image_is_explained(viewer, points, dock, told):
     dock.image_box.choose(viewer.add_image(np.zeros((64, 64, 3), np.uint8), rgb=True, name="photo"))
     dock.points_box.choose(points)

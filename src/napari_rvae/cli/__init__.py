@@ -104,7 +104,7 @@ def _run(
 
 
 @app.command("train")
-@with_settings(PatchSettings, TrainSettings)
+@with_settings(PatchSettings, TrainSettings, without=("label_column", "condition_columns"))
 def _train(
     patches: Annotated[str, typer.Argument(metavar="PATCHES", help="NPY or NPZ: (n, h, w) or (n, channels, h, w).")],
     output: FolderOption,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
@@ -60,13 +60,17 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show where an error 
 # Options from settings ------------------------------------------------------------------------------------------------
 
 
-def with_settings(*models: type[Settings]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_settings(
+    *models: type[Settings], without: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option per field of the settings; it gets them as keyword arguments.
 
     Parameters
     ----------
     *models : settings models
         Whose fields become options.
+    without : sequence of str
+        Names of fields that mean nothing to the command.
 
     Returns
     -------
@@ -77,7 +81,7 @@ def with_settings(*models: type[Settings]) -> Callable[[Callable[..., None]], Ca
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         signature = inspect.signature(command, eval_str=True)
         own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-        options = [_option(model, name) for model in models for name in model.model_fields]
+        options = [_option(model, name) for model in models for name in model.model_fields if name not in without]
         debug = inspect.Parameter("debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=DebugOption)
         own = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
 

@@ -81,6 +81,8 @@ def train(
         )
     if settings.family in ("joint", "semi") and not settings.classes:
         raise SettingsError(f"{settings.model} needs the number of classes: set classes (--classes).")
+    if settings.family in ("joint", "semi"):
+        _check_classes(settings.classes or 0, len(patches))
     known, given = _labels(patches, settings, labels), _condition(patches, settings, condition)
     kept = (checkpoint.facts() if checkpoint is not None else None) or {}
     device = choose_device(kept.get("device", settings.device))
@@ -176,6 +178,13 @@ def _recipe(patches: Patches, settings: TrainSettings, device: str, count: int) 
     }
 
 
+def _check_classes(classes: int, count: int) -> None:
+    if classes == 1:
+        raise SettingsError("One class is no choice: set classes to 2 or more, or choose a model without classes.")
+    if classes > count:
+        raise SettingsError(f"There are {classes} classes for {count} patches: set fewer classes (--classes).")
+
+
 def _labels(patches: Patches, settings: TrainSettings, labels: Any) -> Any:
     if settings.family != "semi":
         if labels is not None:
@@ -192,6 +201,8 @@ def _labels(patches: Patches, settings: TrainSettings, labels: Any) -> Any:
         raise InputDataError(f"Labels must lie between -1 (unknown) and {(settings.classes or 0) - 1}.")
     if (known >= 0).sum() == 0:
         raise InputDataError("All labels are -1: label at least one patch per class, or choose a joint model.")
+    if len(np.unique(known[known >= 0])) < 2:
+        raise InputDataError("All labels are of one class: label at least one patch of another class, too.")
     return known.astype(np.int64)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from napari.layers import Image, Points
@@ -32,6 +32,7 @@ from napari_rvae.layers import (
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
 from napari_rvae.widgets.device import DeviceControl, devices_here
+from napari_rvae.widgets.given_columns import GivenColumns
 from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
 from napari_rvae.widgets.parts import Dock, LayerBox
@@ -39,7 +40,7 @@ from napari_rvae.widgets.patch_cursor import PatchCursor
 from napari_rvae.widgets.preferences import preferences
 from napari_rvae.widgets.results_panel import ResultsPanel
 from napari_rvae.widgets.resume import ResumeRow
-from napari_rvae.widgets.settings_form import Control, Plain, SettingsForm, Several
+from napari_rvae.widgets.settings_form import Control, SettingsForm, Several
 from napari_rvae.widgets.train_view import AveragesStrip, LossCurve
 from napari_rvae.widgets.training_job import TrainingInputs, found_with, trained_in_thread
 from napari_rvae.widgets.work import Latest, WorkRow
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from napari_rvae.workflows import Analysis
     from napari_rvae.workflows.interrupted import Inputs, KeptTraining
 
-_MODELS = Literal["rvae", "vae", "ae", "shiftvae", "jvae", "jrvae"]  # those that need neither labels nor conditions
 _SEEN = 200  # ms
 _SQUARE = 0.01  # pixels whose sides differ by less count as square
 
@@ -118,10 +118,11 @@ class TrainWidget(Dock):
         self.heading("Patches and model")
         self.device = DeviceControl()
         self.invariance = Several(INVARIANCES, optional=True)
+        self.given = GivenColumns()
         controls: dict[str, Control] = {
             "device": self.device,
-            "model": Plain(_MODELS, "rvae"),
             "invariance": self.invariance,
+            **self.given.controls,
         }
         folded = ("invariance", "early_stopping", "seed")
         self.form = SettingsForm(PatchSettings, TrainSettings, controls=controls, folded=folded)
@@ -255,7 +256,7 @@ class TrainWidget(Dock):
             self.choice.set_table(table)
             self.choice.show_count(points, table)
         model = TrainSettings(model=self.form.controls["model"].value())
-        self.form.show_field("classes", model.family == "joint")
+        self.given.show_in(self.form, model.family, table)
         self.invariance.set_implied(model.invariances)
         self.device_label.setText(self.device.in_words(0 if table is None else len(table)))
         self._show_pixels(image)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from napari_rvae.io import ImageData, add_physical_positions
 from napari_rvae.settings import FindSettings, PatchSettings
+from napari_rvae.workflows.given import condition_of
 from napari_rvae.workflows.steps import atoms_of, chosen_patches, scaled
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def encode_image(
     find : FindSettings, optional
         How atoms are found.
     atoms : DataFrame, optional
-        Atoms table to use instead.
+        Atoms table to use instead; conditional models need the columns with which they were trained.
     where : str, optional
         Expression that chooses the atoms; without it the one of the training, ``""`` means all.
     progress, stop : callable, optional
@@ -61,7 +62,10 @@ def encode_image(
     settings = _patch_settings(model, image)
     where = model.recipe.get("made_by", {}).get("where") if where is None else where
     patches = chosen_patches(image, table, settings, where, scaled(progress, 0.3, 0.5), stop)
-    latent = encode(model, patches, atoms=table, progress=scaled(progress, 0.5, 1), stop=stop)
+    columns = model.recipe.get("condition_columns")
+    rows = table.set_index("atom_id", drop=False).loc[patches.atom_id]
+    condition = condition_of(columns, rows) if columns else None
+    latent = encode(model, patches, atoms=table, condition=condition, progress=scaled(progress, 0.5, 1), stop=stop)
     return add_physical_positions(latent, image.pixel_size, image.unit)
 
 

@@ -27,6 +27,7 @@ from napari_rvae.io import (
 )
 from napari_rvae.io.files import sha256
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
+from napari_rvae.workflows.given import given_by
 from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, first_channel, scaled
 
 if TYPE_CHECKING:
@@ -184,9 +185,18 @@ def analyze_image(
     table = atoms_of(image, find, atoms, scaled(progress, 0, 0.1), stop)
     patches = chosen_patches(image, table, patch, where, scaled(progress, 0.1, 0.15), stop)
     learned_from, told = _learned_from(patches, table), scaled(progress, 0.15, 0.9)
+    rows = table.set_index("atom_id", drop=False).loc[patches.atom_id]
+    known = given_by(training, rows)
     options: dict[str, Any] = {"checkpoint": checkpoint, "earlier": earlier, "look_every": look_every}
-    model, losses = _trained(patches, training, learned_from, told, stop, keep, report, **options)
-    latent = encode(model, patches, atoms=table, progress=scaled(progress, 0.9, 1), stop=stop)
+    options |= {
+        name: values if values is None else values[learned_from]
+        for name, values in (("labels", known.labels), ("condition", known.condition))
+    }
+    model, losses = _trained(patches, known.settings, learned_from, told, stop, keep, report, **options)
+    model.recipe |= known.noted
+    latent = encode(
+        model, patches, atoms=table, condition=known.condition, progress=scaled(progress, 0.9, 1), stop=stop
+    )
     latent = add_physical_positions(latent, image.pixel_size, image.unit)
     recipe = Recipe(
         command="run",
@@ -194,11 +204,11 @@ def analyze_image(
         atoms=inline_atoms(table) if atoms is not None and atoms_file is None else None,
         where=where,
         settings=dumped(find=find, patch=patch, train=training),
-        used=_used(model, patches, image),
+        used=_used(model, patches, image) | known.noted,
         units=column_units(latent, image.unit),
     )
     _noted_in_model(model, recipe)
-    return Analysis(image, table, patches, model, latent, recipe, losses)
+    return Analysis(image, table, patches, model, latent, recipe, losses, known.condition)
 
 
 def analyze_patches(

@@ -1,0 +1,132 @@
+"""Choices of columns: where labels come from, and what is the condition."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from qtpy.QtCore import QSignalBlocker
+from qtpy.QtWidgets import QComboBox, QMenu, QSizePolicy, QToolButton
+
+from napari_rvae.layers import is_result
+from napari_rvae.widgets.columns import column_label
+from napari_rvae.widgets.settings_form import Control, SettingsForm
+
+_MOST_CLASSES = 50
+_NEVER = ("atom_id", "y", "x")
+
+
+class OneColumn(Control):
+    """One column of the atoms with classes; the one that is wanted stays, whether it is there yet or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wanted = ""
+        self.widget = self._box = QComboBox()
+        self._box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._box.activated.connect(self._on_activated)
+
+    def value(self) -> Any:
+        """Return the column."""
+        return self._wanted
+
+    def set_value(self, value: Any) -> None:
+        """Choose a column."""
+        self._wanted = value
+        self.offer(None)
+        self.changed.emit()
+
+    def offer(self, table: pd.DataFrame | None) -> None:
+        """List the columns that may hold classes, with the number of atoms that have one."""
+        found = {} if table is None else {name: table[name] for name in _offered(table) if _holds_classes(table[name])}
+        with QSignalBlocker(self._box):
+            self._box.clear()
+            for name, values in found.items():
+                self._box.addItem(f"{column_label(name)} ({_labelled(values):,} atoms)", name)
+            if self._wanted not in found:
+                self._box.insertItem(0, f"{column_label(self._wanted)} (no classes yet)", self._wanted)
+            self._box.setCurrentIndex(self._box.findData(self._wanted))
+
+    def _on_activated(self, index: int) -> None:
+        self._wanted = self._box.itemData(index)
+        self.changed.emit()
+
+
+class SomeColumns(Control):
+    """Any columns of the atoms, ticked in a menu."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wanted: tuple[str, ...] = ()
+        self.widget = self._button = QToolButton()
+        self._button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self._button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._menu = QMenu(self._button)
+        self._menu.triggered.connect(self._on_triggered)
+        self._button.setMenu(self._menu)
+
+    def value(self) -> Any:
+        """Return the columns."""
+        return self._wanted
+
+    def set_value(self, value: Any) -> None:
+        """Choose columns."""
+        self._wanted = tuple(value)
+        self.offer(None)
+        self.changed.emit()
+
+    def offer(self, table: pd.DataFrame | None) -> None:
+        """List the columns of the atoms."""
+        names = [] if table is None else _offered(table)
+        self._menu.clear()
+        for name in [*names, *(name for name in self._wanted if name not in names)]:
+            action = self._menu.addAction(column_label(name))
+            action.setData(name)
+            action.setCheckable(True)
+            action.setChecked(name in self._wanted)
+        self._button.setText(", ".join(map(column_label, self._wanted)) or "choose columns")
+
+    def _on_triggered(self, _: Any) -> None:
+        self._wanted = tuple(action.data() for action in self._menu.actions() if action.isChecked())
+        self._button.setText(", ".join(map(column_label, self._wanted)) or "choose columns")
+        self.changed.emit()
+
+
+class GivenColumns:
+    """What the models of a family are given besides patches, as fields of a form."""
+
+    def __init__(self) -> None:
+        self.labels, self.conditions = OneColumn(), SomeColumns()
+        self.controls: dict[str, Control] = {"label_column": self.labels, "condition_columns": self.conditions}
+
+    def show_in(self, form: SettingsForm, family: str, table: pd.DataFrame | None) -> None:
+        """Show the fields that a family needs, with the columns that there are.
+
+        Parameters
+        ----------
+        form : SettingsForm
+            Made with these controls.
+        family : str
+            Of the chosen model.
+        table : DataFrame or None
+            The atoms.
+        """
+        form.rename("label_column", "Labels from")
+        form.rename("condition_columns", "Condition")
+        form.show_field("classes", family in ("joint", "semi"))
+        form.show_field("label_column", family == "semi")
+        form.show_field("condition_columns", family == "conditional")
+        self.labels.offer(table)
+        self.conditions.offer(table)
+
+
+def _offered(table: pd.DataFrame) -> list[str]:
+    return [str(name) for name in table if name not in _NEVER and not is_result(name)]
+
+
+def _holds_classes(values: pd.Series) -> bool:
+    return not pd.api.types.is_float_dtype(values.dtype) and 2 <= values.nunique() <= _MOST_CLASSES
+
+
+def _labelled(values: pd.Series) -> int:
+    return int((values.notna() & (values.astype(object) != "")).sum())

@@ -1,0 +1,95 @@
+"""Classes of some atoms and conditions of all of them, from columns to the model and back from the recipe."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_rvae.errors import InputDataError, RVAEError
+from napari_rvae.workflows import analyze_image, encode_image, repeat
+from napari_rvae.workflows.given import given_by
+
+from .conftest import QUICK
+
+SEMI = QUICK.model_copy(update={"model": "ssrvae"})
+CONDITIONAL = QUICK.model_copy(update={"model": "crvae"})
+
+
+@pytest.fixture
+def known(analysis):
+    """The atoms with what a user may have added to them."""
+    atoms = analysis.atoms.copy()
+    bright = atoms["amplitude"] > atoms["amplitude"].median()
+    atoms["annotation"] = pd.Categorical(np.where(bright, "heavy", "light"), categories=["light", "heavy"])
+    atoms.loc[atoms.index % 3 > 0, "annotation"] = None
+    atoms["depth"] = atoms["y"] / 10
+    return atoms
+
+
+def test_labels_in_the_table_are_learned_and_repeated(image, known, tmp_path):
+    done = analyze_image(image, training=SEMI, atoms=known)
+    assert done.model.classes == 2
+    assert done.recipe.used["class_names"] == ["heavy", "light"]
+    assert done.table["class"].notna().all()
+    done.save(tmp_path)
+    pd.testing.assert_frame_equal(repeat(tmp_path / "recipe.json").table[["z1", "class"]], done.table[["z1", "class"]])
+
+
+def test_conditions_in_the_table_are_learned_repeated_and_asked_for_again(image, known, tmp_path):
+    training = CONDITIONAL.model_copy(update={"condition_columns": ("depth", "sublattice")})
+    done = analyze_image(image, training=training, atoms=known)
+    kinds = known["sublattice"].nunique()
+    assert done.model.conditions == 1 + kinds
+    done.save(tmp_path)
+    pd.testing.assert_series_equal(repeat(tmp_path / "recipe.json").table["z1"], done.table["z1"])
+    again = encode_image(done.model, image, atoms=known)
+    np.testing.assert_array_equal(again["z1"], done.table["z1"])
+    with pytest.raises(InputDataError, match="no column depth"):
+        encode_image(done.model, image, atoms=known.drop(columns="depth"))
+    with pytest.raises(InputDataError, match="does not know the sublattice 9"):
+        encode_image(done.model, image, atoms=known.assign(sublattice=9))
+
+
+def test_classes_mean_the_same_as_text_as_categories_and_as_numbers():
+    names = ["b", "a", None, "b"]
+    for column in (names, pd.Categorical(names), ["b", "a", "", "b"]):
+        given = given_by(SEMI, pd.DataFrame({"annotation": column}))
+        assert given.labels.tolist() == [1, 0, -1, 1]
+    numbers = given_by(SEMI, pd.DataFrame({"annotation": [10.0, 2.0, np.nan, -1.0]}))
+    assert numbers.labels.tolist() == [1, 0, -1, -1]
+    assert numbers.noted == {"class_names": ["2", "10"]}
+
+
+def test_more_classes_than_labelled_ones_may_be_looked_for():
+    labels = pd.DataFrame({"annotation": ["a", "b", None]})
+    assert given_by(SEMI, labels).settings.classes == 2
+    assert given_by(SEMI.model_copy(update={"classes": 3}), labels).settings.classes == 3
+
+
+def test_quantities_are_scaled_and_classes_are_not():
+    table = pd.DataFrame({"t": [1.0, 2, 3, 4], "phase": ["a", "b", "b", "a"], "dose": [5.0] * 4})
+    given = given_by(CONDITIONAL.model_copy(update={"condition_columns": ("t", "phase", "dose")}), table)
+    assert given.condition.shape == (4, 4)
+    np.testing.assert_allclose(given.condition[:, 0].std(), 1, rtol=1e-6)
+    np.testing.assert_array_equal(given.condition[:, 1:3], [[1, 0], [0, 1], [0, 1], [1, 0]])
+    np.testing.assert_array_equal(given.condition[:, 3], 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "columns", "message"),
+    [
+        ({"model": "ssrvae"}, {}, "no column annotation"),
+        ({"model": "ssrvae"}, {"annotation": ["a", None, "a"]}, "1 of at least 2 classes"),
+        ({"model": "ssrvae"}, {"annotation": [None, None, None]}, "0 of at least 2 classes"),
+        ({"model": "ssrvae", "classes": 2}, {"annotation": ["a", "b", "c"]}, "3 classes, the model has 2"),
+        ({"model": "ssvae", "label_column": "t"}, {"t": np.linspace(0, 1, 30)}, "different numbers"),
+        ({"model": "crvae"}, {}, "name the columns"),
+        ({"model": "crvae", "condition_columns": ("t",)}, {"t": [1.0, np.nan, 2.0]}, "no value for 1 of the atoms"),
+        ({"model": "crvae", "condition_columns": ("t",)}, {"t": [1.0, np.inf, 2.0]}, "no finite number"),
+        ({"model": "crvae", "condition_columns": ("p",)}, {"p": ["a", "", "b"]}, "no value for 1 of the atoms"),
+        ({"model": "crvae", "condition_columns": ("t",)}, {}, "no column t"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_named(settings, columns, message):
+    table = pd.DataFrame(columns or {"x": [1.0, 2.0]})
+    with pytest.raises(RVAEError, match=message):
+        given_by(QUICK.model_copy(update=settings), table)
