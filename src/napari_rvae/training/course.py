@@ -32,7 +32,7 @@ FEWEST_STEPS = 150
 """Steps of the optimiser before that is asked."""
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
-_POSE_EPOCHS = (1, 2, 4, 7, 11, 16, 22, 29, 37, 46, 56, 70, 90, 120)
+_POSE_EPOCHS = (1, 3, 6, 11, 20, 35, 60, 90, 120)
 
 
 @dataclass
@@ -239,7 +239,7 @@ class Course:
         at = self.at
         if at.epoch not in _POSE_EPOCHS:
             return
-        if at.epoch in (4, 16) and at.done == 0:
+        if at.epoch in (3, 11) and at.done == 0:
             self.trainer.cut_again()
 
         def ends(done: int) -> bool:

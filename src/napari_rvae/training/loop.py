@@ -28,7 +28,7 @@ WHITENESS = 0.75
 """How far the noise that is learned with lies from that of each ring (0) toward that of all rings alike (1)."""
 SLOWER = 0.1
 """Learning rate of a decoder that starts where it is good already, in units of the encoder's."""
-TEACHING_STEPS = 300
+TEACHING_STEPS = 200
 """Steps in which the encoder is taught the latents to start from."""
 _BLOCK = 500
 
