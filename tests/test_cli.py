@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from napari_rvae import cli
+from napari_rvae.io import load_image
 from napari_rvae.samples import Microscope, cards, interface
 from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
 
@@ -175,6 +176,19 @@ def test_run_encode_and_repeat(run, image, tmp_path):
     run("encode", tmp_path / "a" / "model.safetensors", image, "-o", tmp_path / "c.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "c.csv"), first)
     run("encode", tmp_path / "a" / "model.safetensors", image, "-o", tmp_path / "c.csv", expect=2)
+
+
+def test_reconstruct(run, image, tmp_path):
+    run("run", image, "-o", tmp_path / "a", *QUICK)
+    model, target = tmp_path / "a" / "model.safetensors", tmp_path / "out.tif"
+    out = run("reconstruct", model, image, "-o", target, "--difference", tmp_path / "left.tif")
+    assert out.endswith("out.tif\n")
+    before, after, left = load_image(image), load_image(target), load_image(tmp_path / "left.tif")
+    assert after.pixel_size == pytest.approx(before.pixel_size, rel=1e-4)
+    assert after.unit == before.unit
+    np.testing.assert_allclose(after.data + left.data, before.data, rtol=1e-3)
+    run("reconstruct", model, image, "-o", target, expect=2)
+    assert "must end in" in run("reconstruct", model, image, "-o", tmp_path / "out.png", expect=2)
 
 
 def test_atoms_made_by_hand(run, image, tmp_path):

@@ -28,6 +28,7 @@ _API = {
     "manifold": "napari_rvae.latent",
     "cell_labels": "napari_rvae.latent",
     "analyze_image": "napari_rvae.workflows",
+    "reconstruct_image": "napari_rvae.workflows",
     "load_image": "napari_rvae.io",
     "FindSettings": "napari_rvae.settings",
     "PatchSettings": "napari_rvae.settings",

@@ -115,6 +115,21 @@ def test_colour_cells_and_arrows(viewer, image, points, dock, press, qtbot):
     assert viewer.layers.selection.active is points
 
 
+def test_reconstruction_and_difference_lie_on_the_image(viewer, image, points, dock, press):
+    assert not dock.results.decoded_button.isEnabled()
+    press(dock.work.start_button, dock.work)
+    press(refreshed(dock).results.decoded_button, dock.work)
+    names = [layer.name for layer in viewer.layers]
+    assert names[:3] == ["crystal", "crystal difference", "crystal reconstruction"]
+    difference, decoded = viewer.layers[1:3]
+    assert decoded.visible
+    assert not difference.visible
+    np.testing.assert_allclose(decoded.scale, image.scale)
+    assert decoded.units == image.units
+    np.testing.assert_allclose(decoded.data + difference.data, image.data, atol=1e-6)
+    assert viewer.layers.selection.active is points
+
+
 def test_stop_and_keep_gives_a_model(points, dock, qtbot):
     dock.form.controls["epochs"].set_value(100_000)
     dock.form.controls["early_stopping"].set_value(False)

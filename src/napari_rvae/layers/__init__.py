@@ -24,6 +24,7 @@ from napari_rvae.layers.coloring import GREY, Coloring, class_colors, set_class_
 from napari_rvae.layers.images import (
     add_beside,
     add_image,
+    add_reconstruction,
     hashed,
     image_data,
     image_source,
@@ -58,6 +59,7 @@ __all__ = [
     "add_beside",
     "add_cells",
     "add_image",
+    "add_reconstruction",
     "add_subset",
     "add_tracks",
     "atoms_of",

@@ -96,6 +96,43 @@ def add_beside(
     return layer
 
 
+def add_reconstruction(
+    viewer: ViewerModel, decoded: NDArray[np.float32], difference: NDArray[Any], image: Image
+) -> tuple[Image, Image]:
+    """Show an image as a model understands it right above the image, and under it what was not understood, hidden.
+
+    Parameters
+    ----------
+    viewer : napari.components.ViewerModel
+        Where the layers are added.
+    decoded : numpy.ndarray
+        Of the image's shape, nan where nothing is known.
+    difference : array
+        The image minus `decoded`.
+    image : napari.layers.Image
+        The image; it may be gone from the viewer.
+
+    Returns
+    -------
+    tuple of napari.layers.Image
+        Reconstruction, in the image's contrast, and difference.
+    """
+    last = np.asarray(difference[-1] if decoded.ndim == 3 else difference)
+    width = float(np.nanpercentile(np.abs(last), 99.5)) if np.isfinite(last).any() else 0.0
+    limits, placed = image.contrast_limits, transformation(image)
+    hidden = viewer.add_image(
+        difference, name=f"{image.name} difference", contrast_limits=(-width or -1.0, width or 1.0), visible=False,
+        **placed,
+    )  # fmt: skip
+    shown = viewer.add_image(
+        decoded, name=f"{image.name} reconstruction", contrast_limits=limits, colormap=image.colormap, **placed
+    )
+    if image in viewer.layers:
+        place = viewer.layers.index(image) + 1
+        viewer.layers.move_multiple([viewer.layers.index(hidden), viewer.layers.index(shown)], place)
+    return shown, hidden
+
+
 def image_data(layer: Image) -> Any:
     """Pixels of an image layer at full resolution, still lazy where they were.
 

@@ -16,6 +16,7 @@ from napari_rvae.layers import (
     Coloring,
     add_arrows,
     add_cells,
+    add_reconstruction,
     atoms_table,
     can_undo,
     cell_colormap,
@@ -24,6 +25,8 @@ from napari_rvae.layers import (
     color_points,
     coloring_of,
     image_data,
+    image_source,
+    model_of,
     undo_results,
 )
 from napari_rvae.widgets.columns import color_scale, column_label
@@ -34,6 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from napari_rvae.widgets.train import TrainWidget
+    from napari_rvae.widgets.work import Job
 
 _NOT_COLORED = "not by a feature"
 
@@ -65,18 +69,25 @@ class ResultsPanel(QWidget):
         self.angles_button.clicked.connect(partial(self.show_arrows, "angle"))
         self.offsets_button = self._button("Offsets", "Show offsets as arrows, enlarged until they can be seen.")
         self.offsets_button.clicked.connect(partial(self.show_arrows, "offset"))
+        self.decoded_button = self._button(
+            "Reconstruct", "Add the image as the model understands it, without noise, and what it did not understand."
+        )
+        self.decoded_button.clicked.connect(self.show_reconstruction)
         self.undo_button = self._button("Undo", "Bring back the results that the last ones replaced.")
         self.undo_button.clicked.connect(self.undo)
-        choice, buttons = QHBoxLayout(), QHBoxLayout()
+        choice, buttons, more = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
         choice.addWidget(QLabel("Colour by"))
         choice.addWidget(self.color_box, 1)
-        for button in (self.cells_button, self.angles_button, self.offsets_button, self.undo_button):
+        for button in (self.cells_button, self.angles_button, self.offsets_button):
             buttons.addWidget(button)
+        for button in (self.decoded_button, self.undo_button):
+            more.addWidget(button)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(choice)
         layout.addWidget(self.legend)
         layout.addLayout(buttons)
+        layout.addLayout(more)
         self.watch(None)
 
     @staticmethod
@@ -115,6 +126,7 @@ class ResultsPanel(QWidget):
         ):  # fmt: skip
             button.setEnabled(points is not None and column in points.features)
         self.undo_button.setEnabled(points is not None and can_undo(points))
+        self.decoded_button.setEnabled(points is not None and model_of(points) is not None)
 
     def color_by(self, column: str) -> None:
         """Colour the atoms, and their cells, by a feature.
@@ -200,6 +212,35 @@ class ResultsPanel(QWidget):
             length = 1.2 * float(np.median(points.size)) if len(points.data) else 1.0
             add_arrows(self._dock.viewer, atoms_table(points), points, kind, length)
             self._dock.viewer.layers.selection.active = points
+
+    def show_reconstruction(self) -> None:
+        """Add the image as the model understands it, and the difference, as image layers."""
+        points, image, work = self._points, self._dock.image_box.layer, self._dock.work
+        model = None if points is None else model_of(points)
+        if points is None or image is None or model is None:
+            work.fail(InputDataError("A reconstruction needs an image and atoms with results: train a model first."))
+            return
+        try:
+            source, table = image_source(image), atoms_table(points, image)
+        except InputDataError as error:
+            work.fail(error)
+            return
+
+        def step(job: Job) -> Any:
+            from napari_rvae.workflows import reconstruct_image
+
+            decoded = reconstruct_image(model, source, table, progress=job.progress, stop=job.stop)
+            return decoded, source.data - decoded
+
+        def show(made: Any) -> None:
+            decoded, difference = made
+            add_reconstruction(self._dock.viewer, decoded, difference, image)
+            self._dock.viewer.layers.selection.active = points if points in self._dock.viewer.layers else None
+            work.say(
+                "The reconstruction lies on the image; between them, hidden, is what the model did not understand."
+            )
+
+        work.run("Reconstructing", step, show)
 
 
 def _prepared(table: pd.DataFrame, coloring: Coloring) -> Any:

@@ -4,6 +4,7 @@ from napari_rvae.workflows.averaging import AverageResult, average_image, averag
 from napari_rvae.workflows.encoding import encode_image, encode_patches
 from napari_rvae.workflows.expressions import atoms_where
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
+from napari_rvae.workflows.reconstruction import reconstruct_image
 from napari_rvae.workflows.repeating import repeat
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "average_patches",
     "encode_image",
     "encode_patches",
+    "reconstruct_image",
     "repeat",
 ]

@@ -59,7 +59,7 @@ def encode_image(
     from napari_rvae.latent import encode
 
     table = atoms_of(image, find or FindSettings(), atoms, scaled(progress, 0, 0.3), stop)
-    settings = _patch_settings(model, image)
+    settings = patch_settings(model, image)
     where = model.recipe.get("made_by", {}).get("where") if where is None else where
     patches = chosen_patches(image, table, settings, where, scaled(progress, 0.3, 0.5), stop)
     columns = model.recipe.get("condition_columns")
@@ -105,13 +105,25 @@ def encode_patches(
     from napari_rvae.latent import encode
     from napari_rvae.patches import patches_from_array
 
-    patches = patches_from_array(source.data, _patch_settings(model, source))
+    patches = patches_from_array(source.data, patch_settings(model, source))
     table: pd.DataFrame = encode(model, patches, condition=condition, progress=progress, stop=stop)
     return table
 
 
-def _patch_settings(model: Model, image: ImageData) -> PatchSettings:
-    """Cut as in training; the same size in nm where both images have one."""
+def patch_settings(model: Model, image: ImageData) -> PatchSettings:
+    """Cut as in training; the same size in nm where both images have one.
+
+    Parameters
+    ----------
+    model : Model
+        A trained model.
+    image : ImageData
+        The image, or patches.
+
+    Returns
+    -------
+    PatchSettings
+    """
     used = model.recipe.get("made_by", {}).get("used", {})
     noted = dict(model.recipe.get("patch", {}))
     before, now = used.get("pixel_size"), image.pixel_size
