@@ -288,8 +288,9 @@ def reconstruct(
     Raises
     ------
     InputDataError
-        If table and patches do not belong together.
+        If table and patches do not belong together, or the patches do not fit the model.
     """
+    _check(model, patches)
     if len(table) != len(patches):
         raise InputDataError(f"There are {len(patches)} patches but {len(table)} rows: give the rows of these patches.")
     device, n = model.noise.device, len(patches)
