@@ -263,3 +263,19 @@ def test_nothing_is_written_anywhere(data, tmp_path, monkeypatch):
     model = trained(data[0], TrainSettings(start="scratch", epochs=2, **TINY))
     encode(model, data[0])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_training_starts_from_principal_components():
+    from napari_rvae.models import Model
+    from napari_rvae.training.loop import Trainer
+
+    rng = np.random.default_rng(0)
+    shapes, scores = rng.normal(size=(2, 24, 24)), rng.normal(size=(300, 2)) * [3, 1]
+    scores[:6, 1] = 9  # rare and strong
+    patches = patches_from_array(np.tensordot(scores, shapes, 1) + 0.3 * rng.normal(size=(300, 24, 24)))
+    trainer = Trainer(Model(TrainSettings(model="vae", **TINY), 24, 1, 0.3), patches)
+    with torch.no_grad():
+        z = trainer.model.encode(trainer.harmonics)[0]
+        left = trainer.model.decode(z)[:, 0] - trainer.harmonics
+    assert left.square().sum() < 0.2 * (trainer.harmonics - trainer.harmonics.mean(0)).square().sum()
+    assert abs(np.corrcoef(z[:, 1], scores[:, 1])[0, 1]) > 0.95
