@@ -12,7 +12,7 @@ import tifffile
 from napari_rvae import cli
 from napari_rvae.io import load_image
 from napari_rvae.samples import Microscope, cards, interface
-from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
+from napari_rvae.settings import AverageSettings, BaselineSettings, FindSettings, PatchSettings, TrainSettings
 
 QUICK = ("--epochs", "2", "--hidden", "16", "--start", "scratch", "--threads", "1")
 NAPARI_RVAE = str(Path(sys.executable).with_name("napari-rvae"))
@@ -87,6 +87,7 @@ def test_entry_point():
         ("train", (PatchSettings, TrainSettings)),
         ("average", (FindSettings, PatchSettings, AverageSettings)),
         ("encode", (FindSettings,)),
+        ("baseline", (BaselineSettings, FindSettings, PatchSettings)),
     ],
 )
 def test_every_setting_is_an_option(run, command, models, monkeypatch):
@@ -208,6 +209,17 @@ def test_train_on_patches(run, deck, tmp_path, name):
     assert len(pd.read_csv(tmp_path / "a" / "latent.csv")) == 48
     run("encode", tmp_path / "a" / "model.safetensors", deck / name, "-o", tmp_path / "z.csv")
     assert len(pd.read_csv(tmp_path / "z.csv")) == 48
+
+
+def test_baselines_of_image_and_patches(run, image, deck, tmp_path):
+    run("baseline", image, "-o", tmp_path / "a.csv", "--where", "snr > 10")
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert {"y_nm", "snr", "z2", "angle", "class"} <= set(table)
+    assert (table["z1"].notna() == (table["snr"] > 10)).all()
+    options = ["--method", "nmf", "--no-aligned", "--latent", "3", "--classes", "4"]
+    run("baseline", deck / "cards.npy", "-o", tmp_path / "b.csv", *options)
+    assert {"z3", "class_probability"} <= set(pd.read_csv(tmp_path / "b.csv"))
+    run("baseline", deck / "cards.npy", "-o", tmp_path / "b.csv", expect=2)
 
 
 def test_train_with_labels(run, deck, tmp_path):

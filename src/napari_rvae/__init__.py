@@ -26,6 +26,7 @@ _API = {
     "decode": "napari_rvae.latent",
     "reconstruct": "napari_rvae.latent",
     "manifold": "napari_rvae.latent",
+    "baseline": "napari_rvae.latent",
     "cell_labels": "napari_rvae.latent",
     "analyze_image": "napari_rvae.workflows",
     "reconstruct_image": "napari_rvae.workflows",
@@ -33,6 +34,7 @@ _API = {
     "FindSettings": "napari_rvae.settings",
     "PatchSettings": "napari_rvae.settings",
     "AverageSettings": "napari_rvae.settings",
+    "BaselineSettings": "napari_rvae.settings",
     "TrainSettings": "napari_rvae.settings",
 }
 __all__ = [*_API, "__version__"]

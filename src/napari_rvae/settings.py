@@ -202,6 +202,27 @@ class ClusterSettings(Settings):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
 
 
+class BaselineSettings(Settings):
+    """How patches are described without a network, for comparison."""
+
+    method: Literal["pca", "nmf"] = Field("pca", description="Principal components, or non-negative parts (NMF).")
+    latent: int = Field(2, ge=1, le=64, description="Number of components.")
+    aligned: bool = Field(
+        True, description="Align patches to class averages first; otherwise they are taken as they are."
+    )
+    invariance: tuple[Invariance, ...] = Field(
+        ("rotation", "translation"),
+        description="Poses taken out where patches are aligned: rotation, translation, scale, strain.",
+    )
+    clusters: Literal["gmm", "kmeans", "none"] = Field(
+        "gmm", description="Sort by the components: Gaussian mixture, k-means, or not at all."
+    )
+    classes: int | None = Field(None, ge=1, le=50, description="Number of classes; found when empty.")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
+
+    _parse = field_validator("invariance", mode="before")(parse_invariance)
+
+
 class TrainSettings(Settings):
     """Which model is trained, and how."""
 

@@ -28,7 +28,7 @@ from napari_rvae.cli.options import (
     with_settings,
 )
 from napari_rvae.errors import InputDataError, OutputError, RVAEError
-from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
+from napari_rvae.settings import AverageSettings, BaselineSettings, FindSettings, PatchSettings, TrainSettings
 
 Progress = Callable[[float, str], None]
 
@@ -163,6 +163,37 @@ def _average(
             )
     done.save(output, force)
     typer.echo(f"{len(done.averages.counts)} classes of {len(done.table)} patches: {output}")
+
+
+@app.command("baseline")
+@with_settings(BaselineSettings, PatchSettings, FindSettings)
+def _baseline(
+    data: DataArgument,
+    output: TableOption,
+    atoms: AtomsOption = None,
+    where: WhereOption = None,
+    patches: PatchesOption = None,
+    force: ForceOption = False,
+    **values: Any,
+) -> None:
+    """Describe patches without a network, by PCA or NMF and clusters, to compare with."""
+    from napari_rvae.io import check_outputs, check_table_name, load_atoms, load_image, load_patches, save_table
+    from napari_rvae.workflows import baseline_image, baseline_patches
+
+    find, patch = settings_from(FindSettings, values), settings_from(PatchSettings, values)
+    settings = settings_from(BaselineSettings, values)
+    check_table_name(output)
+    check_outputs([output], force)
+    if _holds_patches(data, patches, atoms, where):
+        loaded = load_patches(data)
+        with _progress() as progress:
+            table = baseline_patches(loaded, patch, settings, progress=progress)
+    else:
+        loaded, places = load_image(data), None if atoms is None else load_atoms(atoms)
+        with _progress() as progress:
+            table = baseline_image(loaded, find, patch, settings, atoms=places, where=where, progress=progress)
+    save_table(table, output)
+    typer.echo(f"{table['z1'].notna().sum()} of {len(table)} described: {output}")
 
 
 @app.command("encode")

@@ -11,7 +11,7 @@ import typer
 from pydantic.fields import FieldInfo
 
 from napari_rvae.errors import SettingsError
-from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, Settings, TrainSettings
+from napari_rvae.settings import AverageSettings, BaselineSettings, FindSettings, PatchSettings, Settings, TrainSettings
 
 Chosen = TypeVar("Chosen", bound=Settings)
 
@@ -20,6 +20,7 @@ _PANELS: dict[type[Settings], str] = {
     PatchSettings: "Patches",
     TrainSettings: "Model",
     AverageSettings: "Averages",
+    BaselineSettings: "Components",
 }
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 

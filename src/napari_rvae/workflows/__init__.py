@@ -1,6 +1,7 @@
 """The steps put together: from an image or ready-made patches to a table, a model and a recipe."""
 
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
+from napari_rvae.workflows.baselines import baseline_image, baseline_patches
 from napari_rvae.workflows.encoding import encode_image, encode_patches
 from napari_rvae.workflows.expressions import atoms_where
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
@@ -15,6 +16,8 @@ __all__ = [
     "atoms_where",
     "average_image",
     "average_patches",
+    "baseline_image",
+    "baseline_patches",
     "encode_image",
     "encode_patches",
     "reconstruct_image",
