@@ -459,11 +459,11 @@ def test_results_are_checked_before_the_work(run, image, tmp_path, monkeypatch):
 
 
 def test_bar_on_a_terminal_only(monkeypatch, capsys):
-    with cli._progress() as progress:
+    with cli.show_progress() as progress:
         assert progress is None
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
-    with cli._progress() as progress:
+    with cli.show_progress() as progress:
         progress(0.5, "Epoch 3")
     shown = capsys.readouterr().err
     assert "Epoch 3" in shown

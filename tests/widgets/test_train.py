@@ -121,6 +121,7 @@ def test_reconstruction_and_difference_lie_on_the_image(viewer, image, points, d
     press(refreshed(dock).results.decoded_button, dock.work)
     names = [layer.name for layer in viewer.layers]
     assert names[:3] == ["crystal", "crystal difference", "crystal reconstruction"]
+    assert dock.work.label.text().startswith("The reconstruction lies on the image")
     difference, decoded = viewer.layers[1:3]
     assert decoded.visible
     assert not difference.visible

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -27,10 +26,9 @@ from napari_rvae.cli.options import (
     settings_from,
     with_settings,
 )
+from napari_rvae.cli.terminal import complain, in_one_line, keep_libraries_quiet, show_progress
 from napari_rvae.errors import InputDataError, OutputError, RVAEError
 from napari_rvae.settings import AverageSettings, BaselineSettings, FindSettings, PatchSettings, TrainSettings
-
-Progress = Callable[[float, str], None]
 
 app = typer.Typer(
     name="napari-rvae",
@@ -70,7 +68,7 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
     check_table_name(output)
     check_outputs([output], force)
     loaded = load_image(image)
-    with _progress() as progress:
+    with show_progress() as progress:
         atoms = find_atoms(first_channel(loaded), settings, progress=progress)
     save_table(add_physical_positions(atoms, loaded.pixel_size, loaded.unit), output)
     typer.echo(f"{len(atoms)} atoms: {output}")
@@ -97,7 +95,7 @@ def _run(
     check_outputs([output / name for name in ANALYSIS_FILES], force)
     loaded, given = load_image(image), None if atoms is None else load_atoms(atoms)
     more: dict[str, Any] = {"atoms": given, "atoms_file": atoms, "where": where}
-    with _kept(output, resume, force) as checkpoint, _progress() as progress:
+    with _kept(output, resume, force) as checkpoint, show_progress() as progress:
         done = analyze_image(loaded, find, patch, training, **more, progress=progress, checkpoint=checkpoint)
     done.save(output, force)
     _tell_analysis(done, output)
@@ -126,7 +124,7 @@ def _train(
     loaded = load_patches(patches)
     files = {name: file for name, file in (("labels", labels), ("condition", condition)) if file is not None}
     given: dict[str, Any] = {name: load_vector(file, len(loaded.data), name) for name, file in files.items()}
-    with _kept(output, resume, force) as checkpoint, _progress() as progress:
+    with _kept(output, resume, force) as checkpoint, show_progress() as progress:
         done = analyze_patches(loaded, patch, training, **given, files=files, progress=progress, checkpoint=checkpoint)
     done.save(output, force)
     _tell_analysis(done, output)
@@ -153,11 +151,11 @@ def _average(
     check_outputs([output / name for name in AVERAGE_FILES], force)
     if _holds_patches(data, patches, atoms, where):
         loaded = load_patches(data)
-        with _progress() as progress:
+        with show_progress() as progress:
             done = average_patches(loaded, patch, settings, progress=progress)
     else:
         loaded, given = load_image(data), None if atoms is None else load_atoms(atoms)
-        with _progress() as progress:
+        with show_progress() as progress:
             done = average_image(
                 loaded, find, patch, settings, atoms=given, atoms_file=atoms, where=where, progress=progress
             )
@@ -186,11 +184,11 @@ def _baseline(
     check_outputs([output], force)
     if _holds_patches(data, patches, atoms, where):
         loaded = load_patches(data)
-        with _progress() as progress:
+        with show_progress() as progress:
             table = baseline_patches(loaded, patch, settings, progress=progress)
     else:
         loaded, places = load_image(data), None if atoms is None else load_atoms(atoms)
-        with _progress() as progress:
+        with show_progress() as progress:
             table = baseline_image(loaded, find, patch, settings, atoms=places, where=where, progress=progress)
     save_table(table, output)
     typer.echo(f"{table['z1'].notna().sum()} of {len(table)} described: {output}")
@@ -229,11 +227,11 @@ def _encode(
     if _holds_patches(data, patches, atoms, where):
         loaded = load_patches(data)
         given = None if condition is None else load_vector(condition, len(loaded.data), "condition")
-        with _progress() as progress:
+        with show_progress() as progress:
             table = encode_patches(trained, loaded, condition=given, progress=progress)
     else:
         loaded, places = load_image(data), None if atoms is None else load_atoms(atoms)
-        with _progress() as progress:
+        with show_progress() as progress:
             table = encode_image(trained, loaded, find, atoms=places, where=where, progress=progress)
     save_table(table, output)
     typer.echo(f"{table['z1'].notna().sum()} of {len(table)} encoded: {output}")
@@ -267,7 +265,7 @@ def _reconstruct(
     check_outputs(targets, force)
     find, trained = settings_from(FindSettings, values), load_model(model)
     loaded, places = load_image(image), None if atoms is None else load_atoms(atoms)
-    with _progress() as progress:
+    with show_progress() as progress:
         table = encode_image(trained, loaded, find, atoms=places, where=where, progress=scaled(progress, 0, 0.7))
         pixels = reconstruct_image(trained, loaded, table, progress=scaled(progress, 0.7, 1))
     save_pixels(pixels, loaded, output)
@@ -290,7 +288,7 @@ def _apply(
     from napari_rvae.workflows.applying import apply_to_files, image_files
 
     find, files = settings_from(FindSettings, values), image_files(images)
-    with _progress() as progress:
+    with show_progress() as progress:
         summary = apply_to_files(load_model(model), files, output, find, force=force, progress=progress)
     failed = summary[summary["state"] == "failed"]
     typer.echo(f"{len(summary) - len(failed)} of {len(summary)} images encoded: {output}")
@@ -314,7 +312,7 @@ def _repeat(
 
     files = AVERAGE_FILES if Recipe.load(recipe).command == "average" else ANALYSIS_FILES
     check_outputs([output / name for name in files], force)
-    with _progress() as progress:
+    with show_progress() as progress:
         done = repeat(recipe, progress=progress)
     done.save(output, force)
     typer.echo(f"done again: {output}")
@@ -392,21 +390,6 @@ def _kept(output: Path, resume: bool, force: bool) -> Iterator[Any]:
 # Around them ----------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _progress() -> Iterator[Progress | None]:
-    """Show a bar with the time left on a terminal, nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda fraction, text: bar.update(task, completed=fraction, description=text)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -423,46 +406,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in given
     if not debug:
-        _keep_libraries_quiet()
+        keep_libraries_quiet()
     try:
         status = typer.main.get_command(app).main(given, prog_name="napari-rvae", standalone_mode=False)
     except _InterruptedError:
-        return _complain("stopped; go on with --resume", 130)
+        return complain("stopped; go on with --resume", 130)
     except (KeyboardInterrupt, typer.Abort):
         status = 130
     except Exception as error:
         if debug:
             traceback.print_exc()
-        return _complain(_in_one_line(error), 2)
+        return complain(in_one_line(error), 2)
     if status == 130:  # typer's own code for a stop from the keyboard, too
-        return _complain("stopped; nothing was written", 130)
+        return complain("stopped; nothing was written", 130)
     return status if isinstance(status, int) else 0
-
-
-def _keep_libraries_quiet() -> None:
-    """Hide from users what libraries tell their developers."""
-    import logging
-    import warnings
-
-    warnings.simplefilter("ignore")
-    logging.getLogger().addHandler(logging.NullHandler())
-
-
-def _in_one_line(error: Exception) -> str:
-    if isinstance(error, RVAEError):
-        text = str(error)
-    elif hasattr(error, "format_message"):  # a usage error of typer, whichever parser it brings
-        text = f"{error.format_message().rstrip('.')}; see --help"
-    elif isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):  # torch's own words
-        text = "not enough memory; use a smaller image, smaller patches or a smaller batch"
-    elif isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename or 'a file'}: {error.strerror}"
-    else:
-        first = (str(error).strip().splitlines() or [""])[0][:200]
-        text = f"this is a defect, please report it with what --debug shows ({type(error).__name__}: {first})"
-    return " ".join(text.split())
-
-
-def _complain(text: str, status: int) -> int:
-    sys.stderr.write(f"napari-rvae: {text}\n")
-    return status

@@ -24,6 +24,8 @@ class OneColumn(Control):
         self._wanted = ""
         self.widget = self._box = QComboBox()
         self._box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._box.setMinimumContentsLength(10)
+        self._box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self._box.activated.connect(self._on_activated)
 
     def value(self) -> Any:
@@ -60,7 +62,7 @@ class SomeColumns(Control):
         self._wanted: tuple[str, ...] = ()
         self.widget = self._button = QToolButton()
         self._button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self._button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)  # its text may be long
         self._menu = QMenu(self._button)
         self._menu.triggered.connect(self._on_triggered)
         self._button.setMenu(self._menu)

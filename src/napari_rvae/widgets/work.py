@@ -279,11 +279,11 @@ class WorkRow(QWidget):
             return
         step = round(_STEPS * min(max(fraction, 0.0), 1.0))
         self.progress_bar.setValue(step)
-        self._bar.update(step - self._bar.n)
         elapsed = time.monotonic() - self._started
         if seconds_left is None and elapsed > 1 and 0.02 < fraction < 1:
             seconds_left = elapsed * (1 - fraction) / fraction
         self.say(text if seconds_left is None else f"{text} · {duration(seconds_left)} left")
+        self._bar.update(step - self._bar.n)  # handles events, so the result may be shown before it returns
 
     def _on_reported(self, thing: Any) -> None:
         if self.working:
