@@ -23,6 +23,7 @@ bench: setup .venv-bench/ready  ## hours; a part of the engine's: make bench ARG
 	$(BIN)/pip install -q -c constraints.txt -e '.[bench]'
 	$(if $(ARGS),,for name in atoms explore layers window; do $(BIN)/python benchmarks/$$name.py || exit 1; done)
 	$(BIN)/python benchmarks/rvae.py $(ARGS)
+	$(if $(ARGS),,$(BIN)/python benchmarks/family.py)
 
 .venv-bench/ready: benchmarks/peers.txt constraints.txt
 	$(BIN)/python -m venv .venv-bench

@@ -60,11 +60,11 @@ PARTS = {
 }
 
 
-def described(name):
-    return " ".join(PARTS[name].__doc__.split())
+def described(part):
+    return " ".join(part.__doc__.split())
 
 
-def section(name, command, rows, seconds):
+def section(name, description, command, rows, seconds):
     """The part as Markdown."""
     import platform
     from importlib.metadata import version
@@ -73,7 +73,7 @@ def section(name, command, rows, seconds):
 
     versions = f"napari-rvae {version('napari-rvae')}, torch {torch.__version__}, Python {platform.python_version()}"
     machine = f"{os.cpu_count()} cores ({platform.machine()})"
-    lines = [f"## {name}", "", described(name), "", "| what | bar | measured | spread | |", "|---|---|---|---|---|"]
+    lines = [f"## {name}", "", description, "", "| what | bar | measured | spread | |", "|---|---|---|---|---|"]
     for row in rows:
         verdict = {True: "pass", False: "**short**", None: ""}[row.passed]
         lines.append(f"| {row.what.strip()} | {row.bar} | {row.measured} | {row.spread} | {verdict} |")
@@ -81,40 +81,42 @@ def section(name, command, rows, seconds):
     return "\n".join(lines)
 
 
-def write(path, name, text):
-    """Replace one part of the page; new parts come in the order of `PARTS`."""
+def write(path, name, text, order):
+    """Replace one part of the page; those that have an order come first, in that order."""
     head, *rest = path.read_text().split("\n## ") if path.exists() else ["# Benchmarks\n"]
     parts = {one.split("\n", 1)[0]: f"## {one.rstrip()}\n" for one in rest} | {name: text}
-    ordered = sorted(parts, key=lambda one: list(PARTS).index(one) if one in PARTS else len(PARTS))
+    ordered = sorted(parts, key=lambda one: order.index(one) if one in order else len(order))
     path.write_text("\n".join([head.rstrip() + "\n", *(parts[one] for one in ordered)]))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(PARTS))
+def main(available, script, description):
+    """Run parts of a benchmark as the command line says."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join(available))
     parser.add_argument("--seeds", type=int, help="how many (default: 3, where quick 1)")
     parser.add_argument("--quick", action="store_true", help="small sizes; nothing is written without --out")
     parser.add_argument("--peer-epochs", type=int, default=15, help="how long peers learn cards; 0 leaves them out")
     parser.add_argument("--out", type=Path, help="Markdown page (default: docs/benchmarks.md)")
     options = parser.parse_args()
-    unknown = set(options.parts) - set(PARTS)
+    unknown = set(options.parts) - set(available)
     if unknown:
-        parser.error(f"no such part: {', '.join(sorted(unknown))}; choose from {', '.join(PARTS)}")
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; choose from {', '.join(available)}")
     options.seeds = range(options.seeds or (1 if options.quick else 3))
     out = options.out or (None if options.quick else ROOT / "docs" / "benchmarks.md")
-    for name in options.parts or PARTS:
-        print(f"{name}: {described(name)}", flush=True)
+    for name in options.parts or available:
+        print(f"{name}: {described(available[name])}", flush=True)
         start, rows = time.perf_counter(), []
-        for row in PARTS[name](options):
+        for row in available[name](options):
             rows.append(row)
             print(row, flush=True)
         seconds = time.perf_counter() - start
         print(f"  {seconds:.0f} s\n", flush=True)
         if out is not None:
-            command = f"python benchmarks/rvae.py {name} --seeds {len(options.seeds)}{' --quick' * options.quick}"
-            write(out, name, section(name, command, rows, seconds))
+            command = f"python benchmarks/{script} {name} --seeds {len(options.seeds)}{' --quick' * options.quick}"
+            text = section(name, described(available[name]), command, rows, seconds)
+            write(out, name, text, [*PARTS, *available])
     sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main()
+    main(PARTS, "rvae.py", __doc__)
