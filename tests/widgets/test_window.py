@@ -132,7 +132,7 @@ def test_devices_are_looked_for_when_the_dock_is_seen(make_napari_viewer, qtbot,
     from types import SimpleNamespace
 
     cpu = SimpleNamespace(name="cpu", label="processor", note="")
-    monkeypatch.setattr("napari_rvae.widgets.train._devices", lambda: [cpu])
+    monkeypatch.setattr("napari_rvae.widgets.train.devices_here", lambda: [cpu])
     viewer = make_napari_viewer(show=True)
     demo = Demo(viewer)
     with qtbot.waitSignal(demo.train._shown.timeout):  # behind Find atoms
