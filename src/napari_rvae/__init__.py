@@ -29,6 +29,7 @@ _API = {
     "baseline": "napari_rvae.latent",
     "cell_labels": "napari_rvae.latent",
     "analyze_image": "napari_rvae.workflows",
+    "train_ensemble": "napari_rvae.workflows",
     "reconstruct_image": "napari_rvae.workflows",
     "load_image": "napari_rvae.io",
     "FindSettings": "napari_rvae.settings",

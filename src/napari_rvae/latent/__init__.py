@@ -14,6 +14,7 @@ _API = {
     "cell_labels": "napari_rvae.latent.cells",
     "cell_numbers": "napari_rvae.latent.cells",
     "cell_outlines": "napari_rvae.latent.cells",
+    "combine": "napari_rvae.latent.ensembles",
     "baseline": "napari_rvae.latent.baselines",
     "find_clusters": "napari_rvae.latent.clusters",
     "cluster_agreement": "napari_rvae.latent.clusters",

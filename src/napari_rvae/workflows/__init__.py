@@ -3,6 +3,7 @@
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
 from napari_rvae.workflows.baselines import baseline_image, baseline_patches
 from napari_rvae.workflows.encoding import encode_image, encode_patches
+from napari_rvae.workflows.ensembles import Ensemble, train_ensemble
 from napari_rvae.workflows.expressions import atoms_where
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
 from napari_rvae.workflows.reconstruction import reconstruct_image
@@ -11,6 +12,7 @@ from napari_rvae.workflows.repeating import repeat
 __all__ = [
     "Analysis",
     "AverageResult",
+    "Ensemble",
     "analyze_image",
     "analyze_patches",
     "atoms_where",
@@ -22,4 +24,5 @@ __all__ = [
     "encode_patches",
     "reconstruct_image",
     "repeat",
+    "train_ensemble",
 ]

@@ -1,0 +1,90 @@
+"""Members that say the same in other words agree; where they differ, the dispersion shows it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from napari_rvae.errors import InputDataError, SettingsError, Stopped
+from napari_rvae.latent import combine
+from napari_rvae.patches import patches_from_array
+from napari_rvae.samples import cards
+from napari_rvae.settings import TrainSettings
+from napari_rvae.workflows import train_ensemble
+
+
+@pytest.fixture
+def member():
+    rng = np.random.default_rng(0)
+    kind = np.arange(90) % 3
+    return pd.DataFrame(
+        {
+            "atom_id": np.arange(90), "z1": rng.standard_normal(90), "z2": 3 + rng.standard_normal(90),
+            "angle": rng.uniform(-0.5, 0.5, 90), "symmetry": 1 + kind, "dy": rng.standard_normal(90),
+            "reconstruction_error": 1.0, "class": kind, "class_probability": 0.98,
+        }
+    )  # fmt: skip
+
+
+def otherwise(member):
+    """The same with classes renumbered, another zero of the angle in each, and latents turned and mirrored."""
+    kind = member["class"].to_numpy()
+    c, s = np.cos(0.7), np.sin(0.7)
+    return member.assign(
+        z1=c * member["z1"] + s * member["z2"],
+        z2=s * member["z1"] - c * member["z2"],
+        angle=member["angle"] + np.array([0.2, -0.3, 0.1])[kind],
+        **{"class": np.array([2, 0, 1])[kind]},
+    )
+
+
+def test_members_that_differ_in_frames_only_agree(member):
+    together = combine([member, otherwise(member), otherwise(otherwise(member))])
+    for name in ("z1", "z2", "angle", "dy", "class"):
+        np.testing.assert_allclose(together[name], member[name], atol=1e-9)
+    for name in ("z1_dispersion", "z2_dispersion", "angle_dispersion", "dy_dispersion"):
+        assert together[name].max() < 1e-6
+    assert together["class_dispersion"].max() < 0.15
+    np.testing.assert_allclose(together["class_probability"], 0.98)
+
+
+def test_dispersion_finds_the_atoms_on_which_members_differ(member):
+    other = otherwise(member)
+    other.loc[7, "class"] = (other.loc[7, "class"] + 1) % 3
+    other.loc[7, "angle"] += 0.4
+    together = combine([member, other, other])
+    assert together["class"].iloc[7] != member["class"].iloc[7]  # two against one
+    assert together["class_dispersion"].idxmax() == 7
+    assert together["angle_dispersion"].idxmax() == 7
+    assert 0.1 < together["angle_dispersion"].max() < 0.3
+
+
+def test_atoms_without_latents_stay_empty_and_foreign_tables_are_refused(member):
+    gap = member.astype({"class": float})
+    gap.loc[3, ["z1", "z2", "angle", "class", "class_probability"]] = np.nan
+    together = combine([gap, gap])
+    assert together.loc[3, ["z1", "class", "class_dispersion"]].isna().all()
+    assert together["z1"].notna().sum() == 89
+    with pytest.raises(InputDataError, match="at least one"):
+        combine([])
+    with pytest.raises(InputDataError, match="same atoms"):
+        combine([member, member.iloc[::-1]])
+
+
+def test_ensemble_of_models_and_one_stopped_half_way():
+    patches = patches_from_array(cards(1, 80, 16)[0])
+    settings = TrainSettings(model="jvae", classes=4, epochs=2, hidden=16, threads=1, start="scratch")
+    whole = train_ensemble(patches, settings, 2)
+    assert [model.settings.seed for model in whole.models] == [0, 1]
+    assert whole.notes == ()
+    assert {"class_dispersion", "z1_dispersion"} <= set(whole.table)
+    told = []
+    some = train_ensemble(
+        patches, settings, 3, progress=lambda *one: told.append(one[1]), stop=lambda: told[-1:] > ["Member 2"]
+    )
+    assert len(some.models) == 1
+    assert some.notes == ("Stopped: 1 of 3 members are used.",)
+    np.testing.assert_allclose(some.table["z1"], combine([some.table[list(whole.table)]])["z1"])
+    with pytest.raises(Stopped):
+        train_ensemble(patches, settings, 3, stop=lambda: True)
+    with pytest.raises(SettingsError, match="at least two"):
+        train_ensemble(patches, settings, 1)
