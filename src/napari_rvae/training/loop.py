@@ -26,7 +26,7 @@ SHARPNESS = 2.0
 """Precision at which is learned, in units of the estimated one: what is rare shows before it pays on average."""
 WHITENESS = 0.75
 """How far the noise that is learned with lies from that of each ring (0) toward that of all rings alike (1)."""
-SLOWER = 0.1
+SLOWER = 0.05
 """Learning rate of a decoder that starts where it is good already, in units of the encoder's."""
 TEACHING_STEPS = 200
 """Steps in which the encoder is taught the latents to start from."""
