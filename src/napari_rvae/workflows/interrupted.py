@@ -1,4 +1,4 @@
-"""Trainings that may be interrupted: what went in is kept beside their state, so that any later session can go on."""
+"""Trainings that may be interrupted: what went in is kept beside their state, so that they can go on later."""
 
 from __future__ import annotations
 
