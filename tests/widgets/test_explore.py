@@ -706,7 +706,7 @@ def test_out_come_the_table_the_plot_and_the_selection(explore, layer, viewer, q
     explore.more.save_table(tmp_path / "atoms.csv")
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "atoms.csv"), layer.features, check_dtype=False)
     for name in ("plot.png", "plot.svg"):
-        explore.canvas.save(tmp_path / name)
+        explore.scatter.save(tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
         with pytest.raises(OutputError, match="cannot be written"):
             explore.canvas.save(tmp_path / "missing" / name)

@@ -189,6 +189,15 @@ def test_many_atoms_become_a_picture_and_are_points_again_when_zoomed_in(monkeyp
     assert np.abs(near - 0.45).max() <= 0.1
 
 
+def test_density_is_finer_in_print(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "MOST_POINTS", 1)
+    scatter, canvas, _ = shown(*np.random.default_rng(0).uniform(0, 1, (2, 100)))
+    printed = []
+    monkeypatch.setattr(canvas, "save", lambda path: printed.append(canvas.drawn["density"][0].shape[0]))
+    scatter.save(tmp_path / "plot.png")
+    assert printed == [4 * canvas.drawn["density"][0].shape[0]]
+
+
 def test_density_has_the_mean_colour_of_its_atoms(monkeypatch):
     monkeypatch.setattr(module, "MOST_POINTS", 1)
     _scatter, canvas, _ = shown(np.array([0.0, 0.0, 1.0, 1.0]), np.array([0.0, 0.0, 1.0, 1.0]))

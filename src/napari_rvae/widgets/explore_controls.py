@@ -186,7 +186,7 @@ class MoreMenu(QMenu):
         self.addAction("Select the atoms inside drawn shapes", self.select_in_shapes)
         self.addAction("Selected atoms as a new layer", self.copy_selection)
         self.addSeparator()
-        table, plot = ("Table (*.csv *.parquet)", self.save_table), ("Picture (*.png *.svg)", dock.canvas.save)
+        table, plot = ("Table (*.csv *.parquet)", self.save_table), ("Picture (*.png *.svg)", dock.scatter.save)
         self.addAction("Save the table ...", partial(self._ask, "Save the table", *table))
         self.addAction("Save the plot ...", partial(self._ask, "Save the plot", *plot))
 

@@ -28,7 +28,7 @@ NEIGHBORS = 4  # so many points near the cursor are told
 _NEAR = 12.0  # pixels of the canvas, within which points are looked for first
 _BINS = 64
 _MARGIN = 0.2
-_DENSITY_PIXEL = 2  # canvas pixels per pixel of a density picture
+_DENSITY_PIXEL, _PRINT_PIXEL = 2.0, 0.5  # canvas pixels per pixel of a density picture
 
 
 @dataclass(frozen=True)
@@ -208,12 +208,13 @@ class Scatter:
     def __init__(self, canvas: ScatterCanvas, selection: Selection | None = None) -> None:
         self.canvas = canvas
         self._selection = selection or Selection()
-        self._selection.changed.connect(self._selection_changed)
+        self._selection.changed.connect(self._draw_selected)
         self._xy: tuple[Floats, Floats] = (np.empty(0), np.empty(0))
         self._coarse_x = np.empty(0, np.float32)
         self._bins: tuple[NDArray[np.int16], ...] = ()
         self._edges: tuple[Floats, ...] = ()
         self._scale: ColorScale | None = None
+        self._pixel = _DENSITY_PIXEL
         canvas.region_drawn.connect(self._region_drawn)
         canvas.range_drawn.connect(self._range_drawn)
         canvas.class_clicked.connect(self._class_clicked)
@@ -223,7 +224,7 @@ class Scatter:
 
     def close(self) -> None:
         """Listen to the selection no more."""
-        self._selection.changed.disconnect(self._selection_changed)
+        self._selection.changed.disconnect(self._draw_selected)
 
     def show(
         self, selection: Selection, x: ArrayLike, y: ArrayLike, labels: tuple[str, str], scale: ColorScale, *, fit: bool
@@ -244,9 +245,9 @@ class Scatter:
             Show all of them; otherwise the view stays as it is.
         """
         if selection is not self._selection:
-            self._selection.changed.disconnect(self._selection_changed)
+            self._selection.changed.disconnect(self._draw_selected)
             self._selection = selection
-            self._selection.changed.connect(self._selection_changed)
+            self._selection.changed.connect(self._draw_selected)
         new = (np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64))
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(new, self._xy, strict=True)) or not self._bins:
             self._xy, self._coarse_x = new, new[0].astype(np.float32)
@@ -311,7 +312,7 @@ class Scatter:
         if np.count_nonzero(inside) <= MOST_POINTS:
             self.canvas.show_points(x[inside], y[inside], scale.index[inside], scale.lut)
         else:
-            self.canvas.show_density(_density_picture(x, y, scale, view), view)
+            self.canvas.show_density(_density_picture(x, y, scale, view, self._pixel), view)
 
     def _draw_selected(self) -> None:
         scale, mask = self._scale, self._selection.mask
@@ -324,7 +325,7 @@ class Scatter:
             self.canvas.show_selected_points(x[rows], y[rows], scale.index[rows], scale.lut)
         else:
             view = self.canvas.view.grown(_MARGIN)
-            counts = _counts(x[rows], y[rows], view)[0]
+            counts = _counts(x[rows], y[rows], view, self._pixel)[0]
             self.canvas.show_selected_density(_brightness(counts), view)
         self.canvas.show_margins(*(self._histogram(axis, rows) for axis in (0, 1)))
 
@@ -334,8 +335,15 @@ class Scatter:
         counts, selected = (np.bincount(some, minlength=_BINS + 1)[:_BINS] for some in (bins, bins[rows]))
         return Histogram(self._edges[axis], counts, selected)
 
-    def _selection_changed(self) -> None:
-        self._draw_selected()
+    def save(self, path: Path) -> None:
+        """Write the plot for print, with a density as fine as the print; see `ScatterCanvas.save`."""
+        self._pixel = _PRINT_PIXEL
+        try:
+            self._view_rested()
+            self.canvas.save(path)
+        finally:
+            self._pixel = _DENSITY_PIXEL
+            self._view_rested()
 
     def _view_rested(self) -> None:
         if len(self._xy[0]) > MOST_POINTS:
@@ -422,10 +430,10 @@ def _inside(x: Floats, y: Floats, view: View) -> Mask:
     return (x >= view.left) & (x <= view.right) & (y >= view.bottom) & (y <= view.top)
 
 
-def _counts(x: Floats, y: Floats, view: View, *weights: Floats) -> list[Floats]:
+def _counts(x: Floats, y: Floats, view: View, pixel: float, *weights: Floats) -> list[Floats]:
     """Count the points in every pixel of a picture of the view, and add up what they weigh."""
-    columns = max(8, round(view.width / _DENSITY_PIXEL))
-    rows = max(8, round(view.height / _DENSITY_PIXEL))
+    columns = max(8, round(view.width / pixel))
+    rows = max(8, round(view.height / pixel))
     inside = np.flatnonzero(_inside(x, y, view))
     column = ((x[inside] - view.left) * (columns / (view.right - view.left))).astype(np.int32).clip(0, columns - 1)
     row = ((y[inside] - view.bottom) * (rows / (view.top - view.bottom))).astype(np.int32).clip(0, rows - 1)
@@ -435,10 +443,10 @@ def _counts(x: Floats, y: Floats, view: View, *weights: Floats) -> list[Floats]:
     return [each.reshape(rows, columns) for each in sums]
 
 
-def _density_picture(x: Floats, y: Floats, scale: ColorScale, view: View) -> Picture:
+def _density_picture(x: Floats, y: Floats, scale: ColorScale, view: View, pixel: float) -> Picture:
     """Paint every pixel in the mean colour of its atoms, the more opaque the more there are."""
     channels = scale.lut[:, :3].astype(np.float64)
-    counts, *colors = _counts(x, y, view, *(channels[scale.index, channel] for channel in range(3)))
+    counts, *colors = _counts(x, y, view, pixel, *(channels[scale.index, channel] for channel in range(3)))
     mean = np.stack(colors, axis=-1) / np.maximum(counts, 1)[..., np.newaxis]
     return np.concatenate([mean, 255 * _brightness(counts)[..., np.newaxis]], axis=-1).astype(np.uint8)
 
