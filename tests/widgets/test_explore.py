@@ -461,7 +461,8 @@ def test_no_atoms_and_one_atom(viewer, qtbot, tmp_path, n):
     explore.more.save_table(tmp_path / "atoms.csv")
     explore.canvas.save(tmp_path / "plot.png")
     qtbot.waitUntil(lambda: f"{layer.name} classes" in viewer.layers)
-    assert (viewer.layers[f"{layer.name} classes"].data.max(), "selected cells" in viewer.layers) == (n, n == 1)
+    assert viewer.layers[f"{layer.name} classes"].data.max() == n
+    qtbot.waitUntil(lambda: ("selected cells" in viewer.layers) == (n == 1))  # outlined in a thread
     viewer.layers.selection.active = layer
     layer.add([[5.0, 5.0]])
     qtbot.waitUntil(lambda: f"of {n + 1} atoms" in explore.status.text())
