@@ -14,6 +14,7 @@ from napari_rvae.models import Model
 from napari_rvae.models.inference import infer, log_angle_prior
 from napari_rvae.patches import Patches
 from napari_rvae.polar import radial_taper
+from napari_rvae.poses import turned_shape
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
@@ -131,9 +132,7 @@ class Trainer:
             [table["dx"] / step[1], table["dy"] / step[0], table["strain_a"], table["strain_b"], np.log(table["scale"])]
         )
         shape = torch.as_tensor(image_frame.astype(np.float32), device=self.device)
-        c, s = (2 * self.theta).cos(), (2 * self.theta).sin()
-        a, b = shape[:, 2].clone(), shape[:, 3].clone()
-        shape[:, 2], shape[:, 3] = c * a - s * b, s * a + c * b  # from the motif's frame to the image's
+        shape[:, 2:4] = turned_shape(shape, self.theta)[:, 2:4]  # from the motif's frame to the image's
         self.shape = torch.where(self.model.pose_prior > 0, shape, 0.0)
         kind = torch.as_tensor(table["class"].to_numpy(copy=True))
         counts = torch.bincount(kind).float()

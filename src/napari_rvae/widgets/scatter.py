@@ -9,12 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from psygnal import Signal
 
+from napari_rvae.widgets.density import brightness, counts_in_pixels, density_picture, inside_view
 from napari_rvae.widgets.selection import Mask, Mode, Selection
 
 Tool = Literal["lasso", "rectangle", "pan"]
@@ -308,11 +309,11 @@ class Scatter:
             self.canvas.show_points(x, y, scale.index, scale.lut)
             return
         view = self.canvas.view.grown(_MARGIN)
-        inside = _inside(x, y, view)
+        inside = inside_view(x, y, view)
         if np.count_nonzero(inside) <= MOST_POINTS:
             self.canvas.show_points(x[inside], y[inside], scale.index[inside], scale.lut)
         else:
-            self.canvas.show_density(_density_picture(x, y, scale, view, self._pixel), view)
+            self.canvas.show_density(density_picture(x, y, scale, view, self._pixel), view)
 
     def _draw_selected(self) -> None:
         scale, mask = self._scale, self._selection.mask
@@ -325,8 +326,8 @@ class Scatter:
             self.canvas.show_selected_points(x[rows], y[rows], scale.index[rows], scale.lut)
         else:
             view = self.canvas.view.grown(_MARGIN)
-            counts = _counts(x[rows], y[rows], view, self._pixel)[0]
-            self.canvas.show_selected_density(_brightness(counts), view)
+            counts = counts_in_pixels(x[rows], y[rows], view, self._pixel)[0]
+            self.canvas.show_selected_density(brightness(counts), view)
         self.canvas.show_margins(*(self._histogram(axis, rows) for axis in (0, 1)))
 
     def _histogram(self, axis: int, rows: NDArray[np.intp]) -> Histogram:
@@ -424,34 +425,3 @@ def _padded_range(values: Floats, padding: float = 0.05) -> tuple[float, float]:
     low, high = float(finite.min()), float(finite.max())
     pad = padding * (high - low) if high > low else 0.5 * (abs(low) or 1.0)
     return low - pad, high + pad
-
-
-def _inside(x: Floats, y: Floats, view: View) -> Mask:
-    return (x >= view.left) & (x <= view.right) & (y >= view.bottom) & (y <= view.top)
-
-
-def _counts(x: Floats, y: Floats, view: View, pixel: float, *weights: Floats) -> list[Floats]:
-    """Count the points in every pixel of a picture of the view, and add up what they weigh."""
-    columns = max(8, round(view.width / pixel))
-    rows = max(8, round(view.height / pixel))
-    inside = np.flatnonzero(_inside(x, y, view))
-    column = ((x[inside] - view.left) * (columns / (view.right - view.left))).astype(np.int32).clip(0, columns - 1)
-    row = ((y[inside] - view.bottom) * (rows / (view.top - view.bottom))).astype(np.int32).clip(0, rows - 1)
-    flat = row * columns + column
-    sums: list[Any] = [np.bincount(flat, minlength=rows * columns)]
-    sums += [np.bincount(flat, weight[inside], minlength=rows * columns) for weight in weights]
-    return [each.reshape(rows, columns) for each in sums]
-
-
-def _density_picture(x: Floats, y: Floats, scale: ColorScale, view: View, pixel: float) -> Picture:
-    """Paint every pixel in the mean colour of its atoms, the more opaque the more there are."""
-    channels = scale.lut[:, :3].astype(np.float64)
-    counts, *colors = _counts(x, y, view, pixel, *(channels[scale.index, channel] for channel in range(3)))
-    mean = np.stack(colors, axis=-1) / np.maximum(counts, 1)[..., np.newaxis]
-    return np.concatenate([mean, 255 * _brightness(counts)[..., np.newaxis]], axis=-1).astype(np.uint8)
-
-
-def _brightness(counts: Floats) -> Floats:
-    """0 for no atom, .35 for one, 1 for the most, logarithmic between."""
-    most = np.log1p(counts.max()) or 1.0
-    return np.where(counts > 0, 0.35 + 0.65 * np.log1p(counts) / most, 0.0)
