@@ -297,6 +297,13 @@ class TrainSettings(Settings):
     start: Literal["averages", "scratch"] = Field(
         "averages", description="Start from class averages, or from nothing.", json_schema_extra=_extra(advanced=True)
     )
+    members: int = Field(
+        1,
+        ge=1,
+        le=100,
+        description="Models trained from different parts of the patches: more than one tell how far each atom's "
+        "class, angle and latents can be trusted.",
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps.")
     threads: int | None = Field(

@@ -4,12 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_rvae.errors import InputDataError, SettingsError, Stopped
+from napari_rvae.errors import InputDataError
 from napari_rvae.latent import combine
-from napari_rvae.patches import patches_from_array
-from napari_rvae.samples import cards
-from napari_rvae.settings import TrainSettings
-from napari_rvae.workflows import train_ensemble
 
 
 @pytest.fixture
@@ -68,23 +64,3 @@ def test_atoms_without_latents_stay_empty_and_foreign_tables_are_refused(member)
         combine([])
     with pytest.raises(InputDataError, match="same atoms"):
         combine([member, member.iloc[::-1]])
-
-
-def test_ensemble_of_models_and_one_stopped_half_way():
-    patches = patches_from_array(cards(1, 80, 16)[0])
-    settings = TrainSettings(model="jvae", classes=4, epochs=2, hidden=16, threads=1, start="scratch")
-    whole = train_ensemble(patches, settings, 2)
-    assert [model.settings.seed for model in whole.models] == [0, 1]
-    assert whole.notes == ()
-    assert {"class_dispersion", "z1_dispersion"} <= set(whole.table)
-    told = []
-    some = train_ensemble(
-        patches, settings, 3, progress=lambda *one: told.append(one[1]), stop=lambda: told[-1:] > ["Member 2"]
-    )
-    assert len(some.models) == 1
-    assert some.notes == ("Stopped: 1 of 3 members are used.",)
-    np.testing.assert_allclose(some.table["z1"], combine([some.table[list(whole.table)]])["z1"])
-    with pytest.raises(Stopped):
-        train_ensemble(patches, settings, 3, stop=lambda: True)
-    with pytest.raises(SettingsError, match="at least two"):
-        train_ensemble(patches, settings, 1)

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.latent.ensembles import combine
 from napari_rvae.models.inference import Inferred, infer
 from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.polar import radial_taper
@@ -37,7 +38,7 @@ def encode(
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> pd.DataFrame:
-    """What the model says of every patch.
+    """What the model says of every patch; of an ensemble, what its members say together, see `combine`.
 
     Angle, offset, strain, scale and z are found together by search and Gauss-Newton steps (`models.inference`); windows
     that were cut from an image follow their motif. Errors are standard deviations from the inverse curvature.
@@ -69,6 +70,32 @@ def encode(
     """
     _check(model, patches)
     known = _conditions(model, condition, len(patches))
+    members = [model, *model.members]
+    tables = [
+        _encoded(member, patches, known, _share(progress, number, len(members)), stop)
+        for number, member in enumerate(members)
+    ]
+    table = tables[0] if len(tables) == 1 else combine(tables)
+    if atoms is None:
+        return table
+    merged = atoms.drop(columns=[c for c in table if c in atoms and c != "atom_id"]).merge(
+        table, on="atom_id", how="left", validate="one_to_one"
+    )
+    merged.attrs = dict(atoms.attrs)
+    return merged
+
+
+def _share(progress: Progress | None, number: int, count: int) -> Progress | None:
+    """Let one member of an ensemble report its own fraction as a part of the whole."""
+    if progress is None or count == 1:
+        return progress
+    return lambda fraction, text: progress((number + fraction) / count, f"{text}: member {number + 1} of {count}")
+
+
+def _encoded(
+    model: Any, patches: Patches, known: Tensor | None, progress: Progress | None, stop: Stop | None
+) -> pd.DataFrame:
+    """What a single model says."""
     device = model.noise.device
     parts = []
     for start in range(0, len(patches), _BLOCK):
@@ -85,13 +112,7 @@ def encode(
         if name in table:
             table[name] -= table[name].median()
     table.insert(0, "atom_id", patches.atom_id)
-    if atoms is None:
-        return table
-    merged = atoms.drop(columns=[c for c in table if c in atoms and c != "atom_id"]).merge(
-        table, on="atom_id", how="left", validate="one_to_one"
-    )
-    merged.attrs = dict(atoms.attrs)
-    return merged
+    return table
 
 
 def _settled(model: Model, patches: Patches, condition: Tensor | None) -> tuple[Inferred, Tensor]:

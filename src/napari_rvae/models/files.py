@@ -13,6 +13,8 @@ from napari_rvae.polar import ring_count, triangle
 from napari_rvae.settings import TrainSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from napari_rvae.models.model import Model
 
 FORMAT = 1
@@ -41,15 +43,19 @@ def save_model(model: Model, path: str | os.PathLike[str]) -> None:
         "format": FORMAT,
         "size": model.size,
         "channels": model.channels,
-        "k_max": model.k_max,
         "conditions": model.conditions,
-        "settings": model.settings.model_dump(),
-        "recipe": model.recipe,
+        **_own_header(model),
+        "members": [_own_header(member) for member in model.members],
     }
-    state = {name: value for name, value in model.state_dict().items() if not name.startswith("_finder.")}
+    state = {name: value for name, value in model.state_dict().items() if "_finder." not in name}
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
     with replacing(Path(path)) as place:
         place.write_bytes(save(tensors, {"napari_rvae": json.dumps(header)}))
+
+
+def _own_header(model: Any) -> dict[str, Any]:
+    """What a member of an ensemble does not share with the others."""
+    return {"k_max": model.k_max, "settings": model.settings.model_dump(), "recipe": model.recipe}
 
 
 def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Model:
@@ -75,15 +81,29 @@ def load_model(path: str | os.PathLike[str], device: str = "cpu") -> Model:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from napari_rvae.averages.exemplars import PoseFinder
-    from napari_rvae.models.model import Model
-
     file = Path(path)
     header = _header(file)
     try:
         tensors = load_file(str(file), device=device)
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         raise ModelFileError(f"{file.name} is damaged: take another copy, or train again.") from error
+    parts = [_part(tensors, f"members.{number}.") for number in range(len(header["members"]))]
+    model = _built(file, header, tensors, device)
+    for own, part in zip(header["members"], parts, strict=True):
+        model.members.append(_built(file, {**header, **own}, part, device))
+    return model
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Take out what belongs to one member."""
+    return {name.removeprefix(prefix): tensors.pop(name) for name in list(tensors) if name.startswith(prefix)}
+
+
+def _built(file: Path, header: dict[str, Any], tensors: dict[str, Tensor], device: str) -> Model:
+    """One model of its header and tensors."""
+    from napari_rvae.averages.exemplars import PoseFinder
+    from napari_rvae.models.model import Model
+
     model = Model(header["settings"], header["size"], header["channels"], header["k_max"], header["conditions"])
     model.recipe = header["recipe"]
     expected = model.state_dict()
@@ -136,14 +156,11 @@ def _header(file: Path) -> dict[str, Any]:
         if version > FORMAT:
             raise ModelFileError(f"{file.name} was written by a newer napari-rvae: update the plugin to open it.")
         checked = {name: _within(header[name], *limits) for name, limits in _LIMITS.items()}
-        settings, recipe = TrainSettings(**header["settings"]), header["recipe"]
-        k_max = float(header["k_max"])
-        if not 0.05 <= k_max <= 0.5 or not isinstance(recipe, dict):
-            raise damaged
-        _tell_apart(outer, checked["size"], checked["channels"], k_max, settings)
-        step, normalization = recipe.get("step", (1.0, 1.0)), recipe.get("normalization", "dataset")
-        if len(step) != 2 or not all(0 < float(s) < 1e6 for s in step) or normalization not in ("dataset", "patch"):
-            raise damaged
+        first = _checked(header, outer, checked)
+        members = [
+            _checked(one, _part(outer, f"members.{number}."), checked)
+            for number, one in enumerate(header.get("members", []))
+        ]
     except (
         OSError,
         UnicodeError,
@@ -155,7 +172,19 @@ def _header(file: Path) -> dict[str, Any]:
         SettingsError,
     ) as error:
         raise damaged from error
-    return {**checked, "k_max": k_max, "settings": settings, "recipe": recipe}
+    return {**checked, **first, "members": members}
+
+
+def _checked(header: dict[str, Any], outer: dict[str, Any], common: dict[str, int]) -> dict[str, Any]:
+    """What one model says of itself; ValueError where that cannot be."""
+    settings, recipe, k_max = TrainSettings(**header["settings"]), header["recipe"], float(header["k_max"])
+    if not 0.05 <= k_max <= 0.5 or not isinstance(recipe, dict):
+        raise ValueError(k_max)
+    _tell_apart(outer, common["size"], common["channels"], k_max, settings)
+    step, normalization = recipe.get("step", (1.0, 1.0)), recipe.get("normalization", "dataset")
+    if len(step) != 2 or not all(0 < float(s) < 1e6 for s in step) or normalization not in ("dataset", "patch"):
+        raise ValueError(step)
+    return {"k_max": k_max, "settings": settings, "recipe": recipe}
 
 
 def _within(value: Any, lowest: int, highest: int) -> int:

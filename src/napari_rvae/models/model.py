@@ -75,6 +75,8 @@ class Model(nn.Module):
     ----------
     recipe : dict
         Where the model comes from: version, data, device, epochs really done, patch size.
+    members : torch.nn.ModuleList
+        The other members of an ensemble, each a model of its own; none of a single model.
     """
 
     mean: Tensor
@@ -93,6 +95,7 @@ class Model(nn.Module):
         self.settings, self.size, self.channels, self.conditions = settings, size, channels, conditions
         self.k_max = k_max
         self.recipe: dict[str, Any] = {}
+        self.members = nn.ModuleList()
         self._finder: PoseFinder | None = None
         self.classes = (settings.classes or 1) if settings.family in ("joint", "semi") else 1
         self.turns = "rotation" in settings.invariances

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from napari_rvae.errors import InputDataError, OutputError
+from napari_rvae.errors import InputDataError, ModelFileError, OutputError
 from napari_rvae.io.files import replacing
 from napari_rvae.training.memory import random_state, set_random_state
 
 if TYPE_CHECKING:
+    from napari_rvae.models import Model
     from napari_rvae.patches import Patches
+    from napari_rvae.settings import TrainSettings
     from napari_rvae.training.course import Course
     from napari_rvae.training.loop import Trainer
 
@@ -26,11 +29,14 @@ EVERY = 25.0
 FILE = "state.safetensors"
 _FORMAT = 1
 _SHARE = 0.04  # of the time that writing may take
+_MADE_FROM, _WORDS = "made_from", "The training that was interrupted"
 _POSES = ("theta", "shape", "base", "harmonics", "misfit", "noise")
 
 
 class Checkpoint:
-    """Keeps the state of one training in a file that is whole at every moment.
+    """Keeps the state of one training in a file that is whole at every moment; of an ensemble, one member's.
+
+    The models of the members that are done lie beside it.
 
     Parameters
     ----------
@@ -41,7 +47,7 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, every: float | None = None) -> None:
-        self.file = folder / FILE
+        self.file, self._member = folder / FILE, 1
         self._every = EVERY if every is None else every
         self._failed, self._made_from = False, ""
         self._next = time.perf_counter() + self._every
@@ -52,19 +58,69 @@ class Checkpoint:
         Returns
         -------
         dict or None
-            ``epoch``, ``epochs``, ``device``, ``threads`` and what only `restore` needs; None where there is nothing
-            that can be read.
+            ``epoch``, ``epochs``, ``member``, ``device``, ``threads`` and what only `restore` needs; None where there
+            is nothing that can be read.
         """
-        from safetensors import SafetensorError, safe_open
+        state = _header(self.file)
+        if state is not None:
+            return state
+        done = [number for number in range(1, 101) if self._model_file(number).is_file()]
+        if not done:
+            return None
+        file = self._model_file(done[-1])
+        return {"epoch": 0, "epochs": 0, "member": done[-1] + 1, "time": file.stat().st_mtime}
 
-        if not self.file.is_file():
+    def begin(self, member: int, patches: Patches, settings: TrainSettings, *given: Any) -> Model | None:
+        """Turn to a member of an ensemble.
+
+        Parameters
+        ----------
+        member : int
+            From 1.
+        patches, settings, *given
+            What it is made from.
+
+        Returns
+        -------
+        Model or None
+            The member, if it was done before the interruption.
+
+        Raises
+        ------
+        InputDataError
+            If it was made from other patches or settings, or its file is damaged.
+        """
+        from napari_rvae.models import load_model
+
+        self._member, self._made_from = member, ""
+        file = self._model_file(member)
+        if not file.is_file():
             return None
         try:
-            with safe_open(self.file, framework="pt") as opened:
-                facts = json.loads(opened.metadata()["napari_rvae"])
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError):
-            return None
-        return facts if isinstance(facts, dict) and facts.get("format") == _FORMAT else None
+            model = load_model(file)
+        except ModelFileError as error:
+            raise InputDataError(f"{_WORDS} cannot be gone on with, its file is damaged: start anew.") from error
+        if model.recipe.pop(_MADE_FROM, "") != _digest(patches.data, settings, *given):
+            raise InputDataError(f"{_WORDS} was made from other patches or with other settings: start anew.")
+        return model
+
+    def finish(self, model: Model, patches: Patches, *given: Any) -> None:
+        """Keep a member that is done; where that fails it would have to be trained again.
+
+        Parameters
+        ----------
+        model : Model
+            The member to which `begin` has turned.
+        patches, *given
+            What it is made from.
+        """
+        model.recipe[_MADE_FROM] = _digest(patches.data, model.settings, *given)
+        with suppress(OutputError):
+            model.save(self._model_file(self._member))
+        del model.recipe[_MADE_FROM]
+
+    def _model_file(self, member: int) -> Path:
+        return self.file.with_name(f"member-{member}.safetensors")
 
     def keep(self, course: Course, at_once: bool = False) -> str:
         """Write the state, if it is time to.
@@ -104,6 +160,7 @@ class Checkpoint:
             "time": time.time(),
             "epoch": course.at.epoch - 1,
             "epochs": course.settings.epochs,
+            "member": self._member,
             "device": trainer.model.recipe.get("device", "auto"),
             "threads": trainer.model.recipe.get("threads"),
             "made_from": self._made_from,
@@ -132,23 +189,40 @@ class Checkpoint:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        facts = self.facts()
+        facts = _header(self.file)
         if facts is None:
             return
-        trainer, words = course.trainer, "The training that was interrupted"
+        if facts.get("member", 1) != self._member:
+            return  # the state of one that is done
+        trainer = course.trainer
         if facts.get("made_from") != _fingerprint(trainer):
-            raise InputDataError(f"{words} was made from other patches or with other settings: start anew.")
+            raise InputDataError(f"{_WORDS} was made from other patches or with other settings: start anew.")
         try:
             tensors = {name: value.to(trainer.device) for name, value in load_file(self.file).items()}
             _restore(course, tensors, facts)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise InputDataError(f"{words} cannot be gone on with, its file is damaged: start anew.") from error
+            raise InputDataError(f"{_WORDS} cannot be gone on with, its file is damaged: start anew.") from error
         if trainer.patches.cut is not None:
             _cut_again(trainer)
 
     def remove(self) -> None:
         """Forget the training; it is over, or not wanted."""
-        self.file.unlink(missing_ok=True)
+        for file in (self.file, *self.file.parent.glob("member-*.safetensors")):
+            file.unlink(missing_ok=True)
+
+
+def _header(file: Path) -> dict[str, Any] | None:
+    """What a state says of itself; None where there is none that can be read."""
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as opened:
+            facts = json.loads(opened.metadata()["napari_rvae"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return facts if isinstance(facts, dict) and facts.get("format") == _FORMAT else None
 
 
 def _tensors(course: Course) -> dict[str, Tensor]:
@@ -211,10 +285,14 @@ def _windows(trainer: Trainer, rows: Any) -> Any:
 
 def _fingerprint(trainer: Trainer) -> str:
     """What went in: the patches, and the settings but for the machine's part in them."""
-    digest = hashlib.sha256(trainer.patches.data.tobytes())
-    settings = trainer.settings.model_dump(mode="json", exclude={"device", "threads"})
-    digest.update(json.dumps(settings, sort_keys=True).encode())
-    for given in (trainer.known, trainer.condition):
-        if given is not None:
-            digest.update(given.cpu().numpy().tobytes())
+    known = [None if given is None else given.cpu().numpy() for given in (trainer.known, trainer.condition)]
+    return _digest(trainer.patches.data, trainer.settings, *known)
+
+
+def _digest(data: Any, settings: TrainSettings, *given: Any) -> str:
+    digest = hashlib.sha256(data.tobytes())
+    digest.update(json.dumps(settings.model_dump(mode="json", exclude={"device", "threads"}), sort_keys=True).encode())
+    for values in given:
+        if values is not None:
+            digest.update(values.tobytes())
     return digest.hexdigest()

@@ -62,6 +62,8 @@ class TrainingReport:
         What went otherwise than was asked for, so far.
     look : Look or None
         Now and then, where it was asked for.
+    member, members : int
+        Which one of how many, where an ensemble is trained.
     """
 
     phase: Literal["averages", "training", "finishing", "done"]
@@ -77,6 +79,8 @@ class TrainingReport:
     averages: Averages | None = None
     notes: tuple[str, ...] = ()
     look: Look | None = None
+    member: int = 1
+    members: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,10 @@ class Earlier:
         How often it had asked whether to stop when the user stopped it.
     batches : list of (int, int)
         From which step on there were how many patches per step.
+    members : tuple of Earlier or None
+        Of the other members of an ensemble, as many as were used; None where as many as the settings say.
     """
 
     stopped_after: int | None = None
     batches: tuple[tuple[int, int], ...] = ()
+    members: tuple[Earlier, ...] | None = None

@@ -3,7 +3,7 @@
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
 from napari_rvae.workflows.baselines import baseline_image, baseline_patches
 from napari_rvae.workflows.encoding import encode_image, encode_patches
-from napari_rvae.workflows.ensembles import Ensemble, train_ensemble
+from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.expressions import atoms_where
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
 from napari_rvae.workflows.reconstruction import reconstruct_image
@@ -12,7 +12,6 @@ from napari_rvae.workflows.repeating import repeat
 __all__ = [
     "Analysis",
     "AverageResult",
-    "Ensemble",
     "analyze_image",
     "analyze_patches",
     "atoms_where",

@@ -1,113 +1,161 @@
-"""An ensemble: the same model trained from several seeds."""
+"""The models of a workflow: a single one, or an ensemble whose members learn from different parts of the patches."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from napari_rvae.errors import SettingsError, Stopped
+from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import TrainSettings
+from napari_rvae.training.reports import Earlier
 from napari_rvae.workflows.steps import scaled
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
     from napari_rvae.patches import Patches, Progress, Stop
+    from napari_rvae.training import TrainingReport
+    from napari_rvae.training.checkpoints import Checkpoint
 
-
-@dataclass(frozen=True)
-class Ensemble:
-    """Members, and what they say together.
-
-    Attributes
-    ----------
-    models : tuple of Model
-        The trained members.
-    table : DataFrame
-        Mean and dispersion, see `napari_rvae.latent.combine`.
-    notes : tuple of str
-        What went otherwise than was asked for: members that were not trained.
-    """
-
-    models: tuple[Model, ...]
-    table: pd.DataFrame
-    notes: tuple[str, ...] = ()
+SHARE = 0.5
+"""Of the patches, from which every member but the first learns: what it learns depends on which ones as much as if as
+many as there are had been drawn with replacement (Buja & Stuetzle, Statistica Sinica 16, 323 (2006))."""
+_CURVE = ["epoch", "loss", "held_out"]
 
 
 def train_ensemble(
     patches: Patches,
     settings: TrainSettings | None = None,
-    members: int = 8,
     *,
-    labels: Any = None,
-    condition: Any = None,
-    atoms: pd.DataFrame | None = None,
+    labels: NDArray[Any] | None = None,
+    condition: NDArray[Any] | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
-) -> Ensemble:
-    """Train the same model from several seeds, one after the other, and combine what they say.
+    keep: Stop | None = None,
+    report: Callable[[TrainingReport], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    earlier: Earlier | None = None,
+    look_every: float | None = None,
+) -> tuple[Model, pd.DataFrame]:
+    """Train as many members as the settings say, one after the other.
+
+    The first learns from all patches, as a single model does; the others learn from a random half each, with a seed of
+    their own, and start from class averages of their own.
 
     Parameters
     ----------
     patches : Patches
-        All are encoded; those that reach over the edge are not learned from.
+        What is learned from; leave out patches that reach over the edge.
     settings : TrainSettings, optional
         Of every member; its seed is that of the first one, the others follow.
-    members : int
-        How many.
-    labels, condition : array-like, optional
+    labels, condition : ndarray, optional
         As for `napari_rvae.training.train`, one per patch.
-    atoms : DataFrame, optional
-        Atoms table, all rows of which are kept.
     progress, stop : callable, optional
-        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to end: the members that are
-        done are used, and the notes say so.
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+    keep : callable, optional
+        Asked whether to end early: the members that are done are used, or what the first one has learned so far.
+    report : callable, optional
+        Handed every report of the training.
+    checkpoint, earlier, look_every : optional
+        As for `napari_rvae.training.train`.
 
     Returns
     -------
-    Ensemble
+    model : Model
+        The first member, with the others in ``model.members``.
+    losses : DataFrame
+        ``epoch``, ``loss``, ``held_out`` of the first member.
 
     Raises
     ------
-    SettingsError
-        If there are fewer than two members.
     RVAEError
         Whatever training raises.
     Stopped
-        If `stop` said so before the first member was done.
+        If `stop` said so.
     """
-    from napari_rvae.latent import combine, encode
+    settings, earlier = settings or TrainSettings(), earlier or Earlier()
+    before = [earlier, *(earlier.members or ())]
+    count = settings.members if earlier.members is None else len(before)
+    models: list[Model] = []
+    curve = pd.DataFrame(columns=_CURVE)
+    for number in range(count):
+        if models and keep is not None and keep():
+            break
+        one = settings.model_copy(update={"seed": settings.seed + number, "members": 1})
+        rows = _rows(number, len(patches), one.seed, labels)
+        options: dict[str, Any] = {"labels": labels, "condition": condition}
+        options = {name: values if values is None else values[rows] for name, values in options.items()}
+        made_from = patches if number == 0 else patches.select(rows), *options.values()
+        model = checkpoint.begin(number + 1, made_from[0], one, *made_from[1:]) if checkpoint is not None else None
+        if model is None:
+            options |= {"checkpoint": checkpoint, "look_every": look_every}
+            options["earlier"] = before[number] if number < len(before) else None
+            told = scaled(progress, number / count, (number + 1) / count)
+            model, losses = _trained(made_from[0], one, (number + 1, count), told, stop, keep, report, **options)
+            if number == 0:
+                curve = losses
+            elif "stopped_after" in model.recipe:
+                break  # half trained, it would differ from the others for no good reason
+            if checkpoint is not None and count > 1:
+                checkpoint.finish(model, *made_from)
+        models.append(model)
+    first, *others = models
+    first.members.extend(others)
+    notes = [note for model in models for note in model.recipe.get("notes", ())]
+    if len(models) < settings.members:
+        notes.append(f"Stopped: {len(models)} of {settings.members} members are used.")
+    if notes:
+        first.recipe["notes"] = list(dict.fromkeys(notes))
+    return first, curve
+
+
+def _rows(number: int, count: int, seed: int, labels: NDArray[Any] | None) -> NDArray[np.int64]:
+    """What a member learns from: the first from all, the others from a part, with all that is labelled."""
+    from napari_rvae.training import FEWEST_PATCHES
+
+    if number == 0:
+        return np.arange(count)
+    order = np.random.default_rng(seed).permutation(count)
+    chosen = np.zeros(count, bool)
+    chosen[order[: max(round(SHARE * count), FEWEST_PATCHES)]] = True
+    return np.flatnonzero(chosen if labels is None else chosen | (labels >= 0))
+
+
+def _trained(
+    patches: Patches,
+    settings: TrainSettings,
+    which: tuple[int, int],
+    progress: Progress | None,
+    stop: Stop | None,
+    keep: Stop | None,
+    report: Callable[[TrainingReport], None] | None,
+    **options: Any,
+) -> tuple[Model, pd.DataFrame]:
     from napari_rvae.training import train
 
-    if members < 2:
-        raise SettingsError("An ensemble has at least two members: raise their number, or train a single model.")
-    settings = settings or TrainSettings()
-    inner = ~patches.edge
-    chosen = patches if inner.all() else patches.select(inner)
-    given = {name: one if one is None else one[inner] for name, one in (("labels", labels), ("condition", condition))}
-    models: list[Model] = []
-    model: Model | None = None
-    tables = []
-    for number in range(members):
-        told = scaled(progress, number / members, (number + 1) / members)
-        try:
-            one = settings.model_copy(update={"seed": settings.seed + number})
-            with closing(train(chosen, one, stop=stop, **given)) as reports:
-                for report in reports:
-                    if stop is not None and stop():
-                        raise Stopped("Stopped before the first member was trained.")
-                    model = report.model
-                    if told is not None:
-                        share = 0.9 * report.epoch / max(report.epochs, 1)
-                        told(share, f"Member {number + 1} of {members}: {report.message}")
-            assert model is not None  # train has raised otherwise
-            tables.append(encode(model, patches, atoms=atoms, condition=condition, stop=stop))
-        except Stopped:
-            if not models:
-                raise
-            break
-        models.append(model)
-    notes = () if len(models) == members else (f"Stopped: {len(models)} of {members} members are used.",)
-    return Ensemble(tuple(models), combine(tables), notes)
+    def ends() -> bool:
+        return (stop is not None and stop()) or (keep is not None and keep())
+
+    losses, model = [], None
+    words = f"Member {which[0]} of {which[1]}: " if which[1] > 1 else ""
+    with closing(train(patches, settings, stop=ends, **options)) as reports:
+        for one in reports:
+            if stop is not None and stop():
+                raise Stopped("Stopped while training; nothing was kept.")
+            model = one.model
+            if one.loss is not None:
+                losses.append((one.epoch, one.loss, one.held_out))
+            if report is not None:
+                report(replace(one, member=which[0], members=which[1]))
+            if progress is not None:
+                share = 0.1 + 0.8 * one.epoch / max(one.epochs, 1)
+                share = {"averages": 0.0, "finishing": 0.9, "done": 1.0}.get(one.phase, share)
+                progress(share, words + one.message)
+    if model is None:
+        raise InputDataError("the training gave no model")
+    return model, pd.DataFrame(losses, columns=_CURVE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.io import (
     FileRecord,
     ImageData,
@@ -27,6 +25,7 @@ from napari_rvae.io import (
 )
 from napari_rvae.io.files import sha256
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
+from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.given import given_by
 from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, first_channel, scaled
 
@@ -54,13 +53,13 @@ class Analysis:
     patches : Patches
         What was encoded.
     model : Model
-        The trained model.
+        The trained model, with the other members of an ensemble.
     table : DataFrame
         Latent table.
     recipe : Recipe
         How it was made.
     losses : DataFrame
-        ``epoch``, ``loss``, ``held_out``.
+        ``epoch``, ``loss``, ``held_out`` of the first member.
     condition : ndarray or None
         What conditional models were given.
     """
@@ -192,7 +191,9 @@ def analyze_image(
         name: values if values is None else values[learned_from]
         for name, values in (("labels", known.labels), ("condition", known.condition))
     }
-    model, losses = _trained(patches, known.settings, learned_from, told, stop, keep, report, **options)
+    inner = patches if learned_from.all() else patches.select(learned_from)
+    options |= {"progress": told, "stop": stop, "keep": keep, "report": report}
+    model, losses = train_ensemble(inner, known.settings, **options)
     model.recipe |= known.noted
     latent = encode(
         model, patches, atoms=table, condition=known.condition, progress=scaled(progress, 0.9, 1), stop=stop
@@ -259,10 +260,9 @@ def analyze_patches(
 
     patch, training = patch or PatchSettings(), training or TrainSettings()
     patches = patches_from_array(source.data, patch)
-    everyone = np.ones(len(patches), bool)
     inputs = {"patches": FileRecord.of(source)} | {name: FileRecord.of(file) for name, file in (files or {}).items()}
     options: dict[str, Any] = {"labels": labels, "condition": condition, "checkpoint": checkpoint, "earlier": earlier}
-    model, losses = _trained(patches, training, everyone, scaled(progress, 0, 0.9), stop, **options)
+    model, losses = train_ensemble(patches, training, progress=scaled(progress, 0, 0.9), stop=stop, **options)
     latent = encode(model, patches, condition=condition, progress=scaled(progress, 0.9, 1), stop=stop)
     recipe = Recipe(
         command="train",
@@ -283,46 +283,16 @@ def _learned_from(patches: Patches, atoms: pd.DataFrame) -> NDArray[np.bool_]:
     return np.asarray(mask)
 
 
-def _trained(
-    patches: Patches,
-    settings: TrainSettings,
-    mask: NDArray[np.bool_],
-    progress: Progress | None,
-    stop: Stop | None,
-    keep: Stop | None = None,
-    report: Callable[[TrainingReport], None] | None = None,
-    **options: Any,
-) -> tuple[Model, pd.DataFrame]:
-    from napari_rvae.training import train
-
-    def ends() -> bool:
-        return (stop is not None and stop()) or (keep is not None and keep())
-
-    losses, model = [], None
-    chosen = patches if mask.all() else patches.select(mask)
-    with closing(train(chosen, settings, stop=ends, **options)) as reports:
-        for one in reports:
-            if stop is not None and stop():
-                raise Stopped("Stopped while training; nothing was kept.")
-            model = one.model
-            if one.loss is not None:
-                losses.append((one.epoch, one.loss, one.held_out))
-            if report is not None:
-                report(one)
-            if progress is not None:
-                share = 0.1 + 0.8 * one.epoch / max(one.epochs, 1)
-                progress({"averages": 0.0, "finishing": 0.9, "done": 1.0}.get(one.phase, share), one.message)
-    if model is None:
-        raise InputDataError("the training gave no model")
-    curve = pd.DataFrame(losses, columns=["epoch", "loss", "held_out"])
-    return model, curve
-
-
 def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
     """Note what the settings left open."""
     noted = {"device": "device", "threads": "threads", "epochs_done": "epochs", "batch_size": "batch_size"}
     noted |= {name: name for name in ("batches", "stopped_after", "notes")}
-    facts = {name: model.recipe[kept] for kept, name in noted.items() if kept in model.recipe}
+    facts, *others = [
+        {name: one.recipe[kept] for kept, name in noted.items() if kept in one.recipe}
+        for one in (model, *model.members)
+    ]
+    if others:
+        facts["members"] = others
     scale = {"pixel_size": source.pixel_size, "unit": source.unit}
     return {**facts, "patch": patches.settings.model_dump(mode="json"), **scale}
 

@@ -92,11 +92,16 @@ def _image(file: str, recipe: Recipe) -> ImageData:
 
 
 def _earlier(recipe: Recipe) -> Earlier:
-    """Tell how the training went: where the user stopped it, and how large its batches were."""
-    stopped = recipe.used.get("stopped_after")
+    """Tell how the training went: where the user stopped it, how large its batches were, and which members it has."""
     with _understood():
-        batches = tuple((int(step), int(size)) for step, size in recipe.used.get("batches", ()))
-        return Earlier(None if stopped is None else int(stopped), batches)
+        members = tuple(_one_earlier(used) for used in recipe.used.get("members", ()))
+        return replace(_one_earlier(recipe.used), members=members)
+
+
+def _one_earlier(used: dict[str, Any]) -> Earlier:
+    stopped = used.get("stopped_after")
+    batches = tuple((int(step), int(size)) for step, size in used.get("batches", ()))
+    return Earlier(None if stopped is None else int(stopped), batches)
 
 
 @contextmanager
