@@ -95,6 +95,18 @@ def score_labelled():
         print(f"  {path.stem[:10]:12s} top-{len(true)} F1 {score:.3f}")
 
 
+def score_graphene():
+    path = DATA / "real" / "graphene_si" / "G-GrainBoundary-6nm.npy"
+    if not path.exists():
+        return
+    found, labels = positions(np.load(path)), pd.read_csv(Path(__file__).with_name("graphene_labels.csv"))
+    for number, (top, left) in enumerate(((280, 96), (150, 240)), 1):
+        true = labels.loc[labels["window"] == number, ["y", "x"]].to_numpy() - (top, left)
+        near = found[np.all((found > (top - 5, left - 5)) & (found < (top + 132, left + 132)), axis=1)] - (top, left)
+        scores = " ".join(f"{f1(near, true, tolerance, (128, 128)):.3f}" for tolerance in (3, 4, 5))
+        print(f"  window {number}: F1 within 3, 4, 5 px {scores}, {len(found)} atoms in the whole image")
+
+
 def columns(shape, true, sigma=SIGMA):
     image = np.zeros(shape, np.float32)
     offset = np.arange(-14, 15)
@@ -165,6 +177,7 @@ def main():
     for title, score in (
         ("Scenes with known truth", score_scenes),
         ("Isolated atoms labelled by hand", score_labelled),
+        ("Graphene with a grain boundary, labelled by eye", score_graphene),
         ("Precision", score_bound),
         ("Noise", score_noise),
         ("Gradients", score_gradients),

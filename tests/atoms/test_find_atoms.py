@@ -63,6 +63,18 @@ def test_grains_of_any_orientation():
     assert f1(positions_of(find_atoms(image)), true, 3.5, shape) > 0.98
 
 
+def test_atoms_of_a_blurred_honeycomb_are_not_taken_for_its_holes():
+    shape = (256, 256)
+    bright, _ = lattice(shape, (0, 20.8), (18, 10.4), ((0, 0), (1 / 3, 1 / 3)))
+    image = np.random.default_rng(1).poisson(1.5 * (1 + draw(shape, bright, sigma=3.6)))
+    assert f1(positions_of(find_atoms(image)), bright, 5, shape) > 0.95
+    dark, _ = lattice(shape, (0, 20.8), (18, 10.4))
+    image = np.random.default_rng(1).poisson(8 * (1.2 - draw(shape, dark, sigma=3.6)))
+    atoms = find_atoms(image)
+    assert atoms.attrs["napari_rvae"]["contrast"] == "dark"
+    assert f1(positions_of(atoms), dark, 5, shape) > 0.95
+
+
 @pytest.mark.parametrize("factor", [1e-9, 1e9, -1])
 def test_units_and_contrast_do_not_matter(perovskite, factor):
     image, *_ = perovskite

@@ -22,6 +22,7 @@ FAINTEST = 0.06  # of the typical atom: what a wrong profile leaves of it may be
 DOUBTFUL = 1.5  # an atom off the lattice is doubted below so many thresholds
 LOOKS = 2
 FEW = 0.002  # of the atoms: where fewer come or go, another look finds nothing
+FURTHEST = 2.0  # neighbours, in distances of lattice planes
 CLOSEST = 2.0  # no two atoms nearer, in sigmas
 
 
@@ -76,7 +77,7 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
             break
         clean, left = clean_response(detection, fits)
         if blocks is None:
-            blocks = local_lattices(clean, detection.sigma, nearest_neighbor_distance(fits.values[:, :2]))
+            blocks = local_lattices(clean, detection.sigma, _spacing(detection, fits.values[:, :2]))
         positions, accepted = _second_look(detection, fits, clean, left, blocks)
         del clean, left  # as large as the image
         few = FEW * len(positions)
@@ -93,6 +94,12 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
     columns = Columns(fits, snr, ~supported & (snr < DOUBTFUL * detection.threshold))
     # without a lattice, what a fit finds much weaker than the filter did was no spot
     return columns if detection.lattice else columns.select(snr > 0.6 * detection.threshold)
+
+
+def _spacing(detection: Detection, positions: Floats) -> float:
+    """Distance of neighbours, pixels; the few that noise leaves are further apart."""
+    spacing = nearest_neighbor_distance(positions)
+    return spacing if detection.period is None else min(spacing, FURTHEST * detection.period)
 
 
 def _changes(before: Floats, after: Floats, distance: float) -> int:
@@ -114,7 +121,7 @@ def _second_look(
 ) -> tuple[Floats, Floats]:
     """Positions of all atoms now that some are known, and the lattice sites among them."""
     positions = fits.values[:, :2]
-    spacing = nearest_neighbor_distance(positions)
+    spacing = _spacing(detection, positions)
     accepted = np.zeros((0, 2))
     if detection.lattice:
         sites = lattice_sites(clean, blocks, detection.sigma)

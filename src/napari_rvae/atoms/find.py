@@ -45,6 +45,8 @@ class Detection:
         (n, 2) positions of the response's maxima, pixels, and their heights, highest first.
     threshold : float
         What counts as an atom when nobody says otherwise.
+    period : float or None
+        Distance of the lattice's strongest planes, pixels.
     """
 
     frame: Frame
@@ -58,6 +60,7 @@ class Detection:
     maxima: NDArray[np.float64]
     heights: Array
     threshold: float
+    period: float | None = None
 
     def positions(self, threshold: float | None = None) -> NDArray[np.float64]:
         """Positions (n, 2) of all maxima above `threshold`, or above the automatic one; about a millisecond."""
@@ -128,7 +131,9 @@ def detect(frame: Frame, settings: FindSettings) -> Detection:
         spots = (roundness(response, maxima, sigma) > RIDGE) & ~broad
         maxima, heights = maxima[spots], heights[spots]
     threshold = settings.threshold if settings.threshold is not None else rare(sigma, scale.lattice)
-    return Detection(frame, noise, sigma, scale.lattice, False, response, error, texture, maxima, heights, threshold)
+    return Detection(
+        frame, noise, sigma, scale.lattice, False, response, error, texture, maxima, heights, threshold, scale.period
+    )
 
 
 def _contours(

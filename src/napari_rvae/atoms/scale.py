@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from napari_rvae.atoms.compounds import compound_width
 from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Frame
-from napari_rvae.atoms.lattice import reduced, window_lattice
+from napari_rvae.atoms.lattice import reduced, translations, window_lattice
+from napari_rvae.atoms.lattice_kernels import copies_mean
 from napari_rvae.atoms.noise import Noise, lattice_period, middle
 from napari_rvae.atoms.parallel import in_parts
 from napari_rvae.atoms.response import filter_response, find_maxima, rare, roundness, texture_limit
@@ -25,6 +26,11 @@ from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
 DARK = -0.25  # skewness of the response below which atoms may be dark
+DARK_CELL = -0.6  # that of the mean cell of a hexagonal lattice of dark atoms
+NARROW = 0.13  # width of a filter that tells atoms from the holes between them, in distances of lattice planes
+CELLS = 8.0  # distances of lattice planes across a window
+SEEN = 0.2  # significant maxima in a square of lattice planes; fewer tell nothing of the width
+USUAL = 0.14, 0.2  # widths of atoms, in distances of lattice planes
 WIDEST = 0.4  # widest atom, in distances of lattice planes
 RIDGE = 0.2  # roundness below which a maximum belongs to a line
 REPEATS = 0.3  # mean autocorrelation of the response over the translations of a lattice, at least
@@ -34,13 +40,15 @@ REPEATS = 0.3  # mean autocorrelation of the response over the translations of a
 class Scale:
     """Width of an atom (pixels), contrast (1 bright, -1 dark), whether the image has a lattice.
 
-    `compound` says that what is looked for is made of several spots, and `sigma` the width of the whole.
+    `compound` says that what is looked for is made of several spots, and `sigma` the width of the whole. `period` is
+    the distance of the lattice's strongest planes, pixels.
     """
 
     sigma: float
     sign: int
     lattice: bool
     compound: bool = False
+    period: float | None = None
 
 
 def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
@@ -89,7 +97,7 @@ def _spot_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
     best = {sign: int(np.argmax(values)) for sign, values in evidence.items()}
     sign = signs[0]
     if len(signs) == 2 and max(evidence[-1]) > max(evidence[1]) and _skewness(steps[best[-1]].response) < DARK:
-        sign = -1
+        sign = 1 if period is not None and _honeycomb(pixels, noise, period) else -1
     chosen = steps[best[sign]]
     sigma = chosen.sigma * chosen.binning
     if not lattice and len(steps) > 3 and best[sign] == len(steps) - 1:
@@ -98,7 +106,10 @@ def _spot_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
         sigma = _width(sign * pixels, replace(noise, gain=sign * noise.gain), sigma, lattice)
         if settings.spacing is None and sigma > min(pixels.shape) / 16:
             sigma = known[0]  # a hill, not an atom
-    return Scale(sigma, sign, lattice)
+        if period is not None and len(_clear(chosen, sign, lattice)) < SEEN * pixels.size / period**2:
+            # too few to average, and those were chosen by noise
+            sigma = min(max(sigma, USUAL[0] * period), USUAL[1] * period)
+    return Scale(sigma, sign, lattice, period=period)
 
 
 def _each(function: Callable[[Any], Any], things: Sequence[Any]) -> list[Any]:
@@ -131,13 +142,19 @@ def _filtered(pixels: Array, noise: Noise, sigma: float) -> _Step:
 
 def _evidence(step: _Step, sign: int, lattice: bool) -> float:
     """Sum of the squared heights of all significant maxima, but no single one of them counts more than the typical."""
+    heights = _clear(step, sign, lattice)
+    return float(len(heights) * np.median(heights) ** 2) if len(heights) else 0.0
+
+
+def _clear(step: _Step, sign: int, lattice: bool) -> Array:
+    """Heights of all significant maxima."""
     response = step.response * np.float32(sign)
     limit = rare(step.sigma * step.binning, lattice)
     maxima, heights = find_maxima(response, limit, 2 * step.sigma)
     if not lattice:
         heights = heights / texture_limit(response, step.sigma)[tuple(maxima.astype(int).T)]
         heights = heights[heights > limit]
-    return float(len(heights) * np.median(heights) ** 2) if len(heights) else 0.0
+    return heights
 
 
 def _skewness(response: Array) -> float:
@@ -161,6 +178,30 @@ def _has_spots(response: Array, sigma: float) -> bool:
     """Whether maxima are round, most of them, and no parts of lines."""
     maxima, _ = find_maxima(response, rare(sigma, lattice=True), 2 * sigma)
     return len(maxima) > 0 and float(np.median(roundness(response, maxima, sigma))) > RIDGE
+
+
+def _honeycomb(pixels: Array, noise: Noise, period: float) -> bool:
+    """Whether what looks like dark atoms may be the holes of a bright honeycomb.
+
+    Its holes are larger than its atoms: a filter as wide as they are sees a hexagonal lattice of dark atoms. The mean
+    cell is skewed far more strongly where the atoms are dark.
+    """
+    step = _filtered(pixels, noise, NARROW * period)
+    cap = float(np.quantile(np.abs(step.response), 0.98))
+    response, spacing = np.clip(step.response, -cap, cap), period / step.binning
+    side = min(int(CELLS * spacing), *response.shape)
+    skewness, hexagonal = [], []
+    for row, column in np.ndindex(*(2 * full // side - 1 for full in response.shape)):
+        y, x = row * side // 2, column * side // 2
+        vectors, score = window_lattice(response[y : y + side, x : x + side], 0.8 * spacing)
+        if score > 0:
+            moves = np.round(translations(vectors, 0.4 * side)).astype(np.int64)
+            inner = np.argwhere(np.ones((side // 3, side // 3))) + np.array([y, x]) + side // 3
+            mean = copies_mean(response, inner, moves)
+            skewness.append(float(np.mean((mean - mean.mean()) ** 3) / (mean.std() ** 3 + 1e-30)))
+            lengths = np.sort(np.hypot(*translations(vectors, 2 * spacing).T))[:6:2]
+            hexagonal.append(len(lengths) == 3 and lengths[2] < 1.15 * lengths[0])
+    return np.mean(hexagonal or [0]) > 0.4 and float(np.median(skewness)) > DARK_CELL
 
 
 def _width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> float:
