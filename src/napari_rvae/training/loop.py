@@ -28,7 +28,8 @@ SHARPNESS = 2.0
 WHITENESS = 0.75
 """How far the noise that is learned with lies from that of each ring (0) toward that of all rings alike (1)."""
 SLOWER = 0.05
-"""Learning rate of a decoder that starts where it is good already, in units of the encoder's."""
+"""Learning rate of a decoder that starts where it is good already, in units of the encoder's; where poses are in the
+latents, patches are far from linear in them, and it is not."""
 TEACHING_STEPS = 200
 """Steps in which the encoder is taught the latents to start from."""
 _BLOCK = 500
@@ -79,8 +80,12 @@ class Trainer:
         self.rarity = torch.ones(n)
         self.steps = 0
         self._start_noise()
-        if not model.turns and not bool((model.pose_prior > 0).any()):
+        if not self._has_poses:
             self._start_linear()
+
+    @property
+    def _has_poses(self) -> bool:
+        return self.model.turns or bool((self.model.pose_prior > 0).any())
 
     def _split(self) -> tuple[Tensor, Tensor]:
         """Rows held out, by blocks of the image with a gap around them, and rows to learn from."""
@@ -170,21 +175,20 @@ class Trainer:
         shape = self.harmonics.shape[1:]
         slopes = torch.cat([parts.T, explained[1:]]).unflatten(1, shape)
         model.decoder.start_from(explained[0].unflatten(0, shape), slopes)
-        if self.settings.decoder == "spectrum":
+        if self.settings.decoder == "spectrum" and self._has_poses:
             self.optimizer.param_groups[1]["lr"] *= SLOWER
         self._teach(rest @ parts / (width.square() + noise), 0.5 * (noise / (width.square() + noise)).log())
 
     def _first_classes(self, flat: Tensor) -> Tensor:
-        """A class for every patch: the given one, else that of the nearest mean, and by k-means where none is given."""
-        from scipy.cluster.vq import kmeans2
+        """A class for every patch: the given one, else that of the nearest mean; found where none is given."""
+        from napari_rvae.training.connected import connected_classes
 
         count = self.model.classes
         labels = torch.full((len(flat),), -1, device=self.device) if self.labels is None else self.labels
         if not bool((labels >= 0).any()):
             scores = torch.pca_lowrank(flat, min(20, *flat.shape))
             points: NDArray[np.float64] = (scores[0] * scores[1]).double().cpu().numpy()
-            found = kmeans2(points, count, minit="++", seed=self.settings.seed)[1]
-            return torch.as_tensor(found, dtype=torch.int64, device=self.device)
+            return torch.as_tensor(connected_classes(points, count, self.settings.seed), device=self.device)
         means = torch.stack([flat[labels == k].mean(0) for k in range(count)])
         nearest = torch.cdist(flat, means).nan_to_num(torch.inf).argmin(1)  # a class without members has no mean
         return torch.where(labels >= 0, labels, nearest)
@@ -237,7 +241,7 @@ class Trainer:
     def update_poses(self, ends: Callable[[int], bool] | None = None, start: int = 0) -> None:
         """Estimate every patch's pose anew with the model so far, from row `start` on, until ``ends(row)``."""
         model = self.model
-        if not (model.turns or bool((model.pose_prior > 0).any())):
+        if not self._has_poses:
             return
         for rows in torch.arange(start, len(self.x), device=self.device).split(_BLOCK):
             if ends is not None and ends(int(rows[0])):
