@@ -95,6 +95,14 @@ def test_the_number_of_kinds_can_be_given(turned_cards, kinds):
     assert (found.counts > 0).all()
 
 
+def test_kinds_may_start_from_those_of_other_patches(turned_cards, averages):
+    patches = turned_cards[0]
+    some = np.arange(0, 400, 3)
+    again = average(patches.select(some), start=(averages.finder.images, averages.finder.weight))
+    assert (again.table["class"].to_numpy() == averages.table["class"].to_numpy()[some]).mean() > 0.98
+    assert not np.array_equal(again.finder.images, averages.finder.images)
+
+
 def test_offsets_are_found_in_image_pixels():
     from scipy.ndimage import shift
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.latent import combine
+from napari_rvae.latent import combine, unstable_atoms
 
 
 @pytest.fixture
@@ -64,3 +64,16 @@ def test_atoms_without_latents_stay_empty_and_foreign_tables_are_refused(member)
         combine([])
     with pytest.raises(InputDataError, match="same atoms"):
         combine([member, member.iloc[::-1]])
+
+
+def test_unstable_atoms_are_those_on_which_members_differ(member):
+    other = otherwise(member)
+    other.loc[7, "class"] = (other.loc[7, "class"] + 1) % 3
+    assert np.flatnonzero(unstable_atoms(combine([member, other, other]))).tolist() == [7]
+    plain = member.drop(columns=["class", "class_probability"]).assign(symmetry=1)
+    apart = plain.assign(
+        angle=plain["angle"] + 2.0 * (plain["atom_id"] == 5), z2=plain["z2"] + 3.0 * (plain.index == 9)
+    )
+    assert np.flatnonzero(unstable_atoms(combine([plain, apart]))).tolist() == [5, 9]
+    with pytest.raises(InputDataError, match="more than one member"):
+        unstable_atoms(member)

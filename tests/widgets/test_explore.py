@@ -736,6 +736,16 @@ def test_values_select_and_nonsense_is_refused(explore, layer, monkeypatch, told
     assert lit_in_image(layer) == [row for row in rows_of(1) if row < 20]
 
 
+def test_atoms_on_which_an_ensemble_disagrees(explore, layer, told):
+    (disagrees,) = [action for action in explore.more.actions() if "disagrees" in action.text()]
+    disagrees.trigger()
+    assert "more than one member" in told()[-1]
+    layer.features = layer.features.assign(z1_dispersion=np.where(KIND == 2, 9.0, 0.1))
+    settle()
+    disagrees.trigger()
+    assert lit_in_image(layer) == rows_of(2)
+
+
 def test_follows_the_theme(explore, viewer, monkeypatch):
     monkeypatch.setattr(scatter, "MOST_SELECTED_POINTS", 10)
     explore.link.selection.combine(KIND == 0)

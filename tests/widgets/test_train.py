@@ -142,6 +142,18 @@ def test_stop_and_keep_gives_a_model(points, dock, qtbot):
     assert 2 <= len(dock.curve.epochs) < 100_000
 
 
+def test_ensemble_stopped_half_way_uses_the_members_that_are_done(points, dock, qtbot):
+    dock.form.controls["members"].set_value(100)
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.work.start_button.click()
+        qtbot.waitUntil(lambda: dock.curve.member >= 3, timeout=60_000)
+        dock.work.keep_button.click()
+    count = 1 + len(model_of(points).members)
+    assert 2 <= count < 100
+    assert {"z1_dispersion", "angle_dispersion"} <= set(points.features)
+    assert f"{count} of 100 members are used" in dock.work.label.text()
+
+
 def test_cancel_leaves_the_atoms_as_they_were(points, dock, qtbot):
     before = points.features.copy()
     dock.form.controls["epochs"].set_value(100_000)

@@ -57,6 +57,7 @@ def average(
     patches: Patches,
     settings: AverageSettings | None = None,
     *,
+    start: tuple[torch.Tensor, torch.Tensor] | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Averages:
@@ -68,6 +69,8 @@ def average(
         All are sorted; averages are made of those that do not reach over the edge.
     settings : AverageSettings, optional
         Which poses make no difference, and how many kinds.
+    start : tuple of torch.Tensor, optional
+        Images and weight of the finder of other averages: kinds are these, in their order, averaged from these patches.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 
@@ -110,22 +113,28 @@ def average(
         some = x[chosen]
         harmonics = space.analyse(some)
         tell(0.0, "Choosing exemplars")
-        weight = ring_weight(space, harmonics.square().mean(0))
-        wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
-        images = some[first_exemplars(search, some, harmonics, weight, wanted, generator)]
+        before: torch.Tensor | None = None
+        if start is None:
+            weight = ring_weight(space, harmonics.square().mean(0))
+            wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
+            images = some[first_exemplars(search, some, harmonics, weight, wanted, generator)]
+        else:
+            images, before = start
         for number in range(settings.rounds):
             tell(0.2 + 0.5 * number / settings.rounds, "Averaging")
-            before = None if number == 0 else weight
             images, assignment, weight = average_rounds(search, some, harmonics, images, 1, before)
+            before = weight
         tell(0.7, "Joining kinds")
         for number in range(_KIND_ROUNDS):
             # joined again after each round: averages made of more members, their strains centred, agree better
-            kind, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
-            if settings.kinds is None:
-                members = np.bincount(kind[assignment.which.numpy()], minlength=len(central))
-                central = [c for c, n in zip(central, members, strict=True) if n >= FEWEST_MEMBERS] or central[:1]
+            if start is None:
+                kind, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
+                if settings.kinds is None:
+                    members = np.bincount(kind[assignment.which.numpy()], minlength=len(central))
+                    central = [c for c, n in zip(central, members, strict=True) if n >= FEWEST_MEMBERS] or central[:1]
+                images = images[central]
             tell(0.8 + 0.03 * number, "Averaging kinds")
-            images, assignment, weight = average_rounds(search, some, harmonics, images[central], 1, weight)
+            images, assignment, weight = average_rounds(search, some, harmonics, images, 1, weight)
             shapes = turned_shape(assignment.shape, -assignment.theta)
             middle = torch.stack([shapes[assignment.which == k].mean(0) for k in range(len(images))])
             images = search.resample(images, -middle)

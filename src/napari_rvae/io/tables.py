@@ -14,7 +14,7 @@ import pandas as pd
 from napari_rvae.errors import InputDataError, OutputError
 from napari_rvae.io.files import reading, replacing
 
-_PIXELS = ("y", "x", "sigma", "error", "dy", "dx", "dy_error", "dx_error")
+_PIXELS = ("y", "x", "sigma", "error", "dy", "dx", "dy_error", "dx_error", "dy_dispersion", "dx_dispersion")
 _NUMBERS_OF_ATOMS = ("amplitude", "background", "sigma", "snr", "error")
 _LARGEST_WHOLE = 2**53  # beyond it a float skips numbers
 
@@ -230,7 +230,7 @@ def column_units(table: pd.DataFrame, unit: str | None = None) -> dict[str, str]
     dict
         ``{"y": "px", "angle": "rad", ...}``.
     """
-    units = dict.fromkeys(_PIXELS, "px") | {"angle": "rad", "angle_error": "rad"}
+    units = dict.fromkeys(_PIXELS, "px") | dict.fromkeys(("angle", "angle_error", "angle_dispersion"), "rad")
     if unit is not None:
         suffix = re.sub(r"\W+", "_", unit)
         units |= {f"y_{suffix}": unit, f"x_{suffix}": unit}

@@ -15,6 +15,7 @@ _API = {
     "cell_numbers": "napari_rvae.latent.cells",
     "cell_outlines": "napari_rvae.latent.cells",
     "combine": "napari_rvae.latent.ensembles",
+    "unstable_atoms": "napari_rvae.latent.ensembles",
     "baseline": "napari_rvae.latent.baselines",
     "find_clusters": "napari_rvae.latent.clusters",
     "cluster_agreement": "napari_rvae.latent.clusters",

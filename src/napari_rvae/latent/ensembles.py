@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_rvae.errors import InputDataError
 
+_SURE, _SCATTER = 0.8, 0.5
 _MEANS = ("dy", "dx", "scale", "strain_a", "strain_b", "strain_xx", "strain_yy", "strain_xy")
 
 
@@ -63,6 +64,46 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return result
 
 
+def unstable_atoms(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Tell the atoms of which the members of an ensemble say different things.
+
+    Parameters
+    ----------
+    table : DataFrame
+        From `combine`, or the features of atoms with its columns.
+
+    Returns
+    -------
+    ndarray of bool
+        Where there are classes: less than .8 of the members' belief goes to the most probable one. Else: over the
+        members a latent scatters more than half as much as over the atoms, or the angle half as much as any angle does.
+
+    Raises
+    ------
+    InputDataError
+        If no ensemble was trained.
+    """
+    names = [str(name).removesuffix("_dispersion") for name in table if str(name).endswith("_dispersion")]
+    if not names:
+        raise InputDataError("No ensemble has seen these atoms: train with more than one member.")
+    if "class" in names:
+        return table["class_probability"].to_numpy(float) < _SURE
+    unstable = np.zeros(len(table), bool)
+    for name in names:
+        if name == "angle":
+            most = _SCATTER * 2 * np.pi / table["symmetry"].to_numpy(float) / 12**0.5
+        elif _is_latent(name):
+            most = np.full(len(table), _SCATTER * float(table[name].std()))
+        else:
+            continue
+        unstable |= table[f"{name}_dispersion"].to_numpy(float) > most
+    return unstable
+
+
+def _is_latent(name: str) -> bool:
+    return name[:1] == "z" and name[1:].isdigit()
+
+
 def _moments(name: str, values: NDArray[np.float64]) -> dict[str, NDArray[Any]]:
     return {name: values.mean(0), f"{name}_dispersion": values.std(0)}
 
@@ -88,7 +129,7 @@ def _classes(rows: list[pd.DataFrame]) -> dict[str, NDArray[Any]]:
 
 def _latents(rows: list[pd.DataFrame], which: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """Latents in the first member's frame: rotated and mirrored, class by class, about their means."""
-    names = [name for name in rows[0] if str(name)[0] == "z" and str(name)[1:].isdigit()]
+    names = [name for name in rows[0] if _is_latent(str(name))]
     values = np.stack([row[names].to_numpy(float) for row in rows])
     for kind in np.unique(which):
         mine = which == kind

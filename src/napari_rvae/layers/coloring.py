@@ -94,7 +94,7 @@ class Coloring:
         if high - low < _MOST_CLASSES and (numbers == np.rint(numbers)).all() and column not in ("frame", "atom_id"):
             names = tuple(str(int(low) + k) for k in range(int(high - low) + 1))
             return cls(column, "categorical", *_classes(int(low), names, chosen), names=names)
-        if column.startswith(("dy", "dx", "strain")) and not column.endswith("_error"):
+        if column.startswith(("dy", "dx", "strain")) and not column.endswith(("_error", "_dispersion")):
             limit = float(np.percentile(np.abs(numbers), 99)) or 1.0
             return cls(column, "diverging", _colormap("PiYG"), (-limit, limit))
         low, high = np.percentile(numbers, (1, 99))

@@ -36,6 +36,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     earlier: Earlier | None = None,
     look_every: float | None = None,
+    like: Model | None = None,
 ) -> Generator[TrainingReport, None, None]:
     """Train a model.
 
@@ -58,6 +59,8 @@ def train(
         How a training went that is to be repeated.
     look_every : float, optional
         Seconds between reports with latents and manifold; none by default.
+    like : Model, optional
+        Trained on patches of the same size: this one starts from the same kinds.
 
     Yields
     ------
@@ -94,7 +97,7 @@ def train(
             return Course(trainer, stop, checkpoint, None if look_every is None else Looker(look_every), earlier)
 
         try:
-            yield from _train(patches, settings, known, given, device, count, stop, course)
+            yield from _train(patches, settings, known, given, device, count, stop, course, like)
         finally:
             from napari_rvae.training.memory import release
 
@@ -110,6 +113,7 @@ def _train(
     count: int,
     stop: Stop | None,
     course_of: Callable[[Trainer], Course],
+    like: Model | None,
 ) -> Generator[TrainingReport, None, None]:
     import torch
 
@@ -125,8 +129,11 @@ def _train(
         yield TrainingReport("averages", 0, settings.epochs, message="Averaging alike patches")
         kinds = settings.classes if settings.family in ("joint", "semi") else None
         wanted = AverageSettings(invariance=settings.invariances, seed=settings.seed, kinds=kinds)
+        start = None
+        if like is not None and len(like.finder_images):
+            start = like.finder_images.cpu(), like.finder_weight.cpu()
         try:
-            averages = average(patches, wanted, stop=stop)
+            averages = average(patches, wanted, start=start, stop=stop)
         except Stopped:
             raise Stopped("Stopped before there was anything to keep.") from None
         message = f"{len(averages.counts)} kind{'s' * (len(averages.counts) > 1)} of patch"

@@ -12,8 +12,8 @@ from pandas.api.types import is_numeric_dtype
 from napari_rvae.layers.coloring import GREY, LEVELS, Coloring
 from napari_rvae.widgets.scatter import ColorScale
 
-_PIXELS = {"y", "x", "dy", "dx", "dy_error", "dx_error", "error", "sigma"}
-_ANGLES = {"angle", "angle_error"}
+_PIXELS = {"y", "x", "dy", "dx", "dy_error", "dx_error", "dy_dispersion", "dx_dispersion", "error", "sigma"}
+_ANGLES = {"angle", "angle_error", "angle_dispersion"}
 _LENGTH_UNITS = {"pm", "nm", "um", "µm", "mm", "angstrom"}
 # What a microscopist looks at first, when it is there.
 _FIRST_COLORS = ("annotation", "class", "cluster", "angle", "sublattice")

@@ -184,6 +184,7 @@ class MoreMenu(QMenu):
         self.addSeparator()
         self.addAction("Select atoms by their values ...", self._ask_where)
         self.addAction("Select the atoms inside drawn shapes", self.select_in_shapes)
+        self.addAction("Select the atoms on which an ensemble disagrees", partial(self._try, self.select_unstable))
         self.addAction("Selected atoms as a new layer", self.copy_selection)
         self.addSeparator()
         table, plot = ("Table (*.csv *.parquet)", self.save_table), ("Picture (*.png *.svg)", dock.scatter.save)
@@ -218,6 +219,19 @@ class MoreMenu(QMenu):
 
         if self._dock.link is not None:
             self._dock.link.selection.combine(atoms_where(self._dock.link.table, expression), source="values")
+
+    def select_unstable(self) -> None:
+        """Select the atoms of which the members of an ensemble say different things.
+
+        Raises
+        ------
+        InputDataError
+            If there was no ensemble.
+        """
+        from napari_rvae.latent import unstable_atoms
+
+        if self._dock.link is not None:
+            self._dock.link.selection.combine(unstable_atoms(self._dock.link.table), source="values")
 
     def _ask_where(self) -> None:
         if self._dock.link is None:

@@ -124,7 +124,7 @@ class TrainWidget(Dock):
             "invariance": self.invariance,
             **self.given.controls,
         }
-        folded = ("invariance", "early_stopping", "seed")
+        folded = ("invariance", "early_stopping", "members", "seed")
         self.form = SettingsForm(PatchSettings, TrainSettings, controls=controls, folded=folded)
         if self._preferred.threads is not None:
             self.form.controls["threads"].set_value(self._preferred.threads)

@@ -52,6 +52,7 @@ class LossCurve(QWidget):
 
     def restart(self) -> None:
         """Forget the curves."""
+        self.member = 1
         self.epochs: list[int] = []
         self.losses: list[float] = []
         self.held_out: list[float] = []
@@ -61,13 +62,16 @@ class LossCurve(QWidget):
             curve.setData([], [])
 
     def add(self, report: Any) -> None:
-        """Go on with the curves.
+        """Go on with the curves, or begin those of the next member of an ensemble.
 
         Parameters
         ----------
         report : TrainingReport
             Of any phase.
         """
+        if report.member != self.member:
+            self.restart()
+            self.member = report.member
         if report.phase in ("finishing", "done"):
             self.draw()
         if report.loss is None:

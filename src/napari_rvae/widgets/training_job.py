@@ -145,7 +145,8 @@ def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Pat
 
     def progress(fraction: float, text: str) -> None:
         one = last[0] if last and last[0].phase == "training" else None
-        job.progress(fraction, _in_words(one) if one else text, one.time_left if one else None)
+        left = one.time_left if one and one.members == 1 else None
+        job.progress(fraction, _in_words(one) if one else text, left)
 
     try:
         analysis = analyze_image(
@@ -164,4 +165,5 @@ def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Pat
 
 def _in_words(report: Any) -> str:
     rate = f" · {report.rate:,.0f} patches/s" if report.rate else ""
-    return f"Epoch {report.epoch} of {report.epochs}{rate}"
+    which = f"Member {report.member} of {report.members}: epoch" if report.members > 1 else "Epoch"
+    return f"{which} {report.epoch} of {report.epochs}{rate}"

@@ -44,8 +44,9 @@ def train_ensemble(
 ) -> tuple[Model, pd.DataFrame]:
     """Train as many members as the settings say, one after the other.
 
-    The first learns from all patches, as a single model does; the others learn from a random half each, with a seed of
-    their own, and start from class averages of their own.
+    The first learns from all patches, as a single model does; the others learn from a random half each. They start from
+    the kinds of the first, averaged anew from their own patches: they may disagree on who belongs to which kind, not on
+    which kinds there are.
 
     Parameters
     ----------
@@ -88,21 +89,24 @@ def train_ensemble(
             break
         one = settings.model_copy(update={"seed": settings.seed + number, "members": 1})
         rows = _rows(number, len(patches), one.seed, labels)
-        options: dict[str, Any] = {"labels": labels, "condition": condition}
-        options = {name: values if values is None else values[rows] for name, values in options.items()}
-        made_from = patches if number == 0 else patches.select(rows), *options.values()
-        model = checkpoint.begin(number + 1, made_from[0], one, *made_from[1:]) if checkpoint is not None else None
+        part = patches if number == 0 else patches.select(rows)
+        given = [values if values is None else values[rows] for values in (labels, condition)]
+        model = None if checkpoint is None else checkpoint.begin(number + 1, part, one, *given)
         if model is None:
-            options |= {"checkpoint": checkpoint, "look_every": look_every}
-            options["earlier"] = before[number] if number < len(before) else None
+            options: dict[str, Any] = {"labels": given[0], "condition": given[1], "checkpoint": checkpoint}
+            options |= {
+                "look_every": look_every,
+                "earlier": dict(enumerate(before)).get(number),
+                "like": models[0] if models else None,
+            }
             told = scaled(progress, number / count, (number + 1) / count)
-            model, losses = _trained(made_from[0], one, (number + 1, count), told, stop, keep, report, **options)
+            model, losses = _trained(part, one, (number + 1, count), told, stop, keep, report, **options)
             if number == 0:
                 curve = losses
             elif "stopped_after" in model.recipe:
                 break  # half trained, it would differ from the others for no good reason
             if checkpoint is not None and count > 1:
-                checkpoint.finish(model, *made_from)
+                checkpoint.finish(model, part, *given)
         models.append(model)
     first, *others = models
     first.members.extend(others)

@@ -143,8 +143,10 @@ class KeptTraining:
         """Say what was interrupted."""
         facts = self.facts or {"epoch": 0, "time": 0.0}
         when = datetime.fromtimestamp(facts["time"]).astimezone()
-        name = self._recipe().used.get("name", "an image")
-        return f"A training of {name} from {when:%d %b %H:%M} was interrupted after epoch {facts['epoch']}."
+        recipe = self._recipe()
+        name, members = recipe.used.get("name", "an image"), recipe.settings["train"].get("members", 1)
+        where = f"in member {facts.get('member', 1)} of {members}, after" if members > 1 else "after"
+        return f"A training of {name} from {when:%d %b %H:%M} was interrupted {where} epoch {facts['epoch']}."
 
     def inputs(self) -> Inputs:
         """Read what it was given.
