@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.io import FileRecord, Recipe, as_atoms, inline_atoms, load_image
+from napari_rvae.io import FileRecord, Recipe, RegionRecord, as_atoms, inline_atoms, load_image
 from napari_rvae.settings import FindSettings, TrainSettings
 
 
@@ -89,3 +89,12 @@ def test_no_recipe_at_all(tmp_path):
     (tmp_path / "recipe.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputDataError, match=r"recipe\.json"):
         Recipe.load(tmp_path / "recipe.json")
+
+
+def test_regions_come_back_as_they_were():
+    mask = np.random.default_rng(0).random((13, 17)) > 0.5
+    for region in (mask, ~mask, np.ones_like(mask)):
+        record = RegionRecord.of(region, "drawn")
+        np.testing.assert_array_equal(RegionRecord(**json.loads(record.model_dump_json())).mask(), region)
+    with pytest.raises(InputDataError, match="does not fit"):
+        RegionRecord(shape=(13, 17), runs=(0, 3)).mask()

@@ -1,13 +1,18 @@
 """The Find atoms dock: its buttons pressed, its layers looked at."""
 
+from dataclasses import replace
+
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 from napari.layers import Points, Tracks
 
-from napari_rvae.layers import RECIPE, atoms_table
+from napari_rvae.io import load_image, load_table
+from napari_rvae.layers import RECIPE, add_image, atoms_table, image_source, save_features
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.find import FindWidget
+from napari_rvae.workflows import repeat
 
 from .conftest import crystal
 
@@ -64,7 +69,42 @@ def test_only_what_lies_inside_drawn_shapes_is_found(viewer, image, dock, press)
     (points,) = atoms_layers(viewer)
     assert 25 <= len(points.data) <= 36
     assert points.data.max() < 65
-    assert points.metadata[RECIPE]["region"] == "corner"
+    assert points.metadata[RECIPE]["region"]["name"] == "corner"
+
+
+def test_preview_and_recipe_keep_to_the_region(viewer, pixels, dock, press, qtbot, tmp_path):
+    np.save(tmp_path / "crystal.npy", pixels)
+    image = add_image(viewer, load_image(tmp_path / "crystal.npy"))
+    shapes = viewer.add_shapes([[[40, 40], [40, 128], [128, 128], [128, 40]]], shape_type="polygon", name="corner")
+    dock.image_box.choose(image)
+    dock.region_box.choose(shapes)
+    dock.preview_box.setChecked(True)
+    qtbot.waitUntil(lambda: dock.preview.layer is not None, timeout=20_000)
+    assert dock.preview.layer.data.min() >= 39
+    before = len(dock.preview.layer.data)
+    shapes.data = [[[80, 80], [80, 128], [128, 128], [128, 80]]]
+    qtbot.waitUntil(lambda: len(dock.preview.layer.data) < before, timeout=20_000)
+    assert dock.preview.layer.data.min() >= 79
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    save_features(points, tmp_path / "atoms.csv")
+    again = repeat(tmp_path / "atoms.recipe.json").table
+    pd.testing.assert_frame_equal(again, load_table(tmp_path / "atoms.csv"), check_like=True, check_dtype=False)
+
+
+def test_histogram_shows_how_many_atoms_stand_at_the_limit(viewer, dock, press):
+    faint = crystal() + 0.35 * np.random.default_rng(1).standard_normal((128, 128))
+    viewer.add_image(faint, name="faint")
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    limit = points.metadata[RECIPE]["used"]["threshold"]
+    weak = int((points.features["snr"] < limit + 1).sum())
+    assert weak > 0
+    assert f"{weak} at the limit of detection" in dock.work.label.text()
+    assert dock.snr_plot.isVisible()
+    viewer.add_image(crystal(), name="another")
+    dock.image_box.choose(viewer.layers["another"])
+    assert not dock.snr_plot.isVisible()
 
 
 def test_atoms_of_a_stack_become_tracks(viewer, dock, press):
@@ -211,7 +251,7 @@ def test_bad_image_is_explained_and_the_dock_stays_usable(viewer, image, dock, p
 @pytest.mark.parametrize("data", [crystal(64) + 1j, np.zeros((0, 64)), np.zeros((0, 64, 64))])
 def test_what_napari_itself_cannot_show_is_explained_too(image, dock, press, told, monkeypatch, data):
     with monkeypatch.context() as patch:
-        patch.setattr("napari_rvae.widgets.find.image_data", lambda layer: data)
+        patch.setattr("napari_rvae.widgets.find.image_source", lambda layer: replace(image_source(layer), data=data))
         press(dock.work.start_button, dock.work)
     assert len(told()) == 1
     assert "Failed with" not in told()[0]

@@ -8,7 +8,9 @@ well under a millisecond, for live previews. ``find_atoms`` is the whole way fro
 from __future__ import annotations
 
 from napari_rvae.atoms.find import Detection, prepare
+from napari_rvae.atoms.limit import at_the_limit
+from napari_rvae.atoms.region import Area
 from napari_rvae.atoms.stacks import find_atoms, refine_atoms
 from napari_rvae.atoms.tracks import link_atoms
 
-__all__ = ["Detection", "find_atoms", "link_atoms", "prepare", "refine_atoms"]
+__all__ = ["Area", "Detection", "at_the_limit", "find_atoms", "link_atoms", "prepare", "refine_atoms"]

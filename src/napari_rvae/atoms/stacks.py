@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from napari_rvae.atoms.find import Detection, detect, prepare
 from napari_rvae.atoms.frame import check_image, standard_frame
+from napari_rvae.atoms.region import Area
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import FindSettings
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 Progress = Callable[[float, str], None]
 KNOWN = ("sigma", "contrast", "target")  # what one frame tells about all
-SURROUNDINGS = 32  # pixels around a region that tell what its atoms are like
 COLUMNS = ["atom_id", "y", "x", "amplitude", "background", "sigma", "snr", "error", "sublattice", "flag"]
 
 
@@ -65,17 +64,17 @@ def find_atoms(
     image = image if hasattr(image, "shape") and hasattr(image, "dtype") else np.asarray(image)
     if len(image.shape) != 3 or image.shape[-1] in (3, 4):
         check_image(image)
-        area = _Area(region, image.shape)
-        return area.inside(_frame_atoms(prepare(image[area.box], settings), settings, progress, stop))
+        area = Area(region, image.shape)
+        return _inside(area, _frame_atoms(prepare(image[area.box], settings), settings, progress, stop))
     tables: list[pd.DataFrame] = []
-    known, area = settings, _Area(region, image.shape[1:])
+    known, area = settings, Area(region, image.shape[1:])
     for index in range(image.shape[0]):
         if stop is not None and stop():
             raise Stopped("Stopped while finding atoms.")
         if progress is not None:
             progress(index / image.shape[0], f"frame {index + 1} of {image.shape[0]}")
         table = _frame_atoms(detect(standard_frame(np.asarray(image[index])[area.box]), known), known, None, stop)
-        table = area.inside(table)
+        table = _inside(area, table)
         if known is settings and len(table):
             found = table.attrs["napari_rvae"]
             known = replace_settings(settings, **{name: found[name] for name in KNOWN})
@@ -92,35 +91,14 @@ def find_atoms(
     return result
 
 
-class _Area:
-    """The part of an image where atoms are looked for."""
-
-    def __init__(self, region: Any, shape: tuple[int, ...]) -> None:
-        self._region: NDArray[np.bool_] | None = None
-        self.box: tuple[slice, ...] = (slice(None), slice(None))
-        if region is None:
-            return
-        self._region = np.asarray(region, bool)
-        if self._region.shape != tuple(shape):
-            raise InputDataError(f"The region has shape {self._region.shape}, but the image {tuple(shape)}.")
-        if not self._region.any():
-            raise InputDataError("The region covers no pixel of the image; draw it on the image.")
-        self.box = tuple(
-            slice(max(0, used[0] - SURROUNDINGS), used[-1] + 1 + SURROUNDINGS)
-            for used in (np.flatnonzero(self._region.any(1)), np.flatnonzero(self._region.any(0)))
-        )
-
-    def inside(self, atoms: pd.DataFrame) -> pd.DataFrame:
-        """The atoms of the box that lie in the region, in pixels of the whole image."""
-        if self._region is None:
-            return atoms
-        place = atoms[["y", "x"]].to_numpy() + [side.start for side in self.box]
-        y, x = np.round(place).astype(int).T
-        height, width = self._region.shape
-        chosen = self._region[y.clip(0, height - 1), x.clip(0, width - 1)]
-        kept: pd.DataFrame = atoms.assign(y=place[:, 0], x=place[:, 1])[chosen].reset_index(drop=True)
-        kept["atom_id"] = np.arange(len(kept), dtype=np.int64)
-        return kept
+def _inside(area: Area, atoms: pd.DataFrame) -> pd.DataFrame:
+    """The atoms of the area's box that lie in its region, in pixels of the whole image."""
+    place, chosen = area.placed(atoms[["y", "x"]].to_numpy())
+    if chosen.all():
+        return atoms.assign(y=place[:, 0], x=place[:, 1])
+    kept: pd.DataFrame = atoms.assign(y=place[:, 0], x=place[:, 1])[chosen].reset_index(drop=True)
+    kept["atom_id"] = np.arange(len(kept), dtype=np.int64)
+    return kept
 
 
 def replace_settings(settings: FindSettings, **values: Any) -> FindSettings:

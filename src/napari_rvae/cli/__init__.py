@@ -308,9 +308,11 @@ def _repeat(
     from napari_rvae.io import Recipe, check_outputs
     from napari_rvae.workflows import repeat
     from napari_rvae.workflows.averaging import AVERAGE_FILES
+    from napari_rvae.workflows.finding import FOUND_FILES
     from napari_rvae.workflows.pipeline import ANALYSIS_FILES
 
-    files = AVERAGE_FILES if Recipe.load(recipe).command == "average" else ANALYSIS_FILES
+    written = {"average": AVERAGE_FILES, "find": FOUND_FILES}
+    files = written.get(Recipe.load(recipe).command, ANALYSIS_FILES)
     check_outputs([output / name for name in files], force)
     with show_progress() as progress:
         done = repeat(recipe, progress=progress)

@@ -3,7 +3,7 @@
 from napari_rvae.io.files import check_outputs, replacing, written_together
 from napari_rvae.io.images import ImageData, load_image, load_patches, load_vector, looks_like_patches
 from napari_rvae.io.microscopes import get_reader
-from napari_rvae.io.recipes import FileRecord, Recipe, inline_atoms
+from napari_rvae.io.recipes import FileRecord, Recipe, RegionRecord, inline_atoms
 from napari_rvae.io.tables import (
     add_physical_positions,
     as_atoms,
@@ -18,6 +18,7 @@ __all__ = [
     "FileRecord",
     "ImageData",
     "Recipe",
+    "RegionRecord",
     "add_physical_positions",
     "as_atoms",
     "check_outputs",

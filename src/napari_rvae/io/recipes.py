@@ -10,8 +10,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.io.files import reading, replacing, sha256
@@ -86,6 +88,61 @@ class FileRecord(BaseModel):
         raise InputDataError(f"{file} is gone; put it back or beside the recipe")
 
 
+class RegionRecord(BaseModel):
+    """The part of an image where atoms were looked for.
+
+    Parameters
+    ----------
+    name : str
+        Of the layer that showed it.
+    shape : tuple of int
+        (y, x) of the image.
+    runs : tuple of int
+        Numbers of pixels outside, inside, outside... in the order of reading.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = ""
+    shape: tuple[PositiveInt, PositiveInt]
+    runs: tuple[NonNegativeInt, ...]
+
+    @classmethod
+    def of(cls, mask: NDArray[np.bool_], name: str = "") -> RegionRecord:
+        """Note a region.
+
+        Parameters
+        ----------
+        mask : ndarray of bool, (y, x)
+            True inside.
+        name : str
+            What the user calls it.
+
+        Returns
+        -------
+        RegionRecord
+        """
+        changes = np.flatnonzero(np.diff(mask.ravel(), prepend=False))
+        runs = np.diff(changes, prepend=0, append=mask.size)
+        return cls(name=name, shape=mask.shape, runs=tuple(runs.tolist()))
+
+    def mask(self) -> NDArray[np.bool_]:
+        """Give the region back.
+
+        Returns
+        -------
+        ndarray of bool, (y, x)
+
+        Raises
+        ------
+        InputDataError
+            If the runs do not fill the image.
+        """
+        if sum(self.runs) != self.shape[0] * self.shape[1]:
+            raise InputDataError("the region in the recipe does not fit its image")
+        return np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs).reshape(self.shape)
+
+
 class Recipe(BaseModel):
     """What was done, to which data, with what: read by ``napari-rvae repeat``, written beside every result.
 
@@ -94,15 +151,17 @@ class Recipe(BaseModel):
     format : int
         Version of this description.
     command : str
-        ``run``, ``train`` or ``average``.
+        ``find``, ``run``, ``train`` or ``average``.
     version : str
         Of napari-rvae.
     inputs : dict of FileRecord
         ``image`` or ``patches``, and where given ``atoms``, ``labels``, ``condition``.
     atoms : dict, optional
-        The atoms that went in, column by column, where they were not in a file.
+        The atoms that went in, column by column, where they were not in a file; of ``find``, what became of them.
     where : str, optional
         Which atoms were used.
+    region : RegionRecord, optional
+        Where atoms were looked for; in the whole image when None.
     settings : dict
         Of each step: ``find``, ``patch``, ``train``, ``average``.
     used : dict
@@ -116,11 +175,12 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    command: Literal["run", "train", "average"]
+    command: Literal["find", "run", "train", "average"]
     version: str = Field(default_factory=lambda: version("napari-rvae"))
     inputs: dict[str, FileRecord]
     atoms: dict[str, list[Any]] | None = None
     where: str | None = None
+    region: RegionRecord | None = None
     settings: dict[str, dict[str, Any]]
     used: dict[str, Any] = {}
     units: dict[str, str] = {}

@@ -75,10 +75,11 @@ def region_mask(region: Shapes | Labels, image: Image) -> NDArray[np.bool_]:
     if isinstance(region, Labels):
         drawn = np.asarray(region.data[0] if region.multiscale else region.data) != 0
         drawn = drawn.reshape(-1, *drawn.shape[-2:]).any(0)
-        mask = affine_transform(
-            drawn.astype(np.uint8), np.linalg.inv(place), output_shape=mask.shape, order=0, mode="grid-constant"
-        )
-        mask = mask > 0
+        if drawn.shape == mask.shape and np.allclose(place, np.eye(3)):
+            mask = drawn
+        else:
+            onto, small = np.linalg.inv(place), drawn.astype(np.uint8)
+            mask = affine_transform(small, onto, output_shape=mask.shape, order=0, mode="grid-constant") > 0
     else:
         for kind, corners in zip(region.shape_type, region.data, strict=True):
             outline = _ellipse(corners[:, -2:]) if kind == "ellipse" else corners[:, -2:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,8 +17,10 @@ from napari_rvae.layers import (
     add_atoms,
     add_tracks,
     atoms_table,
+    hashed,
     image_data,
     image_of,
+    image_source,
     pixel_size,
     place_refined,
     region_mask,
@@ -28,13 +29,16 @@ from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.preview import Preview
 from napari_rvae.widgets.settings_form import SettingsForm
+from napari_rvae.widgets.snr_plot import SnrPlot
 from napari_rvae.widgets.work import Job, WorkRow
 
 if TYPE_CHECKING:
     import pandas as pd
     from napari.viewer import Viewer
+    from numpy.typing import NDArray
 
     from napari_rvae.layers.refined import Refined
+    from napari_rvae.workflows import FoundAtoms
 
 _TICKS = 1000  # of the threshold's slider, whose steps are equal ratios
 _LOWEST, _HIGHEST = 2.0, 20.0  # its ends, unless there are stronger atoms
@@ -59,6 +63,8 @@ class FindWidget(Dock):
         self.rows.addWidget(self.image_box)
         self.region_box = LayerBox(self, (Shapes, Labels), "the whole image", optional=True)
         self.region_box.setToolTip("<p>Where atoms are looked for: inside drawn shapes or painted labels.</p>")
+        self.region_box.layer_changed.connect(self._on_region)
+        self._region: Any = None  # the layer that is listened to
         self.rows.addWidget(self.region_box)
         self.heading("What the atoms are like")
         self.form = SettingsForm(FindSettings)
@@ -92,6 +98,8 @@ class FindWidget(Dock):
         row.addWidget(self.slider, 1)
         self.rows.addLayout(row)
         self.rows.addWidget(self.count)
+        self.snr_plot = SnrPlot()
+        self.rows.addWidget(self.snr_plot)
         self.preview = Preview(self.viewer, self)
         self.preview.shown.connect(self._on_preview_shown)
         self.preview.failed.connect(self._say)
@@ -116,6 +124,7 @@ class FindWidget(Dock):
     def closed(self) -> None:
         """Let go of the viewer; a search that is running is cancelled."""
         super().closed()
+        self._on_region(None)
         self.work.cancel()
         self.preview.close()
 
@@ -123,47 +132,40 @@ class FindWidget(Dock):
 
     def find_atoms(self) -> None:
         """Find the atoms of the chosen image."""
-        from napari_rvae.atoms import find_atoms, link_atoms
+        from napari_rvae.io import RegionRecord
+        from napari_rvae.workflows import find_in_image
 
         image = self.image_box.layer
         try:
             if image is None:
                 raise InputDataError("There is no image: open one, or a sample from File > Open Sample > rVAE.")
-            data, settings = image_data(image), self.form.value(FindSettings)
-            drawn = self.region_box.layer
-            region = None if drawn is None else region_mask(drawn, image)
+            source, settings, drawn = image_source(image), self.form.value(FindSettings), self.region_box.layer
+            region = None if drawn is None else RegionRecord.of(region_mask(drawn, image), drawn.name)
         except RVAEError as error:
             self.work.fail(error)
             return
         self.preview_box.setChecked(False)
+        linked = self.tracks_box.isChecked() and image.ndim == 3
 
-        linked = self.tracks_box.isChecked() and data.ndim == 3
+        def step(job: Job) -> FoundAtoms:
+            known = hashed(source) if source.path.exists() else source
+            return find_in_image(known, settings, region, linked=linked, progress=job.progress, stop=job.stop)
 
-        def step(job: Job) -> pd.DataFrame:
-            atoms = find_atoms(data, settings, region=region, progress=job.progress, stop=job.stop)
-            return link_atoms(atoms) if linked and len(atoms) else atoms
+        self.work.run("Finding atoms", step, partial(self._on_found, image))
 
-        self.work.run("Finding atoms", step, partial(self._on_found, image, settings, drawn))
-
-    def _on_found(self, image: Image, settings: FindSettings, region: Any, atoms: pd.DataFrame) -> None:
+    def _on_found(self, image: Image, found: FoundAtoms) -> None:
+        atoms = found.table
         if atoms.empty:
             raise InputDataError(
                 f"No atoms were found in '{image.name}': lower the threshold, or say whether atoms are dark or bright."
             )
-        estimated = atoms.attrs.get("napari_rvae", {})
-        recipe = {
-            "command": "find",
-            "version": version("napari-rvae"),
-            "image": image.name,
-            "region": None if region is None else region.name,
-            "settings": {"find": settings.model_dump(mode="json")},
-            "used": estimated,
-        }
+        estimated, recipe = atoms.attrs.get("napari_rvae", {}), found.recipe.model_dump(mode="json", exclude_none=True)
         layer = add_atoms(self.viewer, atoms, image, recipe)
         if "track" in atoms:
             add_tracks(self.viewer, atoms, image)
             self.viewer.layers.selection.active = layer
         self.form.set_estimates(estimated)
+        self.snr_plot.show_atoms(atoms["snr"].to_numpy(), estimated.get("threshold", 0.0))
         self.work.say(summary(atoms, image))
         self.found.emit(layer)
 
@@ -214,8 +216,23 @@ class FindWidget(Dock):
         size, unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
         self.form.set_pixel(size[1], unit)
         self.form.set_estimates({})
+        self.snr_plot.show_atoms(None)
         self.work.say("")
         self._on_settings()
+
+    def _on_region(self, region: Any) -> None:
+        """Follow what is drawn or painted into the chosen layer, and nothing else."""
+        for layer, connect in ((self._region, False), (region, True)):
+            for name in ("data", "labels_update"):
+                emitter = getattr(layer.events, name, None) if layer is not None else None
+                if emitter is not None:
+                    (emitter.connect if connect else emitter.disconnect)(self._on_drawn)
+        self._region = region
+        self._on_settings()
+
+    def _on_drawn(self, _: Any = None) -> None:
+        if self.preview_box.isChecked():
+            self._on_settings()
 
     def _on_step(self, _: Any = None) -> None:
         if self.image_box.layer is not None and self.image_box.layer.ndim == 3:
@@ -229,13 +246,16 @@ class FindWidget(Dock):
             self._say("")
             return
         try:
-            self.preview.show(image, image_data(image), self.form.value(FindSettings))
+            drawn = self.region_box.layer
+            region = None if drawn is None else region_mask(drawn, image)
+            self.preview.show(image, image_data(image), self.form.value(FindSettings), region)
         except RVAEError as error:
             self._say(str(error))
 
-    def _on_preview_shown(self, points: Points, threshold: float, highest: float) -> None:
+    def _on_preview_shown(self, points: Points, threshold: float, heights: NDArray[Any]) -> None:
         self._say(f"About {len(points.data):,} atoms above {threshold:.1f} standard deviations of the noise")
-        self._highest = max(highest, _HIGHEST)
+        self.snr_plot.show_atoms(heights, threshold)
+        self._highest = max(float(heights[0]) if len(heights) else 0.0, _HIGHEST)
         self.slider.blockSignals(True)
         self.slider.setValue(round(_TICKS * math.log(threshold / _LOWEST) / math.log(self._highest / _LOWEST)))
         self.slider.blockSignals(False)
@@ -263,6 +283,8 @@ def summary(atoms: pd.DataFrame, image: Image) -> str:
     str
         Their number, spacing and width, in the image's unit where it has one.
     """
+    from napari_rvae.atoms import at_the_limit
+
     (_, width), unit = pixel_size(image)
     words = [f"{len(atoms):,} atoms"]
     if "frame" in atoms:
@@ -274,6 +296,10 @@ def summary(atoms: pd.DataFrame, image: Image) -> str:
             words.append(f"{title} {estimated[name]:.3g} px{length}")
     if "sublattice" in atoms and atoms["sublattice"].nunique() > 1:
         words.append(f"{atoms['sublattice'].nunique()} sublattices")
+    limited = int(at_the_limit(atoms).sum()) if "snr" in atoms else 0
+    if limited:
+        limit = estimated.get("threshold", 0.0) + 1
+        words.append(f"{limited:,} at the limit of detection (less than {limit:.1f} times the noise)")
     if "flag" in atoms:
         words += [f"{count:,} {flag}" for flag, count in atoms["flag"].value_counts().items() if flag]
     return " · ".join(words)

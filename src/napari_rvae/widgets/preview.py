@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Preview(QObject):
     """A points layer of rings; the filtered image is kept, so that another threshold costs nothing."""
 
-    shown = Signal(object, float, float)  # the layer, the threshold, the highest that leaves an atom
+    shown = Signal(object, float, object)  # the layer, the threshold, the heights of all candidates, highest first
     removed = Signal()
     failed = Signal(str)
 
@@ -33,20 +33,23 @@ class Preview(QObject):
         self._prepared: tuple[Any, Any] = (None, None)
         self.layer: Points | None = None
 
-    def show(self, image: Image, data: Any, settings: FindSettings) -> None:
-        """Show what would be found in an image, or in the frame of a stack that is looked at."""
+    def show(self, image: Image, data: Any, settings: FindSettings, region: Any = None) -> None:
+        """Show what would be found in an image, or in the frame of a stack that is looked at.
+
+        `region` is a mask (y, x), or None for the whole image.
+        """
         frame = None
         if image.ndim == 3:
             place = image.world_to_data(self._viewer.dims.point)[0]
             frame = int(np.clip(round(float(place)), 0, len(data) - 1))
         plain = settings.model_copy(update={"threshold": None})
-        key = (id(image), frame, plain)
+        key = (id(image), frame, plain, None if region is None else region.tobytes())
         if self._prepared[0] == key:
             self._latest.forget()
             self._place(image, frame, settings, key, self._prepared[1])
         else:
             show = partial(self._place, image, frame, settings, key)
-            self._latest.request(partial(_prepare, data, frame, plain), show)
+            self._latest.request(partial(_prepare, data, frame, plain, region), show)
 
     def close(self) -> None:
         """Show nothing any more."""
@@ -64,7 +67,9 @@ class Preview(QObject):
 
     def _place(self, image: Image, frame: int | None, settings: FindSettings, key: Any, prepared: Any) -> None:
         self._prepared = key, prepared
-        positions = prepared.positions(settings.threshold)
+        area, detection, heights = prepared
+        positions, inside = area.placed(detection.positions(settings.threshold))
+        positions = positions[inside]
         if frame is not None:
             positions = np.column_stack([np.full(len(positions), frame), positions])
         if self.layer is None:
@@ -80,14 +85,16 @@ class Preview(QObject):
             )
             quietly_added(self._viewer, self.layer)
             self.layer.editable = False
-        self.layer.current_size = max(4 * prepared.sigma, 3.0)
+        self.layer.current_size = max(4 * detection.sigma, 3.0)
         self.layer.data = positions
         self.layer.size = self.layer.current_size
-        highest = float(prepared.heights[0]) if len(prepared.heights) else 0.0
-        self.shown.emit(self.layer, settings.threshold or prepared.threshold, highest)
+        self.shown.emit(self.layer, settings.threshold or detection.threshold, heights)
 
 
-def _prepare(data: Any, frame: int | None, settings: FindSettings) -> Any:
-    from napari_rvae.atoms import prepare
+def _prepare(data: Any, frame: int | None, settings: FindSettings, region: Any) -> Any:
+    """The area, what a filter sees in it, and the heights of its candidates."""
+    from napari_rvae.atoms import Area, prepare
 
-    return prepare(np.asarray(data if frame is None else data[frame]), settings)
+    area = Area(region, data.shape[-2:])
+    detection = prepare(np.asarray((data if frame is None else data[frame])[area.box]), settings)
+    return area, detection, detection.heights[area.placed(detection.maxima)[1]]

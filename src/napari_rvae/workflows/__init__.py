@@ -5,6 +5,7 @@ from napari_rvae.workflows.baselines import baseline_image, baseline_patches
 from napari_rvae.workflows.encoding import encode_image, encode_patches
 from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.expressions import atoms_where
+from napari_rvae.workflows.finding import FoundAtoms, find_in_image
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
 from napari_rvae.workflows.reconstruction import reconstruct_image
 from napari_rvae.workflows.repeating import repeat
@@ -12,6 +13,7 @@ from napari_rvae.workflows.repeating import repeat
 __all__ = [
     "Analysis",
     "AverageResult",
+    "FoundAtoms",
     "analyze_image",
     "analyze_patches",
     "atoms_where",
@@ -21,6 +23,7 @@ __all__ = [
     "baseline_patches",
     "encode_image",
     "encode_patches",
+    "find_in_image",
     "reconstruct_image",
     "repeat",
     "train_ensemble",

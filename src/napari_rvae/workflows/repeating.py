@@ -14,6 +14,7 @@ from napari_rvae.io import ImageData, Recipe, load_image, load_patches, load_vec
 from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
 from napari_rvae.training.reports import Earlier
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
+from napari_rvae.workflows.finding import FoundAtoms, find_in_image
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def repeat(
     path: str | os.PathLike[str], *, progress: Progress | None = None, stop: Stop | None = None
-) -> Analysis | AverageResult:
+) -> Analysis | AverageResult | FoundAtoms:
     """Do again what a recipe says, on the same device and number of threads.
 
     Parameters
@@ -34,7 +35,7 @@ def repeat(
 
     Returns
     -------
-    Analysis or AverageResult
+    Analysis, AverageResult or FoundAtoms
         The same table as before, to the last digit, on the same machine with the same libraries.
 
     Raises
@@ -49,6 +50,7 @@ def repeat(
     settings = recipe.settings
     source = "image" if "image" in recipe.inputs else "patches"
     if source not in recipe.inputs or (recipe.command, source) not in (
+        ("find", "image"),
         ("run", "image"),
         ("train", "patches"),
         ("average", "image"),
@@ -59,6 +61,9 @@ def repeat(
     patch = PatchSettings(**settings.get("patch", {}))
     if source == "image":
         find = FindSettings(**settings.get("find", {}))
+        if recipe.command == "find":
+            linked = bool(recipe.used.get("linked", False))
+            return find_in_image(_image(file, recipe), find, recipe.region, linked=linked, **again)
         again |= {"atoms": recipe.atoms_table(beside), "where": recipe.where}
         if "atoms" in recipe.inputs:
             again["atoms_file"] = recipe.inputs["atoms"].found(beside)

@@ -1,0 +1,125 @@
+"""The atoms of an image and how they were found."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from napari_rvae.io import (
+    FileRecord,
+    ImageData,
+    Recipe,
+    RegionRecord,
+    add_physical_positions,
+    check_outputs,
+    column_units,
+    save_table,
+    written_together,
+)
+from napari_rvae.settings import FindSettings
+from napari_rvae.workflows.steps import dumped, first_channel
+
+if TYPE_CHECKING:
+    from napari_rvae.patches import Progress, Stop
+
+FOUND_FILES = ("atoms.csv", "recipe.json")
+
+
+@dataclass(frozen=True)
+class FoundAtoms:
+    """Atoms of an image.
+
+    Parameters
+    ----------
+    source : ImageData
+        The image.
+    table : DataFrame
+        Atoms table, in pixels.
+    recipe : Recipe
+        How they were found.
+    """
+
+    source: ImageData
+    table: pd.DataFrame
+    recipe: Recipe
+
+    def save(self, folder: str | os.PathLike[str], force: bool = False) -> None:
+        """Write table and recipe.
+
+        Parameters
+        ----------
+        folder : str or path-like
+            Where to; made if it is not there.
+        force : bool
+            Replace existing results.
+
+        Raises
+        ------
+        OutputError
+            If there are results already, or it cannot be written there.
+        """
+        target = Path(folder)
+        check_outputs([target / name for name in FOUND_FILES], force)
+        with written_together(target) as place:
+            save_table(
+                add_physical_positions(self.table, self.source.pixel_size, self.source.unit), place / "atoms.csv"
+            )
+            self.recipe.save(place / "recipe.json")
+
+
+def find_in_image(
+    image: ImageData,
+    settings: FindSettings | None = None,
+    region: RegionRecord | None = None,
+    *,
+    linked: bool = False,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> FoundAtoms:
+    """Find atoms and note how.
+
+    Parameters
+    ----------
+    image : ImageData
+        Image or stack.
+    settings : FindSettings, optional
+        What is known.
+    region : RegionRecord, optional
+        Where to look.
+    linked : bool
+        Follow the atoms of a stack through its frames.
+    progress, stop : callable, optional
+        ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    FoundAtoms
+
+    Raises
+    ------
+    InputDataError
+        If the image cannot be used.
+    Stopped
+        If `stop` said so.
+    """
+    from napari_rvae.atoms import find_atoms, link_atoms
+
+    settings = settings or FindSettings()
+    mask = None if region is None else region.mask()
+    atoms = find_atoms(first_channel(image), settings, region=mask, progress=progress, stop=stop)
+    used = {**atoms.attrs.get("napari_rvae", {}), "pixel_size": image.pixel_size, "unit": image.unit, "linked": linked}
+    if linked and len(atoms):
+        atoms = link_atoms(atoms)
+    recipe = Recipe(
+        command="find",
+        inputs={"image": FileRecord.of(image)} if image.sha256 else {},
+        region=region,
+        settings=dumped(find=settings),
+        used=used,
+        units=column_units(atoms, image.unit),
+    )
+    return FoundAtoms(image, atoms, recipe)
