@@ -215,3 +215,21 @@ def test_the_kind_of_a_patch_is_the_one_that_looks_most_alike(make_model):
     model.set_frames(kinds, torch.zeros(2), torch.zeros(2, 2), torch.ones(2, dtype=torch.int64))
     assert model.kind_of(kinds[[1, 0, 1]]).tolist() == [1, 0, 1]
     assert model.kind_of(kinds[[0, 1]] * 0.6 + kinds[[1, 0]] * 0.4).tolist() == [0, 1]
+
+
+def test_what_is_known_is_taken_out_of_the_latents(make_model):
+    model = make_model("crvae", conditions=3)
+    torch.manual_seed(0)
+    which = torch.arange(300) % 3
+    known = torch.nn.functional.one_hot(which, 3).float()
+    z = torch.randn(300, 2) * torch.tensor([0.5, 1.0, 2.0])[which, None] + which[:, None]
+    harmonics = torch.randn(300, 1, 2 * model.space.terms)
+    with torch.no_grad():
+        before, mean = model.decode(z, known), model.encode(harmonics, known)[0]
+        decoded = model.decode(mean, known)
+        model.set_given(z, known)
+        alike = (z - model.given_shift[0] - known @ model.given_shift[1:]) / (known @ model.given_stretch).exp()
+        assert torch.allclose(model.decode(alike, known), before, atol=1e-4)
+        assert torch.allclose(model.decode(model.encode(harmonics, known)[0], known), decoded, atol=1e-4)
+    each = torch.stack([torch.cat([alike[which == k].mean(0), alike[which == k].std(0)]) for k in range(3)])
+    assert torch.allclose(each, each.mean(0).expand(3, -1), atol=0.2)

@@ -109,7 +109,7 @@ def infer(
     for step in range(steps + 1):
         harmonics = model.harmonics(x, shape - base)
         if z is None:
-            z, _ = model.encode(harmonics)
+            z, _ = model.encode(harmonics, condition)
         all_templates = model.decode(z, condition)
         log_joint = model.log_likelihood(harmonics, all_templates) + log_angle_prior(model, shape.new_zeros(1))
         if labels is not None:

@@ -89,6 +89,8 @@ class Model(nn.Module):
     kind_angle: Tensor
     kind_shift: Tensor
     kind_symmetry: Tensor
+    given_shift: Tensor
+    given_stretch: Tensor
 
     def __init__(self, settings: TrainSettings, size: int, channels: int, k_max: float, conditions: int = 0) -> None:
         super().__init__()
@@ -122,6 +124,8 @@ class Model(nn.Module):
             "kind_angle": torch.zeros(1),
             "kind_shift": torch.zeros(1, 2),
             "kind_symmetry": torch.ones(1, dtype=torch.int64),
+            "given_shift": torch.zeros(1 + conditions, outputs),
+            "given_stretch": torch.zeros(conditions, outputs),
         }.items():
             self.register_buffer(name, value)
 
@@ -171,6 +175,17 @@ class Model(nn.Module):
         self.kind_template, self.kind_angle = template, angle.to(template)
         self.kind_shift, self.kind_symmetry = shift, symmetry
 
+    def set_given(self, z: Tensor, condition: Tensor) -> None:
+        """Let latents, (n, latent), no longer tell what is known, (n, conditions); nothing decoded changes by that."""
+        least = torch.linalg.pinv(torch.cat([torch.ones_like(z[:, :1]), condition], 1))  # classes add up to one
+        self.given_shift = least @ z
+        rest = z - self._given(condition)[0]
+        self.given_stretch = (least @ rest.abs().clamp_min(1e-6).log())[1:]
+
+    def _given(self, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """What goes to z from what is known, and the logarithm of how much it is stretched, (n, latent) each."""
+        return self.given_shift[0] + condition @ self.given_shift[1:], condition @ self.given_stretch
+
     def kind_of(self, templates: Tensor) -> Tensor:
         """Kind whose frame applies to decoded harmonics, (n, channels, 2 T): the most alike; (n,)."""
         return torch.stack([((templates - k).square() * self.weight).sum((1, 2)) for k in self.kind_template]).argmin(0)
@@ -209,10 +224,13 @@ class Model(nn.Module):
             return spread * (x / spread).std((1, 2, 3), keepdim=True).clamp_min(1e-6)
         return spread
 
-    def encode(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log deviation of z, (n, latent) each, from (n, channels, 2 T)."""
+    def encode(self, harmonics: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log deviation of z, (n, latent) each, from (n, channels, 2 T) and, where given, (n, conditions)."""
         scale = self.signal.rsqrt()[:, self.space.ring].repeat(1, 2)
         mean, log_deviation = self.encoder(harmonics * scale)
+        if condition is not None and self.conditions:
+            shift, stretch = self._given(condition)
+            mean, log_deviation = (mean - shift) * (-stretch).exp(), log_deviation - stretch
         return mean, log_deviation
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -231,7 +249,8 @@ class Model(nn.Module):
             (n, classes, channels, 2 T).
         """
         if condition is not None and self.conditions:
-            z = torch.cat([z, condition], 1)
+            shift, stretch = self._given(condition)
+            z = torch.cat([z * stretch.exp() + shift, condition], 1)
         if self.classes == 1:
             alone: Tensor = self.decoder(z)
             return alone[:, None]
@@ -277,7 +296,7 @@ class Model(nn.Module):
         Objective
             Per patch.
         """
-        mean, log_deviation = self.encode(harmonics)
+        mean, log_deviation = self.encode(harmonics, condition)
         variational = self.settings.model != "ae"
         z = mean + log_deviation.exp() * torch.randn_like(mean) if sample and variational else mean
         templates = self.decode(z, condition)

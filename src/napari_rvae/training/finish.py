@@ -41,8 +41,10 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             condition=None if trainer.condition is None else trainer.condition[rows],
             steps=2,
         )
-        found.append((one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates))
-    theta, shape, harmonics, which_class, templates = (torch.cat(part) for part in zip(*found, strict=True))
+        found.append((one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates, one.z))
+    theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
+    if trainer.condition is not None:
+        model.set_given(z, trainer.condition)
     ring = model.space.ring.repeat(2)
     each = (harmonics - templates).square().mean(0)
     model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
