@@ -18,6 +18,7 @@ import numpy as np
 
 HOME = Path(__file__).parents[1] / ".venv-bench"
 NAMES = {"atomai": "AtomAI", "pyroved": "pyroVED"}
+JOINT = {"jivae": "pyroVED"}
 BATCH, HIDDEN = 100, 128
 
 
@@ -25,18 +26,20 @@ def installed():
     return (HOME / "bin" / "python").exists()
 
 
-def trained(peer, x, other, epochs, threads=1):
-    """Train on x (n, D, D) and encode others: ``seconds`` of its own fit, ``angle``, ``understood``, ``name``."""
+def trained(peer, x, other, epochs, threads=1, **options):
+    """Train on x (n, D, D) and encode others: ``seconds`` of its own fit, ``angle``, ``understood``, ``name``; of joint
+    models, which are told how many ``classes`` and whether x is ``turned``, the ``class`` of every x instead.
+    """
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder) / "in.npz", Path(folder) / "out.npz"
-        np.savez(given, x=x, other=other)
+        np.savez(given, x=x, other=other, **options)
         command = [HOME / "bin" / "python", Path(__file__).resolve(), peer, given, result, str(epochs), str(threads)]
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "MPLBACKEND": "Agg"}
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise SystemExit(f"{NAMES[peer]} failed:\n{done.stderr[-2000:]}")
+            raise SystemExit(f"{(NAMES | JOINT)[peer]} failed:\n{done.stderr[-2000:]}")
         with np.load(result) as found:
-            return {key: found[key] for key in found.files} | {"name": NAMES[peer]}
+            return {key: found[key] for key in found.files} | {"name": (NAMES | JOINT)[peer]}
 
 
 def played(peer, kind, n, epochs):
@@ -55,7 +58,7 @@ def played(peer, kind, n, epochs):
         return {key: found[key] for key in found.files}
 
 
-def _atomai(x, other, epochs):
+def _atomai(x, other, epochs, _):
     import atomai
     import torch
     from atomai.utils import transform_coordinates
@@ -71,10 +74,10 @@ def _atomai(x, other, epochs):
         grid = model.x_coord.expand(len(z), *model.x_coord.shape)
         grid = transform_coordinates(grid, z[:, 0], (z[:, 1:3] * model.dx_prior)[:, None])
         understood = model.decoder_net(grid, z[:, 3:])
-    return seconds, z[:, 0].numpy(), understood.numpy().reshape(other.shape)
+    return {"seconds": seconds, "angle": z[:, 0].numpy(), "understood": understood.numpy().reshape(other.shape)}
 
 
-def _pyroved(x, other, epochs):
+def _pyroved(x, other, epochs, _):
     import pyroved
     import torch
     from pyroved.utils import transform_coordinates
@@ -95,7 +98,27 @@ def _pyroved(x, other, epochs):
         grid = model.grid.expand(len(z), *model.grid.shape)
         grid = transform_coordinates(grid, angle, (shift * model.t_prior)[:, None], scale)
         understood = model.decoder(grid, content)
-    return seconds, angle.numpy(), understood.numpy().reshape(other.shape) * (high - low) + low
+    understood = understood.numpy().reshape(other.shape) * (high - low) + low
+    return {"seconds": seconds, "angle": angle.numpy(), "understood": understood}
+
+
+def _jivae(x, _, epochs, given):
+    import pyroved
+    import torch
+
+    invariances = ["r"] if given["turned"] else None
+    low, high = x.min(), x.max()  # it takes images between 0 and 1
+    x = torch.as_tensor((x - low) / (high - low))
+    loader = pyroved.utils.init_dataloader(x, batch_size=BATCH)
+    model = pyroved.models.jiVAE(x.shape[1:], 2, int(given["classes"]), invariances)
+    trainer = pyroved.trainers.SVItrainer(model, enumerate_parallel=True)
+    weight = np.concatenate([np.full(10, 40.0), np.linspace(40, 3, 40)])  # the schedule of its documentation
+    start = time.perf_counter()
+    for epoch in range(epochs):
+        trainer.step(loader, scale_factor=[float(weight[min(epoch, 49)]), 3.0])
+    seconds = time.perf_counter() - start
+    with torch.no_grad():
+        return {"seconds": seconds, "class": model.encode(x)[2].numpy()}
 
 
 def main():
@@ -108,10 +131,10 @@ def main():
     peer, given, result, epochs, threads = sys.argv[1:]
     torch.set_num_threads(int(threads))
     with np.load(given) as data:
-        x, other = data["x"].astype(np.float32), data["other"].astype(np.float32)
-    run = {"atomai": _atomai, "pyroved": _pyroved}[peer]
-    seconds, angle, understood = run(x, other, int(epochs))
-    np.savez(result, seconds=seconds, angle=angle, understood=understood, name=NAMES[peer])
+        arrays = {name: data[name] for name in data.files}
+    x, other = (arrays[name].astype(np.float32) for name in ("x", "other"))
+    run = {"atomai": _atomai, "pyroved": _pyroved, "jivae": _jivae}[peer]
+    np.savez(result, **run(x, other, int(epochs), arrays))
 
 
 if __name__ == "__main__":

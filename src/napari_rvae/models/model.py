@@ -125,7 +125,7 @@ class Model(nn.Module):
             "kind_shift": torch.zeros(1, 2),
             "kind_symmetry": torch.ones(1, dtype=torch.int64),
             "given_shift": torch.zeros(1 + conditions, outputs),
-            "given_stretch": torch.zeros(conditions, outputs),
+            "given_stretch": torch.cat([torch.eye(outputs)[None], torch.zeros(conditions, outputs, outputs)]),
         }.items():
             self.register_buffer(name, value)
 
@@ -176,15 +176,28 @@ class Model(nn.Module):
         self.kind_shift, self.kind_symmetry = shift, symmetry
 
     def set_given(self, z: Tensor, condition: Tensor) -> None:
-        """Let latents, (n, latent), no longer tell what is known, (n, conditions); nothing decoded changes by that."""
-        least = torch.linalg.pinv(torch.cat([torch.ones_like(z[:, :1]), condition], 1))  # classes add up to one
-        self.given_shift = least @ z
-        rest = z - self._given(condition)[0]
-        self.given_stretch = (least @ rest.abs().clamp_min(1e-6).log())[1:]
+        """Let latents, (n, latent), no longer tell what is known, (n, conditions); nothing decoded changes by that.
+
+        Means that depend on it are taken out; where it is a class, each class gets the prior's mean and covariance.
+        """
+        design = torch.cat([torch.ones_like(z[:, :1]), condition], 1)
+        self.given_shift = torch.linalg.pinv(design) @ z  # the least solution, as the classes add up to one
+        if not bool(((condition == 0) | (condition == 1)).all() and (condition.sum(1) == 1).all()):
+            return
+        stretch = torch.zeros_like(self.given_stretch)
+        for number, rows in enumerate(condition.T == 1):
+            own, count = z[rows] - z[rows].mean(0), int(rows.sum())
+            if count > 2 * z.shape[1]:
+                value, axes = torch.linalg.eigh(own.T @ own / count)
+                stretch[1 + number] = (axes * value.clamp_min(1e-4 * float(value.max()) + 1e-6).sqrt()) @ axes.T
+            else:
+                stretch[1 + number] = self.given_stretch[0]
+        self.given_stretch = stretch
 
     def _given(self, condition: Tensor) -> tuple[Tensor, Tensor]:
-        """What goes to z from what is known, and the logarithm of how much it is stretched, (n, latent) each."""
-        return self.given_shift[0] + condition @ self.given_shift[1:], condition @ self.given_stretch
+        """What goes to z from what is known, (n, latent), and how z is stretched, (n, latent, latent)."""
+        shift, stretch = self.given_shift, self.given_stretch
+        return shift[0] + condition @ shift[1:], stretch[0] + torch.einsum("nc,cij->nij", condition, stretch[1:])
 
     def kind_of(self, templates: Tensor) -> Tensor:
         """Kind whose frame applies to decoded harmonics, (n, channels, 2 T): the most alike; (n,)."""
@@ -230,7 +243,9 @@ class Model(nn.Module):
         mean, log_deviation = self.encoder(harmonics * scale)
         if condition is not None and self.conditions:
             shift, stretch = self._given(condition)
-            mean, log_deviation = (mean - shift) * (-stretch).exp(), log_deviation - stretch
+            back = torch.linalg.inv(stretch)
+            mean = (back @ (mean - shift)[:, :, None])[:, :, 0]
+            log_deviation = 0.5 * (back.square() @ (2 * log_deviation).exp()[:, :, None])[:, :, 0].log()
         return mean, log_deviation
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -250,7 +265,7 @@ class Model(nn.Module):
         """
         if condition is not None and self.conditions:
             shift, stretch = self._given(condition)
-            z = torch.cat([z * stretch.exp() + shift, condition], 1)
+            z = torch.cat([(stretch @ z[:, :, None])[:, :, 0] + shift, condition], 1)
         if self.classes == 1:
             alone: Tensor = self.decoder(z)
             return alone[:, None]
