@@ -81,8 +81,9 @@ def semi(options):
 
 
 def scenes(options):
-    """jrVAE of simulated crystals, as many classes as there are kinds of atoms (graphene 6, MoS2 5), 2 latents: adjusted
-    Rand index of class and kind, beside as many Gaussians on 2 principal components of the same patches as they are.
+    """jrVAE of simulated crystals, as many classes as there are kinds of atoms (graphene 6, MoS2 5), 2 latents:
+    adjusted Rand index of class and kind, beside as many Gaussians on 2 principal components of the same patches as
+    they are.
     """
     for name in ("graphene_mid", "mos2_mid"):
         if (scene := simulated(name)) is None:
@@ -100,8 +101,8 @@ def scenes(options):
 
 
 def speed(options):
-    """Patches x epochs per second of the training loop of jrVAE, 4 classes, cards 3, 48 px, batch 100, one thread, beside
-    pyroVED's jiVAE (rotation).
+    """Patches x epochs per second of the training loop of jrVAE, 4 classes, cards 3, 48 px, batch 100, one thread,
+    beside pyroVED's jiVAE (rotation).
     """
     n, few = (1000, 100) if options.quick else (5000, 300)
     x = cards(3, n, SIZE)[0]
