@@ -40,6 +40,7 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             window=trainer.window,
             condition=None if trainer.condition is None else trainer.condition[rows],
             steps=2,
+            content=trainer.condition is not None,  # what z is in the table must not tell what is given
         )
         found.append((one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates, one.z))
     theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
