@@ -19,7 +19,7 @@ import digits
 import numpy as np
 import peers
 import rvae
-from ensembles import ensemble
+from ensembles import classes, ensemble
 from playing_cards import SIZE, STRAINED
 from scoring import Row, analyzed, matched, simulated, spread
 from sklearn.metrics import adjusted_rand_score
@@ -119,6 +119,7 @@ PARTS = {
     "joint": joint,
     "semi": semi,
     "ensemble": ensemble,
+    "classes": classes,
     "digits": digits.joint_digits,
     "style": digits.style,
     "scenes": scenes,

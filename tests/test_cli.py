@@ -12,7 +12,7 @@ import tifffile
 from napari_rvae import cli
 from napari_rvae.io import load_image
 from napari_rvae.samples import Microscope, cards, interface
-from napari_rvae.settings import AverageSettings, BaselineSettings, FindSettings, PatchSettings, TrainSettings
+from napari_rvae.settings import AverageSettings, BaselineSettings, CountSettings, FindSettings, PatchSettings, TrainSettings
 
 QUICK = ("--epochs", "2", "--hidden", "16", "--start", "scratch", "--threads", "1")
 NAPARI_RVAE = str(Path(sys.executable).with_name("napari-rvae"))
@@ -88,6 +88,7 @@ def test_entry_point():
         ("average", (FindSettings, PatchSettings, AverageSettings)),
         ("encode", (FindSettings,)),
         ("baseline", (BaselineSettings, FindSettings, PatchSettings)),
+        ("classes", (CountSettings, FindSettings, PatchSettings)),
     ],
 )
 def test_every_setting_is_an_option(run, command, models, monkeypatch):
@@ -220,6 +221,25 @@ def test_baselines_of_image_and_patches(run, image, deck, tmp_path):
     run("baseline", deck / "cards.npy", "-o", tmp_path / "b.csv", *options)
     assert {"z3", "class_probability"} <= set(pd.read_csv(tmp_path / "b.csv"))
     run("baseline", deck / "cards.npy", "-o", tmp_path / "b.csv", expect=2)
+
+
+def test_number_of_classes_of_image_and_patches(run, image, deck, tmp_path):
+    few = ["--most", "3", "--resamples", "2", "--sample", "60"]
+    told = run("classes", deck / "cards.npy", "-o", tmp_path / "a.csv", *few)
+    assert pd.read_csv(tmp_path / "a.csv")["classes"].tolist() == [2, 3]
+    assert told.startswith("  2  ")
+    assert "classes" in told.splitlines()[2]
+    run("classes", image, "-o", tmp_path / "b.csv", "--where", "snr > 10", *few)
+    assert len(pd.read_csv(tmp_path / "b.csv")) == 2
+    assert "must end in .csv" in run("classes", deck / "cards.npy", "-o", tmp_path / "a.txt", *few, expect=2)
+
+
+def test_train_an_ensemble(run, deck, tmp_path):
+    run("train", deck / "cards.npy", "-o", tmp_path / "a", "--members", "2", "--model", "jvae", "--classes", "2", *QUICK)
+    table = pd.read_csv(tmp_path / "a" / "latent.csv")
+    assert {"class_dispersion", "z1_dispersion"} <= set(table)
+    run("encode", tmp_path / "a" / "model.safetensors", deck / "cards.npy", "-o", tmp_path / "z.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "z.csv"), table)
 
 
 def test_train_with_labels(run, deck, tmp_path):

@@ -180,6 +180,26 @@ class AverageSettings(Settings):
     _parse = field_validator("invariance", mode="before")(parse_invariance)
 
 
+class CountSettings(Settings):
+    """How the number of classes is found: how well they are found again in resamples of the patches."""
+
+    invariance: tuple[Invariance, ...] = Field(
+        ("rotation", "translation"), description="Poses that make no difference: rotation, translation, scale, strain."
+    )
+    most: int = Field(8, ge=2, le=30, description="Largest number of classes that is tried.")
+    resamples: int = Field(
+        5, ge=2, le=50, description="Parts of the patches that are sorted, each by itself, and compared."
+    )
+    sample: int = Field(
+        600,
+        ge=30,
+        description="Largest number of patches; more of them show rarer kinds, and take longer.",
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
+
+    _parse = field_validator("invariance", mode="before")(parse_invariance)
+
+
 class ClusterSettings(Settings):
     """How atoms are sorted into clusters by features of the table."""
 

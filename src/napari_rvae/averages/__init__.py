@@ -20,8 +20,9 @@ from napari_rvae.threads import threads
 if TYPE_CHECKING:
     import torch
 
-    from napari_rvae.averages.exemplars import PoseFinder
+    from napari_rvae.averages.exemplars import PoseFinder, PoseSearch
 
+FEWEST_PATCHES = 10
 FEWEST_MEMBERS = 5
 """Fewer patches, of those averaged, are odd ones and not a kind."""
 _KIND_ROUNDS = 3
@@ -93,9 +94,9 @@ def average(
     from napari_rvae.poses import turned_shape
 
     settings = settings or AverageSettings()
-    inner = np.flatnonzero(~patches.edge) if (~patches.edge).sum() >= 10 else np.arange(len(patches))
-    if len(inner) < 10:
-        raise InputDataError(f"{len(patches)} patches are too few for averages: at least 10 are needed.")
+    inner = np.flatnonzero(~patches.edge) if (~patches.edge).sum() >= FEWEST_PATCHES else np.arange(len(patches))
+    if len(inner) < FEWEST_PATCHES:
+        raise InputDataError(f"{len(patches)} patches are too few for averages: at least {FEWEST_PATCHES} are needed.")
 
     def tell(fraction: float, text: str) -> None:
         if stop is not None and stop():
@@ -172,6 +173,30 @@ def average(
     )
     counts = np.bincount(which, minlength=len(images))
     return Averages(pictures, counts, symmetry, table, finder)
+
+
+def average_space(patches: Patches, invariance: tuple[str, ...]) -> tuple[PoseSearch, torch.Tensor]:
+    """Where patches are compared, and the patches there, (n, channels, d, d).
+
+    Parameters
+    ----------
+    patches : Patches
+        To be averaged.
+    invariance : tuple of str
+        Poses that make no difference.
+
+    Returns
+    -------
+    search : PoseSearch
+        The distance.
+    x : torch.Tensor
+        Normalised and reduced.
+    """
+    from napari_rvae.averages.exemplars import PoseFinder
+
+    full = _normalised(patches)
+    finder = PoseFinder(invariance, shape_prior(invariance, patches.scale), full.shape[-1])
+    return finder.search, finder.reduce(full)
 
 
 def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:

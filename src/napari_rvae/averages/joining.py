@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -53,40 +55,75 @@ def kinds_of(
     central : list of int
         The exemplar of each kind from which the others differ least in offset, strain and scale.
     """
-    from scipy.cluster.hierarchy import fcluster, linkage
-    from scipy.spatial.distance import squareform
-
-    k = len(images)
-    members = torch.bincount(assignment.which, minlength=k).cpu().numpy()
-    if k == 1:
+    if len(images) == 1:
         return np.zeros(1, np.int64), [0]
-    harmonics = search.space.analyse(images)
-    found = [search.assign(images, harmonics, images[c : c + 1], weight, steps=4) for c in range(k)]
-    apart = torch.stack([one.residual for one in found], 1).cpu().numpy()
-    distance = np.minimum(apart, apart.T)
-    freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
-    chance = freedom + 3 * np.sqrt(2 * freedom)  # of an average's own noise: few members leave much of it
-    distance = np.clip(distance - chance * (1 / members[:, None] + 1 / members), 1e-3, None)
-    np.fill_diagonal(distance, 0)
+    between = Between.of(search, images, assignment, weight)
     if count is None:
+        distance, members = between.distance, between.members
+        freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
         firm = members >= min(_FIRM, members.max() / 2)
         distance = _few_join_nearest(distance, firm)
         near = (distance >= _DETECTABLE) & (distance < 4 * freedom) & firm[:, None] & firm
         for a, b in np.argwhere(np.triu(near, 1)):
             if _continuous(search, x, images[[a, b]], assignment, weight, (int(a), int(b))):
                 distance[a, b] = distance[b, a] = _DETECTABLE / 2
-    tree = linkage(squareform(distance), "single")
-    label = fcluster(tree, _DETECTABLE, "distance") if count is None else fcluster(tree, count, "maxclust")
-    size = np.bincount(label, members)
-    rank = np.argsort(np.argsort(-size, kind="stable"), kind="stable")
-    kind = rank[label]
-    free = search.prior > 0
-    change = torch.stack([(one.shape[:, free] / search.prior[free]).square().sum(1) for one in found]).cpu().numpy()
-    alike = kind[:, None] == kind
-    central = [int(np.argmin(np.where(kind == q, (change * alike) @ members, np.inf))) for q in range(kind.max() + 1)]
-    if not free.any():
-        central = [int(np.argmax(np.where(kind == q, members, -1))) for q in range(kind.max() + 1)]
-    return kind, central
+        between = Between(distance, between.change, members)
+    return between.joined(count)
+
+
+@dataclass(frozen=True)
+class Between:
+    """How far exemplars are from each other.
+
+    Attributes
+    ----------
+    distance : numpy.ndarray
+        (exemplars, exemplars) squared, in the best pose, in noise variances, less what chance makes of it.
+    change : numpy.ndarray or None
+        (exemplars, exemplars) squared change of offset, strain and scale from one to the other, in units of their
+        priors; None where there is no such change.
+    members : numpy.ndarray
+        (exemplars,) how many patches each has.
+    """
+
+    distance: NDArray[np.float64]
+    change: NDArray[np.float64] | None
+    members: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, search: PoseSearch, images: Tensor, assignment: Assignment, weight: Tensor) -> Between:
+        """Measure it; arguments as for `kinds_of`."""
+        k = len(images)
+        members = torch.bincount(assignment.which, minlength=k).cpu().numpy()
+        harmonics = search.space.analyse(images)
+        found = [search.assign(images, harmonics, images[c : c + 1], weight, steps=4) for c in range(k)]
+        apart = torch.stack([one.residual for one in found], 1).cpu().numpy()
+        freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
+        chance = freedom + 3 * np.sqrt(2 * freedom)  # of an average's own noise: few members leave much of it
+        distance = np.minimum(apart, apart.T) - chance * (1 / members[:, None] + 1 / members)
+        distance = np.clip(distance, 1e-3, None)
+        np.fill_diagonal(distance, 0)
+        free = search.prior > 0
+        if not free.any():
+            return cls(distance, None, members)
+        changes = [(one.shape[:, free] / search.prior[free]).square().sum(1) for one in found]
+        return cls(distance, torch.stack(changes).cpu().numpy(), members)
+
+    def joined(self, count: int | None) -> tuple[NDArray[np.int64], list[int]]:
+        """Join exemplars to a number of kinds, or all that are near; returns as `kinds_of`."""
+        from scipy.cluster.hierarchy import fcluster, linkage
+        from scipy.spatial.distance import squareform
+
+        tree = linkage(squareform(self.distance), "single")
+        label = fcluster(tree, _DETECTABLE, "distance") if count is None else fcluster(tree, count, "maxclust")
+        size = np.bincount(label, self.members)
+        rank = np.argsort(np.argsort(-size, kind="stable"), kind="stable")
+        kind = rank[label]
+        kinds = range(kind.max() + 1)
+        if self.change is None:
+            return kind, [int(np.argmax(np.where(kind == q, self.members, -1))) for q in kinds]
+        own = (self.change * (kind[:, None] == kind)) @ self.members
+        return kind, [int(np.argmin(np.where(kind == q, own, np.inf))) for q in kinds]
 
 
 def _few_join_nearest(distance: NDArray[np.float64], firm: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from napari_rvae.cli.counting import classes
 from napari_rvae.cli.options import (
     AtomsOption,
     ConditionOption,
@@ -23,6 +24,7 @@ from napari_rvae.cli.options import (
     ResumeOption,
     TableOption,
     WhereOption,
+    holds_patches,
     settings_from,
     with_settings,
 )
@@ -149,7 +151,7 @@ def _average(
     find, patch = settings_from(FindSettings, values), settings_from(PatchSettings, values)
     settings = settings_from(AverageSettings, values)
     check_outputs([output / name for name in AVERAGE_FILES], force)
-    if _holds_patches(data, patches, atoms, where):
+    if holds_patches(data, patches, atoms, where):
         loaded = load_patches(data)
         with show_progress() as progress:
             done = average_patches(loaded, patch, settings, progress=progress)
@@ -182,7 +184,7 @@ def _baseline(
     settings = settings_from(BaselineSettings, values)
     check_table_name(output)
     check_outputs([output], force)
-    if _holds_patches(data, patches, atoms, where):
+    if holds_patches(data, patches, atoms, where):
         loaded = load_patches(data)
         with show_progress() as progress:
             table = baseline_patches(loaded, patch, settings, progress=progress)
@@ -192,6 +194,9 @@ def _baseline(
             table = baseline_image(loaded, find, patch, settings, atoms=places, where=where, progress=progress)
     save_table(table, output)
     typer.echo(f"{table['z1'].notna().sum()} of {len(table)} described: {output}")
+
+
+app.command("classes")(classes)
 
 
 @app.command("encode")
@@ -224,7 +229,7 @@ def _encode(
     check_table_name(output)
     check_outputs([output], force)
     trained = load_model(model)
-    if _holds_patches(data, patches, atoms, where):
+    if holds_patches(data, patches, atoms, where):
         loaded = load_patches(data)
         given = None if condition is None else load_vector(condition, len(loaded.data), "condition")
         with show_progress() as progress:
@@ -338,15 +343,6 @@ def _demo(
         raise RVAEError(f'the window cannot be opened ({error}); try: pip install "napari-rvae[all]"') from error
     for path in run_demo(image, screenshot=screenshot, output=output):
         typer.echo(path)
-
-
-def _holds_patches(data: str, said: bool | None, atoms: Path | None, where: str | None) -> bool:
-    from napari_rvae.io import looks_like_patches
-
-    held = said if said is not None else atoms is None and where is None and looks_like_patches(data)
-    if held and (atoms is not None or where is not None):
-        raise InputDataError("--atoms and --where belong to an image; leave them out for patches")
-    return held
 
 
 def _tell_analysis(done: Any, output: Path) -> None:

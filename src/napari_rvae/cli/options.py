@@ -10,8 +10,16 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 import typer
 from pydantic.fields import FieldInfo
 
-from napari_rvae.errors import SettingsError
-from napari_rvae.settings import AverageSettings, BaselineSettings, FindSettings, PatchSettings, Settings, TrainSettings
+from napari_rvae.errors import InputDataError, SettingsError
+from napari_rvae.settings import (
+    AverageSettings,
+    BaselineSettings,
+    CountSettings,
+    FindSettings,
+    PatchSettings,
+    Settings,
+    TrainSettings,
+)
 
 Chosen = TypeVar("Chosen", bound=Settings)
 
@@ -21,6 +29,7 @@ _PANELS: dict[type[Settings], str] = {
     TrainSettings: "Model",
     AverageSettings: "Averages",
     BaselineSettings: "Components",
+    CountSettings: "Classes",
 }
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -157,3 +166,32 @@ def settings_from(model: type[Chosen], values: dict[str, Any]) -> Chosen:
         name, colon, text = str(error).partition(":")
         named = _option_name(model, name) if name in model.model_fields else name
         raise SettingsError(f"{named}{colon}{text}") from error
+
+
+def holds_patches(data: str, said: bool | None, atoms: Path | None, where: str | None) -> bool:
+    """Tell ready-made patches from an image.
+
+    Parameters
+    ----------
+    data : str
+        The file.
+    said : bool or None
+        What the user says it is.
+    atoms, where
+        Options that belong to images.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    InputDataError
+        If these options are given for patches.
+    """
+    from napari_rvae.io import looks_like_patches
+
+    held = said if said is not None else atoms is None and where is None and looks_like_patches(data)
+    if held and (atoms is not None or where is not None):
+        raise InputDataError("--atoms and --where belong to an image; leave them out for patches")
+    return held

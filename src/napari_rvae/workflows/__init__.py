@@ -2,6 +2,7 @@
 
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
 from napari_rvae.workflows.baselines import baseline_image, baseline_patches
+from napari_rvae.workflows.counting import count_image, count_patches
 from napari_rvae.workflows.encoding import encode_image, encode_patches
 from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.expressions import atoms_where
@@ -21,6 +22,8 @@ __all__ = [
     "average_patches",
     "baseline_image",
     "baseline_patches",
+    "count_image",
+    "count_patches",
     "encode_image",
     "encode_patches",
     "find_in_image",
