@@ -235,7 +235,8 @@ def test_number_of_classes_of_image_and_patches(run, image, deck, tmp_path):
 
 
 def test_train_an_ensemble(run, deck, tmp_path):
-    run("train", deck / "cards.npy", "-o", tmp_path / "a", "--members", "2", "--model", "jvae", "--classes", "2", *QUICK)
+    options = ["--members", "2", "--model", "jvae", "--classes", "2", *QUICK]
+    run("train", deck / "cards.npy", "-o", tmp_path / "a", *options)
     table = pd.read_csv(tmp_path / "a" / "latent.csv")
     assert {"class_dispersion", "z1_dispersion"} <= set(table)
     run("encode", tmp_path / "a" / "model.safetensors", deck / "cards.npy", "-o", tmp_path / "z.csv")
