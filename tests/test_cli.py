@@ -12,7 +12,14 @@ import tifffile
 from napari_rvae import cli
 from napari_rvae.io import load_image
 from napari_rvae.samples import Microscope, cards, interface
-from napari_rvae.settings import AverageSettings, BaselineSettings, CountSettings, FindSettings, PatchSettings, TrainSettings
+from napari_rvae.settings import (
+    AverageSettings,
+    BaselineSettings,
+    CountSettings,
+    FindSettings,
+    PatchSettings,
+    TrainSettings,
+)
 
 QUICK = ("--epochs", "2", "--hidden", "16", "--start", "scratch", "--threads", "1")
 NAPARI_RVAE = str(Path(sys.executable).with_name("napari-rvae"))
