@@ -670,6 +670,32 @@ def test_a_model_decodes_the_place_under_the_cursor_its_manifold_and_a_path(expl
     assert len(viewer.layers) == count
 
 
+def test_what_two_groups_differ_in_is_added_to_any_patch(explore, layer, viewer, qtbot):
+    model = Model(TrainSettings(hidden=8), size=24, channels=1, k_max=0.3).eval()
+    attach_model(layer, model)
+    attribute, z = explore.patch.attribute, layer.features[["z1", "z2"]].to_numpy()
+    explore.patch.refresh()
+    assert not attribute.buttons["A"].isEnabled()
+    groups = np.isin(np.arange(60), [3, 4, 5]), np.isin(np.arange(60), [20, 21])
+    for letter, group in zip("AB", groups, strict=True):
+        explore.link.selection.combine(group)
+        assert attribute.picture.isHidden()
+        qtbot.mouseClick(attribute.buttons[letter], Qt.MouseButton.LeftButton)
+    direction = z[groups[1]].mean(0) - z[groups[0]].mean(0)
+    expected = decode(model, z[groups[1]].mean(0) + np.array([-1, 0, 2])[:, None] * direction)[:, 0]
+    for place, patch in zip((0, 2, 6), expected, strict=True):
+        np.testing.assert_allclose(attribute._array[:, 24 * place : 24 * (place + 1)], patch, atol=1e-4)
+    qtbot.mouseClick(attribute.layer_button, Qt.MouseButton.LeftButton)
+    assert viewer.layers[-1].data.shape == (24, 7 * 24)
+    explore.image.hovered.emit(8)
+    assert "Atom" in attribute.words.text()
+    np.testing.assert_allclose(attribute._array[:, 48:72], decode(model, z[8])[0, 0], atol=1e-4)
+    layer.features = layer.features.assign(z1=np.nan)
+    explore.patch.refresh()
+    assert "encoded" in attribute.words.text()
+    assert attribute.picture.isHidden()
+
+
 @pytest.mark.parametrize(("name", "classes", "conditions"), [("jrvae", 3, 0), ("crvae", None, 2)])
 def test_class_and_condition_of_a_model_are_chosen_by_hand(explore, layer, name, classes, conditions):
     settings = TrainSettings(model=name, classes=classes, hidden=8)

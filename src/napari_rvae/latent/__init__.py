@@ -11,6 +11,8 @@ _API = {
     "reconstruct": "napari_rvae.latent.coding",
     "manifold": "napari_rvae.latent.coding",
     "latent_path": "napari_rvae.latent.paths",
+    "attribute_direction": "napari_rvae.latent.paths",
+    "changed_attribute": "napari_rvae.latent.paths",
     "cell_labels": "napari_rvae.latent.cells",
     "cell_numbers": "napari_rvae.latent.cells",
     "cell_outlines": "napari_rvae.latent.cells",

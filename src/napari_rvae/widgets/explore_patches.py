@@ -17,6 +17,7 @@ from napari_rvae.layers import Coloring, atoms_table, image_data, image_of, mode
 from napari_rvae.patches import NEIGHBOR_DISTANCES, nearest_neighbor_distance
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import column_label, displayed_values, is_latent
+from napari_rvae.widgets.explore_attribute import AttributeStrip
 from napari_rvae.widgets.model_inputs import ModelInputs
 from napari_rvae.widgets.parts import is_helper
 from napari_rvae.widgets.pictures import Bars, Picture
@@ -25,6 +26,8 @@ from napari_rvae.widgets.selection import Mask
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+
+    from napari_rvae.models import Model
 
 _MOST_AVERAGED = 500
 _PIXELS = 48
@@ -60,6 +63,8 @@ class PatchPanel(QWidget):
         grid.setRowStretch(0, 1)
         self.words.setWordWrap(True)
         self.inputs = ModelInputs("the atom's")
+        self.attribute = AttributeStrip(viewer)
+        self.attribute.taken.connect(self.refresh)
         self.bars = {name: Bars() for name in (*_HISTOGRAMS, "frame")}
         row = QHBoxLayout()
         row.setSpacing(14)
@@ -70,16 +75,19 @@ class PatchPanel(QWidget):
         layout.addWidget(self.inputs)
         layout.addLayout(grid, 1)
         layout.addWidget(self.words)
+        layout.addWidget(self.attribute)
         layout.addLayout(row)
 
     def set_link(self, link: AtomsLink | None) -> None:
         """Show the atoms of another layer."""
         self._link, self._atoms, self._read = link, None, None
+        self.attribute.set_link(link)
 
     def refresh(self) -> None:
         """Show the selection: its mean, its spread, and what distinguishes it."""
         self.inputs.set_model(model_of(self._link.layer) if self._link else None)
         count = self._link.selection.count if self._link else 0
+        self._show_attribute({}, self._link.selection.rows if self._link else np.zeros(0, np.intp), "The mean")
         if self._link is None or not count:
             self._show(None, None, "", "")
             self.words.setText("Move over the plot or the image to see patches; select atoms to see their mean.")
@@ -133,6 +141,7 @@ class PatchPanel(QWidget):
         names = ", ".join(map(str, table["atom_id"].iloc[rows]))
         atoms = f"{'nearest: ' if place else ''}atom{'s' * (len(rows) > 1)} {names}"
         self._show(decoded, real, here if decoded is not None else "no model", atoms)
+        self._show_attribute(place, rows[:1], "What is decoded here" if any(map(is_latent, place)) else f"Atom {names}")
 
     def _show(self, left: Any, right: Any, left_text: str, right_text: str) -> None:
         self.left.show_array(left)
@@ -146,17 +155,34 @@ class PatchPanel(QWidget):
             return None
         from napari_rvae.latent import decode
 
-        names = [f"z{number + 1}" for number in range(model.settings.latent)]
-        z = [place.get(name, table[name].iloc[row] if name in table else 0.0) for name in names]
-        kind = self.inputs.kind
-        if kind is None:
-            kind = table["class"].iloc[row] if "class" in table and model.classes > 1 else 0
-        kind = 0 if pd.isna(kind) else min(int(kind), model.classes - 1)
+        z, kind = self._content(model, table, place, np.array([row]))
         try:
-            patch = decode(model, np.nan_to_num(np.array([z], dtype=float)), [kind], self.inputs.condition)[0]
+            patch = decode(model, z[np.newaxis], [kind], self.inputs.condition)[0]
         except RVAEError:  # the model was exchanged a moment ago
             return None
         return np.hstack(list(patch))
+
+    def _content(
+        self, model: Model, table: pd.DataFrame, place: Mapping[str, float], rows: NDArray[np.intp]
+    ) -> tuple[NDArray[np.float64], int]:
+        """Mean latents of some atoms, moved to a place in the plot, and the class of most of them or the chosen one."""
+        names = [f"z{number + 1}" for number in range(model.settings.latent)]
+        values = table.reindex(columns=names).iloc[rows].to_numpy(np.float64, na_value=np.nan)
+        known = values[np.isfinite(values).all(1)]
+        mean = known.mean(0) if len(known) else np.zeros(len(names))
+        kind = self.inputs.kind
+        if kind is None and "class" in table and model.classes > 1:
+            most = table["class"].iloc[rows].mode()
+            kind = int(most.iloc[0]) if len(most) else 0
+        z = np.array([place.get(name, own) for name, own in zip(names, mean, strict=True)])
+        return np.nan_to_num(z), min(kind or 0, model.classes - 1)
+
+    def _show_attribute(self, place: Mapping[str, float], rows: NDArray[np.intp], name: str) -> None:
+        model = model_of(self._link.layer) if self._link else None
+        z, kind = None, 0
+        if self._link is not None and model is not None and len(rows):
+            z, kind = self._content(model, self._link.table, place, rows)
+        self.attribute.show_patch(model, z, kind, self.inputs.condition, name)
 
     def _real(self, rows: NDArray[np.intp]) -> NDArray[Any] | None:
         from napari_rvae.latent.common_frame import patches_in_common_frame
