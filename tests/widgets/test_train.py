@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from napari.layers import Labels, Points, Vectors
 
+from napari_rvae.averages.counting import stable_count
 from napari_rvae.errors import DeviceError
 from napari_rvae.layers import RECIPE, add_atoms, atoms_table, coloring_of, model_of
 from napari_rvae.settings import PatchSettings, TrainSettings
@@ -398,6 +399,19 @@ def test_joint_model_asks_for_the_number_of_classes(points, dock, told):
     assert refreshed(dock).form.controls["classes"].widget.isVisible()
     dock.work.start_button.click()
     assert "number of classes" in told()[0]
+
+
+def test_number_of_classes_is_counted_and_drawn(points, dock, press):
+    assert not dock.class_count.isVisible()
+    dock.form.controls["model"].set_value("jrvae")
+    refreshed(dock)
+    press(dock.class_count.button, dock.work)
+    assert dock.class_count.stability["classes"].tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert dock.class_count.plot.isVisible()
+    (curve,) = dock.class_count.plot.listDataItems()
+    np.testing.assert_array_equal(curve.yData, dock.class_count.stability["stability"])
+    assert "classes" in dock.work.label.text()
+    assert dock.form.controls["classes"].value() == stable_count(dock.class_count.stability)
 
 
 def test_labels_come_from_the_classes_given_by_hand(points, dock, press, told):

@@ -31,6 +31,7 @@ from napari_rvae.layers import (
 )
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
+from napari_rvae.widgets.class_count import ClassCount
 from napari_rvae.widgets.device import DeviceControl, devices_here
 from napari_rvae.widgets.given_columns import GivenColumns
 from napari_rvae.widgets.live import LiveLook
@@ -103,8 +104,7 @@ class TrainWidget(Dock):
         self.points_box.layer_changed.connect(self._on_points)
         self.choice = AtomsChoice(self)
         self.choice.changed.connect(self._later)
-        self.pixels = QLabel()
-        self.pixels.setWordWrap(True)
+        self.pixels = QLabel(wordWrap=True)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
@@ -136,9 +136,9 @@ class TrainWidget(Dock):
         self.cursor_box.setChecked(True)
         self.cursor_box.toggled.connect(self._later)
         self.patch_cursor = PatchCursor(self.viewer, self)
-        self.device_label = QLabel()
-        self.device_label.setWordWrap(True)
-        for widget in (self.form, self.cursor_box):
+        self.device_label = QLabel(wordWrap=True)
+        self.class_count = ClassCount(self)
+        for widget in (self.form, self.class_count, self.cursor_box):
             self.rows.addWidget(widget)
 
     def _build_training(self) -> None:
@@ -257,6 +257,7 @@ class TrainWidget(Dock):
             self.choice.show_count(points, table)
         model = TrainSettings(model=self.form.controls["model"].value())
         self.given.show_in(self.form, model.family, table)
+        self.class_count.watch(model.family)
         self.invariance.set_implied(model.invariances)
         self.device_label.setText(self.device.in_words(0 if table is None else len(table)))
         self._show_pixels(image)

@@ -1,0 +1,127 @@
+"""How many classes there are, asked from the Train dock: the stability of 2, 3, ... of them as a curve."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+
+from napari_rvae.errors import RVAEError
+from napari_rvae.layers import image_source
+from napari_rvae.settings import CountSettings, PatchSettings, TrainSettings
+
+if TYPE_CHECKING:
+    from napari_rvae.widgets.train import TrainWidget
+    from napari_rvae.widgets.work import Job
+
+_CURVE, _FIRM_LINE = "#56B4E9", "#909090"
+_HEIGHT = 130
+
+
+class ClassCount(QWidget):
+    """A button that counts classes, and the curve that it found.
+
+    Parameters
+    ----------
+    dock : TrainWidget
+        Whose atoms, settings and row of work are used.
+    """
+
+    def __init__(self, dock: TrainWidget) -> None:
+        super().__init__()
+        self._dock = dock
+        self.stability: pd.DataFrame | None = None
+        self.button = QPushButton("How many classes?")
+        self.button.setToolTip(
+            "<p>Sorts parts of the patches into 2, 3, ... classes, each part by itself, and sets the largest number "
+            "whose classes are all found again. Without training; takes about half a minute.</p>"
+        )
+        self.button.clicked.connect(self.count)
+        self.plot: Any = None  # made when there is something to draw: it takes a while
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.button)
+
+    def watch(self, family: str) -> None:
+        """Be there for models that find classes, and idle while the dock works."""
+        self.setVisible(family == "joint")
+        self.button.setEnabled(not self._dock.work.working)
+
+    def count(self) -> None:
+        """Count the classes among the patches of the chosen atoms."""
+        dock = self._dock
+        try:
+            image, _, atoms, where = dock.chosen()
+            source, patch = image_source(image), dock.form.value(PatchSettings)
+            settings = CountSettings(invariance=dock.form.value(TrainSettings).invariances)
+        except RVAEError as error:
+            dock.work.fail(error)
+            return
+
+        def step(job: Job) -> pd.DataFrame:
+            from napari_rvae.workflows import count_image
+
+            return count_image(
+                source, None, patch, settings, atoms=atoms, where=where, progress=job.progress, stop=job.stop
+            )
+
+        dock.work.run("Counting classes", step, self._on_counted)
+
+    def _on_counted(self, stability: pd.DataFrame) -> None:
+        from napari_rvae.averages.counting import stability_in_words, stable_count
+
+        self.stability, count = stability, stable_count(stability)
+        self._draw(stability, count)
+        if count is not None:
+            self._dock.form.controls["classes"].set_value(count)
+        self._dock.work.say(stability_in_words(stability))
+
+    def _draw(self, stability: pd.DataFrame, count: int | None) -> None:
+        import pyqtgraph as pg
+
+        from napari_rvae.averages.counting import FIRM
+
+        if self.plot is None:
+            self.plot = small_plot("classes", "stability")
+            self.plot.setYRange(0, 1)
+            self.plot.setToolTip(
+                "<p>How well the worst class is found again in other patches: mean, lowest and highest of the pairs of "
+                "parts. Above the dashed line classes are firm; the filled point is the largest such number.</p>"
+            )
+            self.layout().addWidget(self.plot)
+        self.plot.clear()
+        x, y = stability["classes"].to_numpy(float), stability["stability"].to_numpy(float)
+        middle = {"top": stability["highest"].to_numpy() - y, "bottom": y - stability["lowest"].to_numpy()}
+        self.plot.addItem(pg.ErrorBarItem(x=x, y=y, beam=0.2, pen=pg.mkPen(_CURVE), **middle))
+        self.plot.addItem(pg.InfiniteLine(FIRM, angle=0, pen=pg.mkPen(_FIRM_LINE, style=Qt.PenStyle.DashLine)))
+        brushes = [pg.mkBrush(_CURVE) if one == count else None for one in stability["classes"]]
+        pen = pg.mkPen(_CURVE, width=2)
+        self.plot.plot(x, y, pen=pen, symbol="o", symbolSize=8, symbolPen=pen, symbolBrush=brushes)
+
+
+def small_plot(bottom: str, left: str) -> Any:
+    """Make a plot that fits into a dock.
+
+    Parameters
+    ----------
+    bottom, left : str
+        Names of the axes.
+
+    Returns
+    -------
+    pyqtgraph.PlotWidget
+    """
+    import pyqtgraph as pg
+
+    plot = pg.PlotWidget(background=None)
+    plot.setFixedHeight(_HEIGHT)
+    plot.setLabel("bottom", bottom)
+    plot.setLabel("left", left)
+    plot.hideButtons()
+    plot.setMenuEnabled(False)
+    plot.setMouseEnabled(False, False)
+    menu = plot.getPlotItem().ctrlMenu
+    menu.setParent(plot, menu.windowFlags())  # it would outlive the plot
+    return plot
