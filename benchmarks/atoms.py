@@ -19,10 +19,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import tifffile
+from scenes import molecules
 from scipy.ndimage import gaussian_filter1d
 from scipy.spatial import cKDTree
 
 from napari_rvae.atoms import find_atoms
+from napari_rvae.samples.varied import varied_scene
+from napari_rvae.settings import FinderSettings, FindSettings
+from napari_rvae.training.finder import Example, train_finder
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 LATTICES = ("interface", "graphene", "mos2", "ferro180", "poly")
@@ -95,16 +99,55 @@ def score_labelled():
         print(f"  {path.stem[:10]:12s} top-{len(true)} F1 {score:.3f}")
 
 
-def score_graphene():
+def score_graphene(search=positions):
     path = DATA / "real" / "graphene_si" / "G-GrainBoundary-6nm.npy"
     if not path.exists():
         return
-    found, labels = positions(np.load(path)), pd.read_csv(Path(__file__).with_name("graphene_labels.csv"))
+    found, labels = search(np.load(path)), pd.read_csv(Path(__file__).with_name("graphene_labels.csv"))
     for number, (top, left) in enumerate(((280, 96), (150, 240)), 1):
         true = labels.loc[labels["window"] == number, ["y", "x"]].to_numpy() - (top, left)
         near = found[np.all((found > (top - 5, left - 5)) & (found < (top + 132, left + 132)), axis=1)] - (top, left)
         scores = " ".join(f"{f1(near, true, tolerance, (128, 128)):.3f}" for tolerance in (3, 4, 5))
         print(f"  window {number}: F1 within 3, 4, 5 px {scores}, {len(found)} atoms in the whole image")
+
+
+def score_learned():
+    """Finders trained in this run on simulated images, beside the automatic search, on images that they do not know."""
+    graphene = trained(FinderSettings(specimen="graphene"), [])
+    for level, dose in (("seen by nobody one by one", 1.2), ("faint", 2.5), ("plain", 8.0)):
+        found = []
+        for seed in range(1000, 1005):
+            scene = varied_scene("graphene", seed, dose)
+            true, spacing = scene.truth[["y", "x"]].to_numpy(), 0.142 / scene.pixel_size
+            found.append(
+                [f1(search(scene.image), true, spacing / 4, scene.image.shape) for search in (positions, graphene)]
+            )
+        tell(f"graphene, dose {dose}, {level}", found)
+    score_graphene(graphene)
+    known = [Example(*molecules(seed, dose=dose)) for seed, dose in enumerate((4, 6, 10, 20, 40, 6, 4, 8))]
+    whole = trained(FinderSettings(), known)
+    for dose in (4.0, 6.0, 40.0):
+        found = []
+        for image, true in (molecules(seed, dose=dose) for seed in range(1000, 1005)):
+            found.append([f1(search(image), true, 5, image.shape) for search in (positions, whole)])
+        tell(f"molecules, dose {dose}", found)
+    for name, image, true, spacing in scenes(("molecules",)):
+        tell(name, [[f1(search(image), true, spacing / 4, image.shape) for search in (positions, whole)]])
+
+
+def trained(settings, examples):
+    start = time.perf_counter()
+    *_, last = train_finder(examples, settings)
+    print(f"  trained in {time.perf_counter() - start:.0f} s, F1 {last.score:.3f} on what was held out")
+    learned = FindSettings(search="learned")
+    return lambda image: find_atoms(image, learned, finder=last.finder)[["y", "x"]].to_numpy()
+
+
+def tell(name, found):
+    automatic, learned = np.transpose(found)
+    print(f"  {name:44s} automatic {automatic.mean():.3f} ({automatic.min():.3f} at worst), ", end="")
+    print(f"learned {learned.mean():.3f} ({learned.min():.3f})")
+    sys.stdout.flush()
 
 
 def columns(shape, true, sigma=SIGMA):
@@ -170,7 +213,9 @@ def score_speed(sides):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true", help="also 4096 and 8192 px")
-    large = parser.parse_args().large
+    parser.add_argument("--only", help="only the part whose title begins so")
+    options = parser.parse_args()
+    large, only = options.large, (options.only or "").lower()
     find_atoms(
         np.random.default_rng(0).poisson(40 * columns((128, 128), np.mgrid[20:110:14, 20:110:14].reshape(2, -1).T))
     )
@@ -178,13 +223,15 @@ def main():
         ("Scenes with known truth", score_scenes),
         ("Isolated atoms labelled by hand", score_labelled),
         ("Graphene with a grain boundary, labelled by eye", score_graphene),
+        ("Learned finders", score_learned),
         ("Precision", score_bound),
         ("Noise", score_noise),
         ("Gradients", score_gradients),
         ("Speed", lambda: score_speed([512, 1024, 2048] + [4096, 8192] * large)),
     ):
-        print(title)
-        score()
+        if title.lower().startswith(only):
+            print(title)
+            score()
         sys.stdout.flush()
 
 

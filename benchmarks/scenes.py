@@ -119,3 +119,31 @@ def noise_free(size=400, constant=21.5, sigma=2.3, rotation=0.2):
     image, points = image[2 * margin : -2 * margin, 2 * margin : -2 * margin], points - margin
     inside = np.all((points > 0) & (points < size - 1), 1)
     return image.astype(np.float32), points[inside]
+
+
+MOLECULES = (
+    [(-1, 0), (1, 0), (0, -1), (0, 1)],
+    [(-1.3, 0), (0, 0), (1.3, 0)],
+    [(-0.9, -0.5), (0.9, -0.5), (0, 0.9)],
+    [(-1, -0.6), (0, 0), (1, -0.6)],
+)
+
+
+def molecules(seed=0, size=400, dose=6.0):
+    """Molecules of four kinds and any orientation on two terraces, counts with line noise; and their middles (px)."""
+    rng = np.random.default_rng([seed, 5])
+    arm, sigma = rng.uniform(4.5, 6.5), rng.uniform(1.8, 2.8)
+    middles = [rng.uniform(0, size, 2)]
+    for place in rng.uniform(-8, size + 8, (6000, 2)):
+        if np.min(np.hypot(*(np.array(middles) - place).T)) > 4.6 * arm:
+            middles.append(place)
+    y, x = np.mgrid[:size, :size]
+    image = rng.uniform(0.3, 1.2) / (1 + np.exp(-(x - 0.4 * size - rng.uniform(-0.5, 0.5) * y) / 3))
+    for place in middles:
+        spots, turn = arm * np.array(MOLECULES[rng.integers(len(MOLECULES))], float), rng.uniform(0, 2 * np.pi)
+        rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        for top, left in place + (spots - spots.mean(0)) @ rotation:
+            image += np.exp(-((y - top) ** 2 + (x - left) ** 2) / (2 * sigma**2))
+    counts = rng.poisson(dose * (image + 0.2)) + rng.normal(0, 0.8, image.shape) + rng.normal(0, 0.5, (size, 1))
+    middles = np.array(middles)
+    return counts, middles[np.all((middles > 0) & (middles < size - 1), axis=1)]

@@ -16,6 +16,7 @@ from napari_rvae.settings import (
     AverageSettings,
     BaselineSettings,
     CountSettings,
+    FinderSettings,
     FindSettings,
     PatchSettings,
     TrainSettings,
@@ -90,6 +91,7 @@ def test_entry_point():
     ("command", "models"),
     [
         ("find", (FindSettings,)),
+        ("train-finder", (FinderSettings,)),
         ("run", (FindSettings, PatchSettings, TrainSettings)),
         ("train", (PatchSettings, TrainSettings)),
         ("average", (FindSettings, PatchSettings, AverageSettings)),
@@ -166,6 +168,17 @@ def test_find(run, image, tmp_path):
     assert "--force" in run("find", image, "-o", tmp_path / "new" / "atoms.csv", expect=2)
     run("find", image, "-o", tmp_path / "new" / "atoms.csv", "--force")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["atoms.csv"]
+
+
+def test_train_finder(run, image, tmp_path):
+    run("find", image, "-o", tmp_path / "atoms.csv")
+    out = run("train-finder", image, tmp_path / "atoms.csv", "-o", tmp_path / "mine.safetensors", "--steps", "10")
+    assert "F1" in out
+    learned = ("--search", "learned", "--finder", tmp_path / "mine.safetensors")
+    assert "atoms" in run("find", image, "-o", tmp_path / "learned.csv", *learned)
+    assert "needs a finder" in run("find", image, "-o", tmp_path / "other.csv", *learned[:2], expect=2)
+    assert "nothing to learn from" in run("train-finder", "-o", tmp_path / "other.safetensors", expect=2)
+    assert "no table of atoms" in run("train-finder", image, "-o", tmp_path / "other.safetensors", expect=2)
 
 
 def test_find_in_a_stack(run, image, tmp_path):

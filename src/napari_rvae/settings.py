@@ -111,7 +111,18 @@ class FindSettings(Settings):
         json_schema_extra=_extra("px"),
     )
     threshold: float | None = Field(
-        None, gt=0, description="Weakest atom that counts, in standard deviations of the noise; chosen when empty."
+        None,
+        gt=0,
+        description="Weakest atom that counts, in standard deviations of the noise (of a learned finder: per cent of "
+        "certainty); chosen when empty.",
+    )
+    search: Literal["auto", "maxima", "dog", "log", "learned"] = Field(
+        "auto",
+        description="How atoms are looked for: automatically (matched filter, lattice, residuals), by the maxima of a "
+        "Gaussian, DoG or LoG filter alone, or by a finder that was trained.",
+    )
+    finder: str | None = Field(
+        None, description="File of the trained finder (.safetensors); needed where the search is learned."
     )
     refine: bool = Field(
         True,
@@ -123,6 +134,30 @@ class FindSettings(Settings):
         ge=1,
         le=6,
         description="Number of sublattices; found when empty.",
+        json_schema_extra=_extra(advanced=True),
+    )
+
+
+class FinderSettings(Settings):
+    """How a finder is trained."""
+
+    specimen: Literal["none", "graphene", "interface"] = Field(
+        "none", description="Simulated images that are learned from, too."
+    )
+    images: int = Field(
+        8, ge=1, le=100, description="Number of simulated images.", json_schema_extra=_extra(advanced=True)
+    )
+    steps: int = Field(500, ge=10, le=100_000, description="Steps of the training.")
+    batch_size: int = Field(16, ge=1, le=1024, description="Crops per step.", json_schema_extra=_extra(advanced=True))
+    learning_rate: float = Field(
+        1e-2, gt=0, le=1, description="Largest step size of the optimiser.", json_schema_extra=_extra(advanced=True)
+    )
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
+    threads: int | None = Field(
+        None,
+        ge=1,
+        le=1024,
+        description="Processor threads; what is idle when empty.",
         json_schema_extra=_extra(advanced=True),
     )
 
@@ -313,6 +348,15 @@ class TrainSettings(Settings):
         le=100,
         description="Width of the normal prior on offsets.",
         json_schema_extra=_extra("px", advanced=True),
+    )
+    physics: str = Field(
+        "",
+        description="A term of the loss that says what is known of the specimen: symmetry-2, symmetry-3, symmetry-4, "
+        "symmetry-6 (of the motif), smooth (between neighbours), or one that is registered; none when empty.",
+        json_schema_extra=_extra(advanced=True),
+    )
+    physics_weight: float = Field(
+        1.0, ge=0, le=1e6, description="Weight of that term.", json_schema_extra=_extra(advanced=True)
     )
     start: Literal["averages", "scratch"] = Field(
         "averages", description="Start from class averages, or from nothing.", json_schema_extra=_extra(advanced=True)

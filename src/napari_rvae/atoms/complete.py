@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_rvae.atoms.find import Detection
+from napari_rvae.atoms.find import SURE, Detection
 from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.kernels import drop_second
 from napari_rvae.atoms.lattice import Block, Sites, lattice_sites, local_lattices
-from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, fit_atoms, model_image, nearest_neighbor_distance
+from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, Y, fit_atoms, model_image, nearest_neighbor_distance
 from napari_rvae.atoms.response import filter_response, find_maxima, image_values, texture_limit
 
 PRIOR = 4.0  # log odds that a site of the lattice is occupied
@@ -62,6 +62,8 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
     stop : callable, optional
         Polled between steps.
     """
+    if detection.search != "auto":
+        return _as_they_are(detection, refine, stop)
     fits = fit_atoms(detection, detection.positions(), thorough=False, stop=stop)
     if detection.compound and refine:
         snr = fits.values[:, AMPLITUDE] / image_values(detection.error, fits.values[:, :2])
@@ -94,6 +96,27 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
     columns = Columns(fits, snr, ~supported & (snr < DOUBTFUL * detection.threshold))
     # without a lattice, what a fit finds much weaker than the filter did was no spot
     return columns if detection.lattice else columns.select(snr > 0.6 * detection.threshold)
+
+
+def _as_they_are(detection: Detection, refine: bool, stop: Callable[[], bool] | None) -> Columns:
+    """The candidates, fitted, without a second look; learned positions stay where the fit knows less of them."""
+    start = detection.positions()
+    fits = fit_atoms(detection, start, thorough=refine and not detection.trusted, stop=stop)
+    values, variances = fits.values, fits.variances
+    doubtful = np.zeros(len(start), bool)
+    if detection.trusted:
+        moved = np.hypot(*(values[:, :2] - start).T)
+        unsure = (variances[:, :2].max(1, initial=0) > detection.trusted**2) | (moved > 2 * detection.trusted)
+        unsure |= variances[:, Y] == 0
+        values[unsure, :2], variances[unsure, :2] = start[unsure], detection.trusted**2
+        doubtful = detection.heights[: len(start)] < min(detection.threshold + SURE, 100)
+    elif refine:
+        fits = _distinct(fits, 0.6 * CLOSEST * detection.sigma)
+        doubtful = np.zeros(len(fits.values), bool)
+    else:
+        values[:, :2] = start
+    snr = fits.values[:, AMPLITUDE] / image_values(detection.error, fits.values[:, :2])
+    return Columns(fits, snr, doubtful)
 
 
 def _spacing(detection: Detection, positions: Floats) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,29 @@ from napari_rvae.atoms.compounds import flattened, object_maxima, object_thresho
 from napari_rvae.atoms.frame import Array, Frame, standard_frame
 from napari_rvae.atoms.noise import Noise, estimate_noise
 from napari_rvae.atoms.response import filter_response, find_maxima, image_values, rare, roundness, texture_limit
-from napari_rvae.atoms.scale import estimate_scale
+from napari_rvae.atoms.scale import Scale, estimate_scale
+from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
 RIDGE = 0.2  # roundness below which a lone maximum belongs to a line or a step
 BROAD = 1.5  # an atom measured with a filter twice as wide shows 0.4 of its amplitude, a hill 4 times
 CONTOUR = 1.5  # steps: nothing lower is seen among contours
 LOWEST = 2.0  # maxima below are never candidates
+SURROUND = {"auto": 2.0, "maxima": 8.0, "dog": 1.6, "log": 1.05}  # width of what is taken off, in that of an atom
+SURE = 10.0  # per cent above its threshold from which a learned finder is sure
+
+
+class Finder(Protocol):
+    """What a learned finder can do; `napari_rvae.models.finder.LearnedFinder` is one."""
+
+    certainty: float
+    error: float
+
+    def spacing(self, sigma: float, period: float | None, known: float | None = None) -> float:
+        """Neighbour distance of an image, pixels, from what was estimated of it."""
+
+    def candidates(self, pixels: Array, spacing: float) -> tuple[NDArray[np.float64], Array]:
+        """Positions (n, 2) and certainties in per cent, highest first."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +63,11 @@ class Detection:
         What counts as an atom when nobody says otherwise.
     period : float or None
         Distance of the lattice's strongest planes, pixels.
+    search : str
+        How atoms are looked for, as in `FindSettings`. Where it is learned, heights and threshold are per cent of
+        certainty.
+    trusted : float
+        Standard deviation of positions, pixels, where they are learned.
     """
 
     frame: Frame
@@ -61,6 +82,8 @@ class Detection:
     heights: Array
     threshold: float
     period: float | None = None
+    search: str = "auto"
+    trusted: float = 0.0
 
     def positions(self, threshold: float | None = None) -> NDArray[np.float64]:
         """Positions (n, 2) of all maxima above `threshold`, or above the automatic one; about a millisecond."""
@@ -80,7 +103,7 @@ class Detection:
         return "bright" if self.frame.sign > 0 else "dark"
 
 
-def prepare(image: Any, settings: FindSettings | None = None) -> Detection:
+def prepare(image: Any, settings: FindSettings | None = None, finder: Finder | None = None) -> Detection:
     """Estimate what the settings leave open and filter the image once.
 
     Parameters
@@ -89,6 +112,8 @@ def prepare(image: Any, settings: FindSettings | None = None) -> Detection:
         (y, x).
     settings : FindSettings, optional
         What is already known.
+    finder : Finder, optional
+        The learned finder, where the settings ask for one.
 
     Returns
     -------
@@ -98,21 +123,25 @@ def prepare(image: Any, settings: FindSettings | None = None) -> Detection:
     Raises
     ------
     InputDataError
-        If the image cannot be used.
+        If the image cannot be used, or the finder is missing.
     """
     settings = settings or FindSettings()
-    return detect(standard_frame(image), settings)
+    return detect(standard_frame(image), settings, finder)
 
 
-def detect(frame: Frame, settings: FindSettings) -> Detection:
+def detect(frame: Frame, settings: FindSettings, finder: Finder | None = None) -> Detection:
     """`prepare` for an image that is already in standard units."""
+    if settings.search == "learned":
+        settings = settings.model_copy(update={"target": "atoms"})  # what is looked for is what was shown to it
     noise = estimate_noise(frame.pixels, frame.step)
     scale = estimate_scale(frame, noise, settings)
     if scale.sign < 0:
         frame, noise = frame.inverted(), replace(noise, gain=-noise.gain)
+    if settings.search == "learned":
+        return _learned(frame, noise, scale, settings, finder)
     sigma = scale.sigma
     pixels = flattened(frame.pixels, sigma) if scale.compound else frame.pixels
-    response, error = filter_response(pixels, noise, sigma, mean=frame.pixels)
+    response, error = filter_response(pixels, noise, sigma, SURROUND[settings.search], mean=frame.pixels)
     if scale.compound:
         quieter = smoothing(sigma)
         response, error = response * quieter, error / quieter
@@ -132,8 +161,26 @@ def detect(frame: Frame, settings: FindSettings) -> Detection:
         maxima, heights = maxima[spots], heights[spots]
     threshold = settings.threshold if settings.threshold is not None else rare(sigma, scale.lattice)
     return Detection(
-        frame, noise, sigma, scale.lattice, False, response, error, texture, maxima, heights, threshold, scale.period
-    )
+        frame, noise, sigma, scale.lattice, False, response, error, texture, maxima, heights, threshold,
+        scale.period, settings.search,
+    )  # fmt: skip
+
+
+def _learned(frame: Frame, noise: Noise, scale: Scale, settings: FindSettings, finder: Finder | None) -> Detection:
+    """What a learned finder says; noise and width are still needed for amplitudes."""
+    if finder is None:
+        raise InputDataError("Finding atoms as learned needs a finder: train one, or give the file of one.")
+    spacing = finder.spacing(scale.sigma, scale.period, settings.spacing)
+    maxima, heights = finder.candidates(frame.pixels, spacing)
+    if frame.invalid is not None and len(maxima):
+        known = image_values(frame.invalid.astype(np.float32), maxima) == 0
+        maxima, heights = maxima[known], heights[known]
+    response, error = filter_response(frame.pixels, noise, scale.sigma)
+    threshold = settings.threshold if settings.threshold is not None else finder.certainty
+    return Detection(
+        frame, noise, scale.sigma, scale.lattice, False, response, error, None, maxima, heights, threshold,
+        scale.period, "learned", finder.error * spacing,
+    )  # fmt: skip
 
 
 def _contours(

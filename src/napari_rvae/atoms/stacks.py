@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from napari_rvae.atoms.find import Detection, detect, prepare
+from napari_rvae.atoms.find import Detection, Finder, detect, prepare
 from napari_rvae.atoms.frame import check_image, standard_frame
 from napari_rvae.atoms.region import Area
+from napari_rvae.atoms.response import rare
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import FindSettings
 
@@ -27,6 +28,7 @@ def find_atoms(
     settings: FindSettings | None = None,
     *,
     region: Any = None,
+    finder: Finder | None = None,
     progress: Progress | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
@@ -40,6 +42,8 @@ def find_atoms(
         What is already known; everything is estimated by default, for a stack from its first frame.
     region : array_like of bool, optional
         (y, x), True where atoms are looked for, in every frame; only its surroundings are read.
+    finder : LearnedFinder, optional
+        From `napari_rvae.load_finder`, for a search as learned.
     progress : callable, optional
         Told the fraction done (0 to 1) and what is being done.
     stop : callable, optional
@@ -65,7 +69,7 @@ def find_atoms(
     if len(image.shape) != 3 or image.shape[-1] in (3, 4):
         check_image(image)
         area = Area(region, image.shape)
-        return _inside(area, _frame_atoms(prepare(image[area.box], settings), settings, progress, stop))
+        return _inside(area, _frame_atoms(prepare(image[area.box], settings, finder), settings, progress, stop))
     tables: list[pd.DataFrame] = []
     known, area = settings, Area(region, image.shape[1:])
     for index in range(image.shape[0]):
@@ -73,7 +77,9 @@ def find_atoms(
             raise Stopped("Stopped while finding atoms.")
         if progress is not None:
             progress(index / image.shape[0], f"frame {index + 1} of {image.shape[0]}")
-        table = _frame_atoms(detect(standard_frame(np.asarray(image[index])[area.box]), known), known, None, stop)
+        table = _frame_atoms(
+            detect(standard_frame(np.asarray(image[index])[area.box]), known, finder), known, None, stop
+        )
         table = _inside(area, table)
         if known is settings and len(table):
             found = table.attrs["napari_rvae"]
@@ -114,7 +120,7 @@ def _frame_atoms(
     if progress is not None:
         progress(0.3, "fitting atoms")
     columns = find_columns(detection, settings.refine, stop=stop)
-    if settings.threshold is not None:
+    if settings.threshold is not None and settings.search != "learned":
         columns = columns.select(columns.snr >= settings.threshold)
     return atoms_table(detection, columns, settings)
 
@@ -150,7 +156,7 @@ def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) 
         "sigma": detection.sigma,
         "contrast": detection.contrast,
         "target": "molecules" if detection.compound else "atoms",
-        "threshold": detection.threshold,
+        "threshold": rare(detection.sigma, True) if detection.search == "learned" else detection.threshold,
     }
     return table
 
@@ -189,7 +195,8 @@ def refine_atoms(
             f"The atoms table has no column {', '.join(sorted(missing))}; give a table made by find_atoms."
         )
     known = atoms.attrs.get("napari_rvae", {})
-    settings = replace_settings(settings or FindSettings(), **{name: known[name] for name in KNOWN if name in known})
+    settings = (settings or FindSettings()).model_copy(update={"search": "auto"})
+    settings = replace_settings(settings, **{name: known[name] for name in KNOWN if name in known})
     chosen = np.ones(len(atoms), bool) if ids is None else atoms["atom_id"].isin(np.asarray(ids)).to_numpy()
     result = atoms.copy()
     frames = atoms["frame"].to_numpy() if "frame" in atoms else np.zeros(len(atoms), np.int64)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_rvae.cli.counting import classes
+from napari_rvae.cli.finder import train_finder
 from napari_rvae.cli.options import (
     AtomsOption,
     ConditionOption,
@@ -64,16 +65,19 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
     """Find atoms: a table of positions, amplitudes and sublattices. No parameter is needed."""
     from napari_rvae.atoms import find_atoms
     from napari_rvae.io import add_physical_positions, check_outputs, check_table_name, load_image, save_table
-    from napari_rvae.workflows.steps import first_channel
+    from napari_rvae.workflows.steps import finder_of, first_channel
 
     settings = settings_from(FindSettings, values)
     check_table_name(output)
     check_outputs([output], force)
     loaded = load_image(image)
     with show_progress() as progress:
-        atoms = find_atoms(first_channel(loaded), settings, progress=progress)
+        atoms = find_atoms(first_channel(loaded), settings, finder=finder_of(settings), progress=progress)
     save_table(add_physical_positions(atoms, loaded.pixel_size, loaded.unit), output)
     typer.echo(f"{len(atoms)} atoms: {output}")
+
+
+app.command("train-finder")(train_finder)
 
 
 @app.command("run")

@@ -15,6 +15,7 @@ from napari_rvae.settings import (
     AverageSettings,
     BaselineSettings,
     CountSettings,
+    FinderSettings,
     FindSettings,
     PatchSettings,
     Settings,
@@ -25,6 +26,7 @@ Chosen = TypeVar("Chosen", bound=Settings)
 
 _PANELS: dict[type[Settings], str] = {
     FindSettings: "Atoms",
+    FinderSettings: "Finder",
     PatchSettings: "Patches",
     TrainSettings: "Model",
     AverageSettings: "Averages",

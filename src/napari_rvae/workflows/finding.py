@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,7 +21,7 @@ from napari_rvae.io import (
     written_together,
 )
 from napari_rvae.settings import FindSettings
-from napari_rvae.workflows.steps import dumped, first_channel
+from napari_rvae.workflows.steps import dumped, finder_of, first_channel
 
 if TYPE_CHECKING:
     from napari_rvae.patches import Progress, Stop
@@ -110,13 +110,17 @@ def find_in_image(
 
     settings = settings or FindSettings()
     mask = None if region is None else region.mask()
-    atoms = find_atoms(first_channel(image), settings, region=mask, progress=progress, stop=stop)
+    options: dict[str, Any] = {"finder": finder_of(settings), "progress": progress, "stop": stop}
+    atoms = find_atoms(first_channel(image), settings, region=mask, **options)
     used = {**atoms.attrs.get("napari_rvae", {}), "pixel_size": image.pixel_size, "unit": image.unit, "linked": linked}
     if linked and len(atoms):
         atoms = link_atoms(atoms)
+    inputs = {"image": FileRecord.of(image)} if image.sha256 else {}
+    if settings.search == "learned" and settings.finder:
+        inputs["finder"] = FileRecord.of(settings.finder)
     recipe = Recipe(
         command="find",
-        inputs={"image": FileRecord.of(image)} if image.sha256 else {},
+        inputs=inputs,
         region=region,
         settings=dumped(find=settings),
         used=used,

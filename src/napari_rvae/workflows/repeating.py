@@ -62,6 +62,8 @@ def repeat(
     if source == "image":
         find = FindSettings(**settings.get("find", {}))
         if recipe.command == "find":
+            if "finder" in recipe.inputs:
+                find = find.model_copy(update={"finder": recipe.inputs["finder"].found(beside)})
             linked = bool(recipe.used.get("linked", False))
             return find_in_image(_image(file, recipe), find, recipe.region, linked=linked, **again)
         again |= {"atoms": recipe.atoms_table(beside), "where": recipe.where}

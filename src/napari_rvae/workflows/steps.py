@@ -13,6 +13,7 @@ from napari_rvae.settings import FindSettings, PatchSettings
 from napari_rvae.workflows.expressions import atoms_where
 
 if TYPE_CHECKING:
+    from napari_rvae.models.finder import LearnedFinder
     from napari_rvae.patches import Patches, Progress, Stop
 
 
@@ -30,6 +31,35 @@ def first_channel(image: ImageData) -> Any:
         (y, x) or (t, y, x).
     """
     return image.data if image.channel_axis is None else image.data[0]
+
+
+def finder_of(find: FindSettings) -> LearnedFinder | None:
+    """Load the learned finder that the settings name.
+
+    Parameters
+    ----------
+    find : FindSettings
+        How atoms are found.
+
+    Returns
+    -------
+    LearnedFinder or None
+        None where none is asked for.
+
+    Raises
+    ------
+    InputDataError
+        If its file is not named.
+    ModelFileError
+        If it cannot be read.
+    """
+    if find.search != "learned":
+        return None
+    if not find.finder:
+        raise InputDataError("Finding atoms as learned needs a finder: train one, or give the file of one.")
+    from napari_rvae.models.finder import load_finder
+
+    return load_finder(find.finder)
 
 
 def atoms_of(
@@ -64,7 +94,7 @@ def atoms_of(
 
     pixels = first_channel(image)
     if given is None:
-        atoms = find_atoms(pixels, find, progress=progress, stop=stop)
+        atoms = find_atoms(pixels, find, finder=finder_of(find), progress=progress, stop=stop)
         if atoms.empty:
             raise InputDataError(f"no atoms were found in {image.name}; lower the threshold or give the spacing")
         return atoms
