@@ -10,7 +10,7 @@ from napari.layers import Points, Tracks
 
 from napari_rvae.io import load_image, load_table
 from napari_rvae.layers import RECIPE, add_image, atoms_table, image_source, save_features
-from napari_rvae.settings import FindSettings
+from napari_rvae.settings import FinderSettings, FindSettings
 from napari_rvae.widgets.find import FindWidget
 from napari_rvae.workflows import repeat
 
@@ -118,6 +118,33 @@ def test_atoms_of_a_stack_become_tracks(viewer, dock, press):
     np.testing.assert_allclose(tracks.scale, (1, 0.1, 0.1))
     assert points.features["track"].nunique() < 0.7 * len(points.data)
     assert tracks.features["displacement"].median() == pytest.approx(0.5, abs=0.1)
+
+
+def test_a_finder_is_trained_on_corrected_points_and_used(
+    viewer, image, dock, press, told, qtbot, tmp_path, monkeypatch
+):
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    dock.finder.expand(animate=False)
+    dock.finder.work.start_button.click()
+    assert "nothing to learn from" in told()[0]
+    dock.finder.points_box.choose(points)
+    dock.finder.form.set_value(FinderSettings(steps=40, batch_size=4))
+    file = tmp_path / "mine.safetensors"
+    monkeypatch.setattr("napari_rvae.widgets.find_finder.QFileDialog.getSaveFileName", lambda *_: (str(file), ""))
+    press(dock.finder.work.start_button, dock.finder.work)
+    assert file.exists()
+    assert len(dock.finder.curve.reports) == 40
+    settings = dock.form.value(FindSettings)
+    assert (settings.search, settings.finder) == ("learned", str(file))
+    dock.preview_box.setChecked(True)
+    qtbot.waitUntil(lambda: "certainty" in dock.count.text(), timeout=20_000)
+    press(dock.work.start_button, dock.work)
+    learned = atoms_layers(viewer)[-1]
+    assert learned.metadata[RECIPE]["inputs"]["finder"]["path"] == str(file)
+    file.unlink()
+    press(dock.work.start_button, dock.work)
+    assert "There is no finder" in told()[-1]
 
 
 def test_selected_points_are_refined_and_put_back(viewer, image, dock, press):

@@ -26,6 +26,7 @@ from napari_rvae.layers import (
     region_mask,
 )
 from napari_rvae.settings import FindSettings
+from napari_rvae.widgets.find_finder import FinderFile, FinderPanel
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.preview import Preview
 from napari_rvae.widgets.settings_form import SettingsForm
@@ -67,7 +68,7 @@ class FindWidget(Dock):
         self._region: Any = None  # the layer that is listened to
         self.rows.addWidget(self.region_box)
         self.heading("What the atoms are like")
-        self.form = SettingsForm(FindSettings)
+        self.form = SettingsForm(FindSettings, controls={"finder": FinderFile()})
         self.form.changed.connect(self._on_settings)
         self.rows.addWidget(self.form)
         self._build_preview()
@@ -78,6 +79,8 @@ class FindWidget(Dock):
         self.work.start_clicked.connect(self.find_atoms)
         self.rows.addWidget(self.work)
         self._build_refine()
+        self.finder = FinderPanel(self)
+        self.rows.addWidget(self.finder)
         self.rows.addStretch(1)
         self._on_image(self.image_box.layer)
 
@@ -126,6 +129,7 @@ class FindWidget(Dock):
         super().closed()
         self._on_region(None)
         self.work.cancel()
+        self.finder.work.cancel()
         self.preview.close()
 
     # Finding ----------------------------------------------------------------------------------------------------------
@@ -164,7 +168,10 @@ class FindWidget(Dock):
         if "track" in atoms:
             add_tracks(self.viewer, atoms, image)
             self.viewer.layers.selection.active = layer
-        self.form.set_estimates(estimated)
+        learned = found.recipe.settings["find"]["search"] == "learned"  # its threshold is a certainty
+        self.form.set_estimates(
+            {name: value for name, value in estimated.items() if name != "threshold" or not learned}
+        )
         self.snr_plot.show_atoms(atoms["snr"].to_numpy(), estimated.get("threshold", 0.0))
         self.work.say(summary(atoms, image))
         self.found.emit(layer)
@@ -240,6 +247,7 @@ class FindWidget(Dock):
 
     def _on_settings(self, _: Any = None) -> None:
         image, wanted = self.image_box.layer, self.preview_box.isChecked()
+        self.form.show_field("finder", self.form.controls["search"].value() == "learned")
         self.slider.setEnabled(wanted and image is not None)
         if not wanted or image is None:
             self.preview.close()
@@ -253,8 +261,10 @@ class FindWidget(Dock):
             self._say(str(error))
 
     def _on_preview_shown(self, points: Points, threshold: float, heights: NDArray[Any]) -> None:
-        self._say(f"About {len(points.data):,} atoms above {threshold:.1f} standard deviations of the noise")
-        self.snr_plot.show_atoms(heights, threshold)
+        learned = self.form.controls["search"].value() == "learned"
+        limit = f"{threshold:.0f} % certainty" if learned else f"{threshold:.1f} standard deviations of the noise"
+        self._say(f"About {len(points.data):,} atoms above {limit}")
+        self.snr_plot.show_atoms(None if learned else heights, threshold)
         self._highest = max(float(heights[0]) if len(heights) else 0.0, _HIGHEST)
         self.slider.blockSignals(True)
         self.slider.setValue(round(_TICKS * math.log(threshold / _LOWEST) / math.log(self._highest / _LOWEST)))

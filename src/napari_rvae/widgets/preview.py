@@ -94,7 +94,9 @@ class Preview(QObject):
 def _prepare(data: Any, frame: int | None, settings: FindSettings, region: Any) -> Any:
     """The area, what a filter sees in it, and the heights of its candidates."""
     from napari_rvae.atoms import Area, prepare
+    from napari_rvae.workflows.steps import finder_of
 
     area = Area(region, data.shape[-2:])
-    detection = prepare(np.asarray((data if frame is None else data[frame])[area.box]), settings)
+    pixels = np.asarray((data if frame is None else data[frame])[area.box])
+    detection = prepare(pixels, settings, finder_of(settings))
     return area, detection, detection.heights[area.placed(detection.maxima)[1]]
