@@ -335,6 +335,36 @@ class TrainSettings(Settings):
         description="Weight of the latents' Kullback-Leibler term.",
         json_schema_extra=_extra(advanced=True),
     )
+    latent_capacity: float | None = Field(
+        None,
+        gt=0,
+        le=1000,
+        description="Information in the latents that joint models aim at, growing from 0, with the weight beta; only "
+        "held down by beta when empty.",
+        json_schema_extra=_extra("nat", advanced=True),
+    )
+    latent_capacity_epochs: int = Field(
+        20,
+        ge=1,
+        le=100_000,
+        description="Epochs in which the capacity of the latents grows.",
+        json_schema_extra=_extra(advanced=True),
+    )
+    class_capacity: float | None = Field(
+        None,
+        gt=0,
+        le=10,
+        description="Information in the classes that joint models aim at, growing from 0, with the weight beta; at "
+        "most the logarithm of their number. As the likelihood has it when empty.",
+        json_schema_extra=_extra("nat", advanced=True),
+    )
+    class_capacity_epochs: int = Field(
+        20,
+        ge=1,
+        le=100_000,
+        description="Epochs in which the capacity of the classes grows.",
+        json_schema_extra=_extra(advanced=True),
+    )
     angle_prior: float | None = Field(
         None,
         gt=0,

@@ -401,17 +401,30 @@ def test_joint_model_asks_for_the_number_of_classes(points, dock, told):
     assert "number of classes" in told()[0]
 
 
-def test_number_of_classes_is_counted_and_drawn(points, dock, press):
-    assert not dock.class_count.isVisible()
+def test_number_of_classes_is_counted_and_drawn(points, dock, press, qtbot):
+    assert not dock.joint.isVisible()
     dock.form.controls["model"].set_value("jrvae")
     refreshed(dock)
-    press(dock.class_count.button, dock.work)
-    assert dock.class_count.stability["classes"].tolist() == [2, 3, 4, 5, 6, 7, 8]
-    assert dock.class_count.plot.isVisible()
-    (curve,) = dock.class_count.plot.listDataItems()
-    np.testing.assert_array_equal(curve.yData, dock.class_count.stability["stability"])
+    press(dock.joint.button, dock.work)
+    assert dock.joint.stability["classes"].tolist() == [2, 3, 4, 5, 6, 7, 8]
+    qtbot.waitUntil(dock.joint.plot.isVisible)
+    (curve,) = dock.joint.plot.listDataItems()
+    np.testing.assert_array_equal(curve.yData, dock.joint.stability["stability"])
     assert "classes" in dock.work.label.text()
-    assert dock.form.controls["classes"].value() == stable_count(dock.class_count.stability)
+    assert dock.form.controls["classes"].value() == stable_count(dock.joint.stability)
+
+
+def test_schedule_of_the_capacities_is_drawn(points, dock):
+    dock.form.controls["model"].set_value("jrvae")
+    assert refreshed(dock).joint.capacities is None
+    dock.form.controls["latent_capacity"].set_value(6.0)
+    dock.form.controls["latent_capacity_epochs"].set_value(10)
+    (curve,) = refreshed(dock).joint.capacities.listDataItems()
+    np.testing.assert_allclose(np.interp([0, 5, 10, 12], curve.xData, curve.yData), [0, 3, 6, 6], atol=0.1)
+    dock.form.controls["class_capacity"].set_value(1.0)
+    assert [one.name() for one in refreshed(dock).joint.capacities.listDataItems()] == ["latents", "classes"]
+    dock.form.controls["model"].set_value("rvae")
+    assert not refreshed(dock).joint.isVisible()
 
 
 def test_labels_come_from_the_classes_given_by_hand(points, dock, press, told):

@@ -42,17 +42,23 @@ class Objective(NamedTuple):
         (n,) KL divergence of z.
     supervised : torch.Tensor
         (n,) log q(class = label) of labelled patches, else 0.
+    class_divergence : torch.Tensor
+        (n,) KL divergence of the class from all being as likely; 0 where no capacity asks for it.
     posterior : torch.Tensor
         (n, classes, J) of class and angle.
     templates : torch.Tensor
         (n, classes, channels, 2 T) decoded harmonics.
+    mean : torch.Tensor
+        (n, latent) mean of the posterior of z.
     """
 
     data: Tensor
     divergence: Tensor
     supervised: Tensor
+    class_divergence: Tensor
     posterior: Tensor
     templates: Tensor
+    mean: Tensor
 
 
 class Model(nn.Module):
@@ -324,11 +330,15 @@ class Model(nn.Module):
             supervised = torch.where(known, log_class, supervised)
             other = torch.arange(self.classes, device=labels.device) != labels[:, None]
             joint = joint + torch.where(known[:, None] & other, _ALWAYS, 0.0)[:, :, None]
+        said = torch.zeros_like(divergence)
+        if self.settings.class_capacity is not None and self.classes > 1:
+            log_class = joint.logsumexp(2).log_softmax(1)
+            said = (log_class.exp() * log_class).sum(1) + math.log(self.classes)
         data = joint.flatten(1).logsumexp(1)
         posterior = (joint.detach() - data.detach()[:, None, None]).exp()
         if not variational:
             divergence = torch.zeros_like(divergence)
-        return Objective(data, divergence, supervised, posterior, templates)
+        return Objective(data, divergence, supervised, said, posterior, templates, mean)
 
     @torch.no_grad()
     def residual(self, harmonics: Tensor, templates: Tensor, posterior: Tensor) -> Tensor:

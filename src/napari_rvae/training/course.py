@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from napari_rvae.errors import DeviceError, InputDataError
+from napari_rvae.training.capacity import capacity_at, growing_until
 from napari_rvae.training.memory import is_out_of_memory, random_state, release, set_random_state
 from napari_rvae.training.reports import Earlier, TrainingReport
 
@@ -149,6 +150,7 @@ class Course:
             start = time.perf_counter()
             if at.epoch > WARM_EPOCHS:
                 trainer.window, trainer.labels = None, trainer.known
+            trainer.capacity = capacity_at(self.settings, at.epoch)
             if at.part == "learning":
                 if not self._learned():
                     break
@@ -257,6 +259,7 @@ class Course:
         else:
             at.since += 1
         enough = self.settings.early_stopping and trainer.steps >= FEWEST_STEPS
+        enough = enough and at.epoch >= growing_until(self.settings)
         if enough and not at.fallen and (at.since >= PATIENCE or at.epoch > 0.75 * self.settings.epochs):
             # what was held out has told when to stop: the rest is learned from everything
             at.fallen, at.end = True, min(self.settings.epochs, at.epoch + max(4, at.epoch // 3))

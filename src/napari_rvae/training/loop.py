@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from napari_rvae.models import Model
 from napari_rvae.models.inference import infer, log_angle_prior
+from napari_rvae.models.model import Objective
 from napari_rvae.patches import Patches
 from napari_rvae.polar import radial_taper
 from napari_rvae.poses import turned_shape
+from napari_rvae.training.capacity import capacity_at
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
@@ -30,6 +32,8 @@ WHITENESS = 0.75
 SLOWER = 0.05
 """Learning rate of a decoder that starts where it is good already, in units of the encoder's; where poses are in the
 latents, patches are far from linear in them, and it is not."""
+ALIKE = 0.1
+"""How far classes differ at first that are to be told apart little by little, in units of how far they do."""
 TEACHING_STEPS = 200
 """Steps in which the encoder is taught the latents to start from."""
 _BLOCK = 500
@@ -58,6 +62,7 @@ class Trainer:
         condition: NDArray[np.float32] | None = None,
     ) -> None:
         self.model, self.patches, self.settings = model, patches, model.settings
+        self.capacity = capacity_at(self.settings, 1)
         self.device = model.noise.device
         n = len(patches)
         self.x = torch.as_tensor(patches.data.copy(), device=self.device)  # windows will follow their motifs
@@ -142,7 +147,7 @@ class Trainer:
         kind = torch.as_tensor(table["class"].to_numpy(copy=True))
         counts = torch.bincount(kind).float()
         self.rarity = (counts.mean() / counts.clamp_min(5)).sqrt().clamp_min(1)[kind]
-        if self.model.classes > 1:
+        if self.model.classes > 1 and self.capacity.classes is None:
             self.labels = self._guessed(kind.to(self.device))
         self.cut_again()
         self._take_out_poses()
@@ -172,10 +177,12 @@ class Trainer:
         noise = values[latent:].mean() if len(values) > latent else values[-1]
         width = (values[:latent] - noise).clamp_min(1e-3 * values[0]).sqrt()
         parts = vectors[:, :latent] * width
+        if model.classes > 1 and self.capacity.classes is not None:
+            explained[1 : 1 + model.classes] *= ALIKE
         shape = self.harmonics.shape[1:]
         slopes = torch.cat([parts.T, explained[1:]]).unflatten(1, shape)
         model.decoder.start_from(explained[0].unflatten(0, shape), slopes)
-        if self.settings.decoder == "spectrum" and self._has_poses:
+        if self.settings.decoder == "spectrum" and self._has_poses and self.capacity.classes is None:
             self.optimizer.param_groups[1]["lr"] *= SLOWER
         self._teach(rest @ parts / (width.square() + noise), 0.5 * (noise / (width.square() + noise)).log())
 
@@ -274,7 +281,7 @@ class Trainer:
         labels = None if self.labels is None else self.labels[rows]
         condition = None if self.condition is None else self.condition[rows]
         found = model.objective(self.harmonics[rows], log_prior, labels, condition)
-        loss = (self.settings.beta * found.divergence - found.data - found.supervised).mean()
+        loss = self._loss(found)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -290,6 +297,16 @@ class Trainer:
         return torch.stack(
             [found.data.detach().mean(), found.divergence.detach().mean(), found.supervised.detach().mean()]
         )
+
+    def _loss(self, found: Objective) -> Tensor:
+        """What is made small: the negative evidence, or with capacities how far off them latents and classes are."""
+        beta = self.settings.beta
+        loss = beta * (found.divergence.mean() - (self.capacity.latents or 0)).abs()  # a divergence is never negative
+        loss = loss - (found.data + found.supervised).mean()
+        if self.capacity.classes is not None:
+            said = found.class_divergence.mean()  # the summed likelihood holds it once already
+            loss = loss + beta * (said - self.capacity.classes).abs() - said
+        return loss
 
     def _tempered(self, residual: Tensor) -> Tensor:
         """Noise to learn with: what is not explained yet would count as its ring's, and might never be explained."""

@@ -13,6 +13,8 @@ from napari_rvae.widgets.columns import column_label
 from napari_rvae.widgets.settings_form import Control, SettingsForm
 
 _MOST_CLASSES = 50
+CAPACITIES = ("latent_capacity", "latent_capacity_epochs", "class_capacity", "class_capacity_epochs")
+"""Fields of models with classes, besides their number."""
 _NEVER = ("atom_id", "y", "x")
 
 
@@ -115,7 +117,8 @@ class GivenColumns:
         """
         form.rename("label_column", "Labels from")
         form.rename("condition_columns", "Condition")
-        form.show_field("classes", family in ("joint", "semi"))
+        for name in ("classes", *CAPACITIES):
+            form.show_field(name, family in ("joint", "semi"))
         form.show_field("label_column", family == "semi")
         form.show_field("condition_columns", family == "conditional")
         self.labels.offer(table)

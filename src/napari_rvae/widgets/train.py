@@ -31,9 +31,9 @@ from napari_rvae.layers import (
 )
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
-from napari_rvae.widgets.class_count import ClassCount
 from napari_rvae.widgets.device import DeviceControl, devices_here
 from napari_rvae.widgets.given_columns import GivenColumns
+from napari_rvae.widgets.joint_panel import JointPanel
 from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
 from napari_rvae.widgets.parts import Dock, LayerBox
@@ -83,7 +83,6 @@ class TrainWidget(Dock):
         self._shown.timeout.connect(self._find_devices)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
-        self._soon.setInterval(0)
         self._soon.timeout.connect(self._refresh)
         self._build_input()
         self._build_settings()
@@ -104,7 +103,9 @@ class TrainWidget(Dock):
         self.points_box.layer_changed.connect(self._on_points)
         self.choice = AtomsChoice(self)
         self.choice.changed.connect(self._later)
-        self.pixels = QLabel(wordWrap=True)
+        self.pixels, self.device_label = QLabel(), QLabel()
+        for label in (self.pixels, self.device_label):
+            label.setWordWrap(True)
         form = QFormLayout()
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
@@ -136,9 +137,8 @@ class TrainWidget(Dock):
         self.cursor_box.setChecked(True)
         self.cursor_box.toggled.connect(self._later)
         self.patch_cursor = PatchCursor(self.viewer, self)
-        self.device_label = QLabel(wordWrap=True)
-        self.class_count = ClassCount(self)
-        for widget in (self.form, self.class_count, self.cursor_box):
+        self.joint = JointPanel(self)
+        for widget in (self.form, self.joint, self.cursor_box):
             self.rows.addWidget(widget)
 
     def _build_training(self) -> None:
@@ -257,7 +257,7 @@ class TrainWidget(Dock):
             self.choice.show_count(points, table)
         model = TrainSettings(model=self.form.controls["model"].value())
         self.given.show_in(self.form, model.family, table)
-        self.class_count.watch(model.family)
+        self.joint.watch(model.family)
         self.invariance.set_implied(model.invariances)
         self.device_label.setText(self.device.in_words(0 if table is None else len(table)))
         self._show_pixels(image)

@@ -1,9 +1,10 @@
-"""How many classes there are, asked from the Train dock: the stability of 2, 3, ... of them as a curve."""
+"""What joint models ask for, in the Train dock: how many classes there are, and the schedule of their capacities."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
@@ -11,6 +12,7 @@ from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 from napari_rvae.errors import RVAEError
 from napari_rvae.layers import image_source
 from napari_rvae.settings import CountSettings, PatchSettings, TrainSettings
+from napari_rvae.widgets.given_columns import CAPACITIES
 
 if TYPE_CHECKING:
     from napari_rvae.widgets.train import TrainWidget
@@ -20,8 +22,8 @@ _CURVE, _FIRM_LINE = "#56B4E9", "#909090"
 _HEIGHT = 130
 
 
-class ClassCount(QWidget):
-    """A button that counts classes, and the curve that it found.
+class JointPanel(QWidget):
+    """A button that counts classes with the curve that it found, and the capacities as they will grow.
 
     Parameters
     ----------
@@ -40,14 +42,21 @@ class ClassCount(QWidget):
         )
         self.button.clicked.connect(self.count)
         self.plot: Any = None  # made when there is something to draw: it takes a while
+        self.capacities: Any = None
+        self._drawn: Any = None
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.button)
 
     def watch(self, family: str) -> None:
-        """Be there for models that find classes, and idle while the dock works."""
-        self.setVisible(family == "joint")
+        """Be there for models with classes, and idle while the dock works."""
+        self.setVisible(family in ("joint", "semi"))
+        self.button.setVisible(family == "joint")
         self.button.setEnabled(not self._dock.work.working)
+        controls = self._dock.form.controls
+        self._show_capacities(
+            TrainSettings(**{name: controls[name].value() for name in ("model", "classes", *CAPACITIES)})
+        )
 
     def count(self) -> None:
         """Count the classes among the patches of the chosen atoms."""
@@ -77,6 +86,32 @@ class ClassCount(QWidget):
         if count is not None:
             self._dock.form.controls["classes"].set_value(count)
         self._dock.work.say(stability_in_words(stability))
+
+    def _show_capacities(self, settings: TrainSettings) -> None:
+        from napari_rvae.training.capacity import capacity_at, growing_until
+
+        end = growing_until(settings)
+        if self.capacities is not None:
+            self.capacities.setVisible(end > 0)
+        if settings == self._drawn or not end:
+            return
+        import pyqtgraph as pg
+
+        self._drawn = settings
+        if self.capacities is None:
+            self.capacities = small_plot("epoch", "capacity (nat)")
+            self.capacities.setToolTip(
+                "<p>What latents and classes are to say of a patch, epoch by epoch. Training does not end before.</p>"
+            )
+            self.capacities.addLegend(offset=(-5, 5))
+            self.layout().addWidget(self.capacities)
+        self.capacities.clear()
+        epochs = np.linspace(0, 1.25 * end, 101)
+        along = [capacity_at(settings, epoch) for epoch in epochs]
+        for name, color in (("latents", _CURVE), ("classes", "#E69F00")):
+            values = [getattr(one, name) for one in along]
+            if values[0] is not None:
+                self.capacities.plot(epochs, values, pen=pg.mkPen(color, width=2), name=name)
 
     def _draw(self, stability: pd.DataFrame, count: int | None) -> None:
         import pyqtgraph as pg
