@@ -709,3 +709,26 @@ def test_following_the_active_layer(viewer, image, points, dock):
 def test_atoms_have_a_table_as_the_steps_expect(points, image):
     table = atoms_table(points, image)
     pd.testing.assert_frame_equal(table[atoms().columns], atoms(), check_dtype=False)
+
+
+def test_a_term_of_ones_own_is_chosen_and_recorded(points, dock, press, monkeypatch):
+    from napari_rvae.training import physics
+
+    monkeypatch.setattr(physics, "_TERMS", dict(physics._TERMS))
+    choice = dock.form.controls["physics"]
+    assert choice.value() == ""
+    physics.register_physics("small", lambda patches, latents: latents.square().sum(1))
+    choice.widget.showPopup()
+    choice.widget.hidePopup()
+    names = [choice.widget.itemText(row) for row in range(choice.widget.count())]
+    assert names == ["none", "small", "smooth", "symmetry-2", "symmetry-3", "symmetry-4", "symmetry-6"]
+    choice.widget.setCurrentIndex(1)
+    choice.widget.activated.emit(1)
+    press(dock.work.start_button, dock.work)
+    assert np.isfinite(dock.curve.physics).all()
+    recipe = model_of(points).recipe
+    assert recipe["training"]["physics"] == "small"
+    assert "test_a_term" in recipe["physics"]
+    choice.set_value("not here")
+    choice.offer()
+    assert choice.value() == "not here"

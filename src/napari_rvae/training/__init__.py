@@ -13,6 +13,7 @@ from napari_rvae.patches import Patches, Stop
 from napari_rvae.settings import AverageSettings, TrainSettings
 from napari_rvae.threads import threads
 from napari_rvae.training.devices import Device, available_devices, choose_device
+from napari_rvae.training.physics import physics_term, register_physics
 from napari_rvae.training.reports import Earlier, TrainingReport
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from napari_rvae.training.course import Course
     from napari_rvae.training.loop import Trainer
 
-__all__ = ["Device", "Earlier", "TrainingReport", "available_devices", "choose_device", "train"]
+__all__ = ["Device", "Earlier", "TrainingReport", "available_devices", "choose_device", "register_physics", "train"]
 
 FEWEST_PATCHES = 10
 
@@ -86,6 +87,8 @@ def train(
         raise SettingsError(f"{settings.model} needs the number of classes: set classes (--classes).")
     if settings.family in ("joint", "semi"):
         _check_classes(settings.classes or 0, len(patches))
+    if settings.physics:
+        physics_term(settings.physics)  # a wrong name is told before patches are averaged
     known, given = _labels(patches, settings, labels), _condition(patches, settings, condition)
     kept = (checkpoint.facts() if checkpoint is not None else None) or {}
     device = choose_device(kept.get("device", settings.device))
@@ -182,6 +185,7 @@ def _recipe(patches: Patches, settings: TrainSettings, device: str, count: int) 
         "step": list(patches.step),
         "normalization": patches.settings.normalization,
         "training": settings.model_dump(),
+        **({"physics": physics_term(settings.physics)[1]} if settings.physics else {}),
     }
 
 

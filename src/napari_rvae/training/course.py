@@ -114,7 +114,7 @@ class Course:
         batches = list(self.earlier.batches) or [(0, trainer.batch_size)]
         self.at = Place(self.settings.epochs, batches[0][1], batches=batches[:1])
         self.order: Tensor | None = None  # rows of the present epoch
-        self.sums = torch.zeros(4, device=trainer.device)  # of the terms, and how many batches
+        self.sums = torch.zeros(5, device=trainer.device)  # of the terms, and how many batches
         self.notes: list[str] = []
         self.stopped = False
         self._stop, self._checkpoint, self._looker = stop, checkpoint, looker
@@ -154,9 +154,10 @@ class Course:
             if at.part == "learning":
                 if not self._learned():
                     break
-                at.terms = trainer.epoch_terms(self.sums[:3] / self.sums[3])
+                at.terms = trainer.epoch_terms(self.sums[:-1] / self.sums[-1])
                 at.part, at.done = "posing", 0
             loss = at.terms["data"] + self.settings.beta * at.terms["divergence"] + at.terms["supervised"]
+            loss += at.terms.get("physics", 0.0)
             if not (math.isfinite(loss) and trainer.is_finite()):
                 self._go_back()
                 break
@@ -202,8 +203,8 @@ class Course:
             some = slice(at.done, at.done + at.batch_size)
             terms = self._step(self.order[some], same if whole is None else whole[some])
             if terms is not None:
-                self.sums[:3] += terms
-                self.sums[3] += 1
+                self.sums[:-1] += terms
+                self.sums[-1] += 1
                 at.done += len(self.order[some])
         self.order = None
         return True

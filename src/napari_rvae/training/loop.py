@@ -17,6 +17,7 @@ from napari_rvae.patches import Patches
 from napari_rvae.polar import radial_taper
 from napari_rvae.poses import turned_shape
 from napari_rvae.training.capacity import capacity_at
+from napari_rvae.training.physics import Physics
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
@@ -84,6 +85,7 @@ class Trainer:
         self.misfit = torch.zeros(n, device=self.device)
         self.rarity = torch.ones(n)
         self.steps = 0
+        self.physics = Physics(self.settings.physics, patches) if self.settings.physics else None
         self._start_noise()
         if not self._has_poses:
             self._start_linear()
@@ -276,12 +278,15 @@ class Trainer:
         return prior.masked_fill(apart.abs() > self.window, -1e4)
 
     def step(self, rows: Tensor, log_prior: Tensor) -> Tensor:
-        """One step of the optimiser; the mean objective's (data, divergence, supervised) terms."""
+        """One step of the optimiser; the mean objective's (data, divergence, supervised, physics) terms."""
         model = self.model
         labels = None if self.labels is None else self.labels[rows]
         condition = None if self.condition is None else self.condition[rows]
         found = model.objective(self.harmonics[rows], log_prior, labels, condition)
-        loss = self._loss(found)
+        loss, physics = self._loss(found), found.data.new_zeros(())
+        if self.physics is not None:
+            physics = self.physics.penalty(model, found, self.harmonics, rows, self.condition)
+            loss = loss + self.settings.physics_weight * physics
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -294,9 +299,8 @@ class Trainer:
                 model.noise.copy_(self._tempered(self.noise))
         # a patch may be drawn twice: the larger misfit, whatever the order in which a device writes
         self.misfit.scatter_reduce_(0, rows, -found.data.detach(), "amax", include_self=False)
-        return torch.stack(
-            [found.data.detach().mean(), found.divergence.detach().mean(), found.supervised.detach().mean()]
-        )
+        terms = (found.data.mean(), found.divergence.mean(), found.supervised.mean(), physics)
+        return torch.stack([one.detach() for one in terms])
 
     def _loss(self, found: Objective) -> Tensor:
         """What is made small: the negative evidence, or with capacities how far off them latents and classes are."""
@@ -328,13 +332,17 @@ class Trainer:
 
     def epoch_terms(self, means: Tensor) -> dict[str, float]:
         """The terms of the loss of an epoch, from the means of what `step` gave."""
-        _, divergence, supervised = means.tolist()
+        _, divergence, supervised, physics = means.tolist()
         # with the noise that is estimated, not the one that is learned with: what is left over fits it
         freedom = self.model.space.degrees_of_freedom
         left = torch.stack(self.left).mean(0)
         self.left = [self.noise.clone()]
         data = 0.5 * float((freedom * (1 + (2 * torch.pi * left).log())).sum())
-        return {"data": data, "divergence": divergence, "supervised": -supervised}
+        terms = {"data": data, "divergence": divergence, "supervised": -supervised}
+        if self.physics is not None:
+            self.physics.check(physics)
+            terms["physics"] = self.settings.physics_weight * physics
+        return terms
 
     @torch.no_grad()
     def held_out_loss(self) -> float | None:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox, QMenu, QSizePolicy, QToolButton
 
 from napari_rvae.layers import is_result
 from napari_rvae.widgets.columns import column_label
+from napari_rvae.widgets.physics_choice import PhysicsChoice
 from napari_rvae.widgets.settings_form import Control, SettingsForm
 
 _MOST_CLASSES = 50
@@ -102,6 +103,7 @@ class GivenColumns:
     def __init__(self) -> None:
         self.labels, self.conditions = OneColumn(), SomeColumns()
         self.controls: dict[str, Control] = {"label_column": self.labels, "condition_columns": self.conditions}
+        self.controls["physics"] = PhysicsChoice()
 
     def show_in(self, form: SettingsForm, family: str, table: pd.DataFrame | None) -> None:
         """Show the fields that a family needs, with the columns that there are.

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 from napari_rvae.widgets.explore_patches import Picture
 
 _CURVES = {"learned from": "#56B4E9", "held out": "#E69F00", "information in z": "#009E73"}
+_PHYSICS = {"physics": "#CC79A7"}  # where there is a term of one's own
 _BETWEEN_DRAWINGS = 0.5  # s
 _MOST_SHOWN = 10
 _IN_A_ROW = 5
@@ -45,10 +46,15 @@ class LossCurve(QWidget):
         menu = plot.getPlotItem().ctrlMenu
         menu.setParent(plot, menu.windowFlags())  # it would outlive the plot
         plot.addLegend(offset=(-5, 5))
-        self._curves = [
-            plot.plot(pen=pg.mkPen(color, width=2), name=name, connect="finite") for name, color in _CURVES.items()
-        ]
+        self._plot = plot
+        self._add_curves(_CURVES)
         self.layout().addWidget(plot)
+
+    def _add_curves(self, colors: dict[str, str]) -> None:
+        import pyqtgraph as pg
+
+        for name, color in colors.items():
+            self._curves.append(self._plot.plot(pen=pg.mkPen(color, width=2), name=name, connect="finite"))
 
     def restart(self) -> None:
         """Forget the curves."""
@@ -57,6 +63,7 @@ class LossCurve(QWidget):
         self.losses: list[float] = []
         self.held_out: list[float] = []
         self.information: list[float] = []
+        self.physics: list[float] = []
         self._drawn = 0.0
         for curve in self._curves:
             curve.setData([], [])
@@ -80,6 +87,7 @@ class LossCurve(QWidget):
         self.losses.append(report.loss)
         self.held_out.append(float("nan") if report.held_out is None else report.held_out)
         self.information.append(report.terms.get("divergence", float("nan")))
+        self.physics.append(report.terms.get("physics", float("nan")))
         if time.monotonic() - self._drawn > _BETWEEN_DRAWINGS:
             self.draw()
 
@@ -92,8 +100,11 @@ class LossCurve(QWidget):
         if not self._curves:
             self._make_plot()
         lowest = np.nanmin([losses, held_out]) - 1
-        shown = (losses - lowest, held_out - lowest, np.maximum(self.information, 1e-3))
-        for curve, values in zip(self._curves, shown, strict=True):
+        physics = np.maximum(self.physics, 1e-3)
+        if len(self._curves) == len(_CURVES) and np.isfinite(physics).any():
+            self._add_curves(_PHYSICS)
+        shown = (losses - lowest, held_out - lowest, np.maximum(self.information, 1e-3), physics)
+        for curve, values in zip(self._curves, shown, strict=False):
             curve.setData(self.epochs, values)
 
 

@@ -286,7 +286,7 @@ def _learned_from(patches: Patches, atoms: pd.DataFrame) -> NDArray[np.bool_]:
 def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
     """Note what the settings left open."""
     noted = {"device": "device", "threads": "threads", "epochs_done": "epochs", "batch_size": "batch_size"}
-    noted |= {name: name for name in ("batches", "stopped_after", "notes")}
+    noted |= {name: name for name in ("batches", "stopped_after", "notes", "physics")}
     facts, *others = [
         {name: one.recipe[kept] for kept, name in noted.items() if kept in one.recipe}
         for one in (model, *model.members)
