@@ -40,7 +40,7 @@ def test_one_kind_has_no_classes():
 
 def test_the_most_stable_number_is_named_where_none_is_firm():
     words = stability_in_words(pd.DataFrame({"classes": [2, 3, 4], "stability": [0.2, 0.6, 0.1]}))
-    assert "3 is the most stable (0.60 of 0.75)" in words
+    assert "3 is the most stable (0.60 of 0.85)" in words
 
 
 def test_bad_input_and_stop(patches):

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
     from napari_rvae.patches import Patches, Progress, Stop
 
-FIRM = 0.75
-"""Stability above which classes count as found again (Hennig)."""
+FIRM = 0.85
+"""Stability from which on classes count as found again: "highly stable" in the words of Hennig."""
 _ROUNDS, _KIND_ROUNDS = 3, 2
 _PART = 2 / 3
 """Of the patches, in each resample."""

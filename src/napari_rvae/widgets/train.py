@@ -356,7 +356,7 @@ class TrainWidget(Dock):
         self.curve.add(report)
         if report.phase == "training":
             self.work.begin()
-        if report.averages is not None:
+        if report.averages is not None and report.member == 1:  # who learns from all atoms
             self.averages.show_averages(report.averages)
             self.averages.show()
         if report.look is not None:
