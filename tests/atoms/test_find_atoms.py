@@ -108,9 +108,9 @@ def test_few_atoms_without_a_lattice(sigma):
     assert (atoms["flag"] == "").all()
 
 
-@pytest.mark.parametrize(("spacing", "sigma"), [(4.4, 1.0), (60, 9)])
+@pytest.mark.parametrize(("spacing", "sigma"), [(3.5, 0.9), (4.4, 1.0), (60, 9), (110, 20)])
 def test_spacings_from_a_few_pixels_to_a_quarter_of_the_image(spacing, sigma):
-    shape = (256, 256)
+    shape = (256, 256) if spacing < 100 else (600, 600)
     true, _ = lattice(shape, (spacing, 0.3), (-0.3, spacing), origin=(spacing / 2, spacing / 2))
     image = draw(shape, true, sigma=sigma) + np.random.default_rng(5).normal(0, 0.05, shape)
     assert f1(positions_of(find_atoms(image)), true, spacing / 4, shape) > 0.98
@@ -157,6 +157,54 @@ def test_dead_lines_and_missing_pixels_cost_only_what_they_hide(perovskite):
     found = positions_of(find_atoms(damaged))
     hidden = np.all((true > [59, 89]) & (true < [76, 111]), axis=1)
     assert f1(found, true[~hidden], 3, image.shape) > 0.97
+
+
+@pytest.fixture(scope="module")
+def crystal():
+    """A plain crystal: signal without noise, counts, positions."""
+    true, _ = lattice((256, 256), (14, 1), (6, 13))
+    signal = 3 + 40 * draw((256, 256), true)
+    return signal, np.random.default_rng(0).poisson(signal).astype(float), true
+
+
+@pytest.mark.parametrize("angle", [0.1, 0.4, 0.8])
+@pytest.mark.parametrize("height", [10, 40])
+def test_slanted_steps_make_no_atoms(crystal, angle, height):
+    signal, _, true = crystal
+    y, x = np.mgrid[:256, :256]
+    step = height * (x * np.cos(angle) + y * np.sin(angle) > 150)
+    rng = np.random.default_rng(7)
+    assert f1(positions_of(find_atoms(rng.poisson(signal + step))), true, 3.5, step.shape) > 0.95
+    assert len(find_atoms(rng.poisson(3 + step))) <= 1
+
+
+def test_a_scale_bar_with_its_label_is_no_row_of_atoms(crystal):
+    _, image, true = crystal
+    burned = image.copy()
+    burned[218:250, 10:110], burned[238:241, 20:100] = 0, image.max()
+    for left in range(30, 90, 9):
+        burned[224:232, left : left + 2] = burned[224:226, left : left + 6] = image.max()
+    found = positions_of(find_atoms(burned))
+
+    def outside(places):
+        return places[~np.all((places > [214, 6]) & (places < [254, 114]), axis=1)]
+
+    assert f1(outside(found), outside(true), 3, image.shape) > 0.98
+    assert len(found) < len(true) + 20, "a few at its edges, not thousands"
+
+
+def test_saturated_atoms_and_areas_do_no_harm(crystal):
+    _, image, true = crystal
+    assert f1(positions_of(find_atoms(np.minimum(image, 22))), true, 3, image.shape) > 0.98
+    burned = image.copy()
+    burned[60:150, 70:160] = 60
+    atoms = find_atoms(burned)
+    found = positions_of(atoms)
+    inside = np.all((found > [66, 76]) & (found < [144, 154]), axis=1)
+    assert inside.sum() <= 25, "a few at its edges"
+    hidden = np.all((true > [54, 64]) & (true < [156, 166]), axis=1)
+    around = np.all((found > [54, 64]) & (found < [156, 166]), axis=1)
+    assert f1(found[~around], true[~hidden], 3, image.shape) > 0.98
 
 
 def test_weak_atoms_count_from_the_threshold_on(perovskite):

@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 from napari_rvae.atoms.compounds import flattened, object_maxima, object_threshold, smoothing
 from napari_rvae.atoms.frame import Array, Frame, standard_frame
 from napari_rvae.atoms.noise import Noise, estimate_noise
-from napari_rvae.atoms.response import filter_response, find_maxima, image_values, rare, roundness, texture_limit
+from napari_rvae.atoms.response import (
+    along,
+    filter_response,
+    find_maxima,
+    image_values,
+    rare,
+    roundness,
+    texture_limit,
+)
 from napari_rvae.atoms.scale import Scale, estimate_scale
 from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
 RIDGE = 0.2  # roundness below which a lone maximum belongs to a line or a step
+LINE = 0.55  # part of the response that is left on both sides, above which a lone maximum belongs to a line or a step
 BROAD = 1.5  # an atom measured with a filter twice as wide shows 0.4 of its amplitude, a hill 4 times
 CONTOUR = 1.5  # steps: nothing lower is seen among contours
 LOWEST = 2.0  # maxima below are never candidates
@@ -157,7 +166,7 @@ def detect(frame: Frame, settings: FindSettings, finder: Finder | None = None) -
         texture = texture_limit(response, sigma)
         wide, wide_error = filter_response(frame.pixels, noise, 2 * sigma)
         broad = image_values(wide * wide_error, maxima) > BROAD * heights * image_values(error, maxima)
-        spots = (roundness(response, maxima, sigma) > RIDGE) & ~broad
+        spots = (roundness(response, maxima, sigma) > RIDGE) & (along(response, maxima, sigma) < LINE) & ~broad
         maxima, heights = maxima[spots], heights[spots]
     threshold = settings.threshold if settings.threshold is not None else rare(sigma, scale.lattice)
     return Detection(

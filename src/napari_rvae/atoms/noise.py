@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d, gaussian_filter, median_filter
+from scipy.ndimage import correlate1d, gaussian_filter, median, median_filter
 
 from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Floats
 
 FEW_PERIODS = 12
+FINEST = 0.36  # cycles per pixel: finer planes have too few pixels, and what is sharp folds back from beyond
+STREAK = 12  # frequencies along a line, at least, to tell it from a spot
 LEAST = 4e-6  # variance, standard units: below 0.2 % of the range nothing counts, however little noise there is
 SIDE = 1024  # pixels of the middle part that is looked at
 
@@ -151,13 +153,45 @@ def lattice_period(pixels: Array, noise: Noise) -> float | None:
     axes = (np.abs(kx)[None, :] * tile.shape[1] < 2.5) | (np.abs(ky)[:, None] * tile.shape[0] < 2.5)
     side = min(tile.shape)
     ring = np.round(np.hypot(ky[:, None], kx[None, :]) * side).astype(int)
-    ring[axes | (ring > 0.45 * side) | (ring < 3)] = 0
+    ring[axes | (ring > FINEST * side) | (ring < 3)] = 0
+    period = _strongest_ring(power, ring, side)
+    if period is None:
+        return None
+    streaks = _streaks(power, ring, ky, kx)
+    if not streaks.any():
+        return period
+    ring[streaks] = 0
+    return _strongest_ring(power, ring, side)
+
+
+def _streaks(power: Array, ring: NDArray[np.int64], ky: Floats, kx: Floats) -> NDArray[np.bool_]:
+    """Frequencies on straight lines through the middle, where a sharp step has its power; Bragg spots are far apart."""
+    tall, wide = np.meshgrid(ky, kx, indexing="ij")
+    side = min(power.shape[0], 2 * power.shape[1] - 2)
+    angle = np.degrees(np.arctan2(tall, wide))
+    inner = (ring >= STREAK) & (ring < 0.35 * side)
+    typical = median(power, ring, np.arange(ring.max() + 1))[ring]
+    high = power[inner] > 5 * typical[inner]
+    bins = np.round(angle[inner]).astype(int) + 90
+    count, hits = np.bincount(bins, minlength=181), np.bincount(bins, high, 181)
+    found = np.zeros(power.shape, bool)
+    for line in np.flatnonzero((hits > 0.4 * count) & (count >= STREAK)):
+        turn = np.radians(line - 90)
+        for down, across in np.ndindex(3, 3):  # beyond the highest frequency a line folds back
+            y, x = tall + (down - 1), wide + (across - 1)
+            away = np.abs(y * np.cos(turn) - x * np.sin(turn))
+            found |= away * side < 2.5 + 0.015 * np.hypot(y, x) * side
+    return found
+
+
+def _strongest_ring(power: Array, ring: NDArray[np.int64], side: int) -> float | None:
+    """Period (pixels) of the frequency that stands out most of its ring."""
     order = np.argsort(ring, axis=None, kind="stable")
     starts = np.searchsorted(ring.ravel()[order], np.arange(1, int(0.45 * side) + 2))
     parts = np.split(power.ravel()[order], starts)[1:-1]
-    median = np.array([np.median(part) if len(part) else 0 for part in parts]) / np.log(2)
+    typical = np.array([np.median(part) if len(part) else 0 for part in parts]) / np.log(2)
     highest = np.array([part.max() if len(part) else 0 for part in parts])
-    smooth = median_filter(median, 7, mode="nearest")
+    smooth = median_filter(typical, 7, mode="nearest")
     # few periods have few samples in their ring, and slow changes of the background look alike
     radius = np.arange(1, len(parts) + 1)
     limit = np.where(radius < FEW_PERIODS, 150, 45)

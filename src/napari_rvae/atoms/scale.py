@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from napari_rvae.atoms.compounds import compound_width
 from napari_rvae.atoms.filters import box_mean
@@ -33,6 +34,7 @@ SEEN = 0.2  # significant maxima in a square of lattice planes; fewer tell nothi
 USUAL = 0.14, 0.2  # widths of atoms, in distances of lattice planes
 WIDEST = 0.4  # widest atom, in distances of lattice planes
 RIDGE = 0.2  # roundness below which a maximum belongs to a line
+FILE, IN_LINE = 7, 0.1  # neighbours in single file: their variance across, in that along
 REPEATS = 0.3  # mean autocorrelation of the response over the translations of a lattice, at least
 
 
@@ -175,9 +177,16 @@ def repetition(step: _Step) -> float:
 
 
 def _has_spots(response: Array, sigma: float) -> bool:
-    """Whether maxima are round, most of them, and no parts of lines."""
+    """Whether maxima are round, most of them, and do not stand in single file as along a step."""
     maxima, _ = find_maxima(response, rare(sigma, lattice=True), 2 * sigma)
-    return len(maxima) > 0 and float(np.median(roundness(response, maxima, sigma))) > RIDGE
+    if not len(maxima) or np.median(roundness(response, maxima, sigma)) <= RIDGE:
+        return False
+    if len(maxima) <= FILE:
+        return True
+    around = maxima[cKDTree(maxima).query(maxima[:2000], k=FILE)[1]]
+    off = around - around.mean(1, keepdims=True)
+    spread = np.linalg.eigvalsh(off.swapaxes(1, 2) @ off)
+    return bool(np.median(spread[:, 0] / spread[:, 1]) > IN_LINE)
 
 
 def _honeycomb(pixels: Array, noise: Noise, period: float) -> bool:
