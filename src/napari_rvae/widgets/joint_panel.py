@@ -122,8 +122,8 @@ class JointPanel(QWidget):
             self.plot = small_plot("classes", "stability")
             self.plot.setYRange(0, 1)
             self.plot.setToolTip(
-                "<p>How well the worst class is found again in other patches: mean, lowest and highest of the pairs of "
-                "parts. Above the dashed line classes are firm; the filled point is the largest such number.</p>"
+                "<p>How well the worst class is found again in other patches: median, lowest and highest of the pairs "
+                "of parts. Above the dashed line classes are firm; the filled point is the largest such number.</p>"
             )
             self.layout().addWidget(self.plot)
         self.plot.clear()
