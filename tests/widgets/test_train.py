@@ -444,6 +444,23 @@ def test_labels_come_from_the_classes_given_by_hand(points, dock, press, told):
     assert dock.analysis.recipe.atoms["annotation"][38:42] == [kind[38], kind[39], None, None]
 
 
+def test_labels_may_be_a_quantity_that_is_predicted_for_all(points, dock, press):
+    known = np.where(np.arange(len(PLACES)) % 3 == 0, PLACES[:, 0] / 7, np.nan)
+    points.features = points.features.assign(composition=known)
+    form = dock.form.controls
+    form["model"].set_value("ssrvae")
+    box = refreshed(dock).form.controls["label_column"].widget
+    row = box.findData("composition")
+    assert box.itemText(row).startswith("composition")
+    assert f"({np.isfinite(known).sum()} atoms)" in box.itemText(row)
+    box.setCurrentIndex(row)
+    box.activated.emit(row)
+    press(dock.work.start_button, dock.work)
+    assert points.features[["predicted", "predicted_error"]].notna().all(axis=None)
+    np.testing.assert_array_equal(points.features["composition"], known)
+    assert dock.analysis.recipe.used["value_column"] == "composition"
+
+
 def test_condition_is_a_choice_of_columns(points, dock, press, told, qtbot):
     dock.form.controls["model"].set_value("crvae")
     column = refreshed(dock).form.controls["condition_columns"]

@@ -81,7 +81,6 @@ def test_quantities_are_scaled_and_classes_are_not():
         ({"model": "ssrvae"}, {"annotation": ["a", None, "a"]}, "1 of at least 2 classes"),
         ({"model": "ssrvae"}, {"annotation": [None, None, None]}, "0 of at least 2 classes"),
         ({"model": "ssrvae", "classes": 2}, {"annotation": ["a", "b", "c"]}, "3 classes, the model has 2"),
-        ({"model": "ssvae", "label_column": "t"}, {"t": np.linspace(0, 1, 30)}, "different numbers"),
         ({"model": "crvae"}, {}, "name the columns"),
         ({"model": "crvae", "condition_columns": ("t",)}, {"t": [1.0, np.nan, 2.0]}, "no value for 1 of the atoms"),
         ({"model": "crvae", "condition_columns": ("t",)}, {"t": [1.0, np.inf, 2.0]}, "no finite number"),

@@ -113,7 +113,12 @@ def _train(
     patches: Annotated[str, typer.Argument(metavar="PATCHES", help="NPY or NPZ: (n, h, w) or (n, channels, h, w).")],
     output: FolderOption,
     labels: Annotated[
-        Path | None, typer.Option("--labels", metavar="NPY", help="Class of each patch, -1 where it is not known.")
+        Path | None,
+        typer.Option(
+            "--labels",
+            metavar="NPY",
+            help="Class of each patch, -1 where it is not known; or decimal numbers, nan where they are not known.",
+        ),
     ] = None,
     condition: ConditionOption = None,
     resume: ResumeOption = False,

@@ -194,6 +194,13 @@ def _columns(model: Model, patches: Patches, found: Inferred, mean: Tensor) -> p
         columns[f"z{i + 1}"] = found.z[:, i]
     for i in range(count):
         columns[f"z{i + 1}_error"] = deviation[:, shapes + model.turns + i]
+    if "value" in model.recipe:  # of models that learn a quantity, the last latent tells it
+        scale = model.recipe["value"]
+        columns["predicted"] = found.z[:, -1] * scale["spread"] + scale["mean"]
+        columns["predicted_error"] = (
+            deviation[:, shapes + model.turns + count - 1].hypot(torch.tensor(scale.get("scatter", 0.0)))
+            * scale["spread"]
+        )
     theta = found.theta
     if model.turns:
         columns["angle"], columns["angle_error"] = _angle(model, found, order, zero, deviation[:, shapes])

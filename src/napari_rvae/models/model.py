@@ -306,7 +306,8 @@ class Model(nn.Module):
         log_prior : torch.Tensor
             (J,) or (n, 1, J): log probability of the angles.
         labels : torch.Tensor, optional
-            (n,) class of labelled patches, -1 for the others.
+            (n,) class of labelled patches, -1 for the others; or, as floating-point numbers, a quantity in units of its
+            spread that the last latent tells, nan for the others.
         condition : torch.Tensor, optional
             (n, conditions).
         sample : bool
@@ -320,11 +321,17 @@ class Model(nn.Module):
         mean, log_deviation = self.encode(harmonics, condition)
         variational = self.settings.model != "ae"
         z = mean + log_deviation.exp() * torch.randn_like(mean) if sample and variational else mean
+        if labels is not None and labels.is_floating_point():
+            z = torch.cat([z[:, :-1], torch.where(labels.isfinite(), labels, z[:, -1])[:, None]], 1)
         templates = self.decode(z, condition)
         joint = self.log_likelihood(harmonics, templates) + log_prior - math.log(self.classes)
         divergence = (0.5 * ((2 * log_deviation).exp() + mean**2 - 1) - log_deviation).sum(1)
         supervised = torch.zeros_like(divergence)
-        if labels is not None:
+        if labels is not None and labels.is_floating_point():
+            off = (labels.nan_to_num() - mean[:, -1]) * (-log_deviation[:, -1]).exp()
+            told = -0.5 * (off.square() + math.log(2 * math.pi)) - log_deviation[:, -1]
+            supervised = torch.where(labels.isfinite(), told, supervised)
+        elif labels is not None:
             known = labels >= 0
             log_class = joint.logsumexp(2).log_softmax(1).gather(1, labels.clamp_min(0)[:, None])[:, 0]
             supervised = torch.where(known, log_class, supervised)

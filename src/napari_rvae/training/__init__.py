@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Device", "Earlier", "TrainingReport", "available_devices", "choose_device", "register_physics", "train"]
 
 FEWEST_PATCHES = 10
+FEWEST_VALUES = 5
 
 
 def train(
@@ -48,7 +49,8 @@ def train(
     settings : TrainSettings, optional
         Which model, and how.
     labels : array-like, optional
-        (n,) integers, the class of each patch, -1 where it is not known: for semi-supervised models.
+        For semi-supervised models: (n,) integers, the class of each patch, -1 where it is not known; or (n,) decimal
+        numbers, a quantity of each patch, nan where it is not known, which the last latent then tells.
     condition : array-like, optional
         (n,) classes or (n, k) numbers that are known of each patch: for conditional models.
     stop : callable, optional
@@ -83,9 +85,12 @@ def train(
             f"{len(patches)} patches are too few to learn from: at least {FEWEST_PATCHES} are needed. "
             "Find more atoms, or choose smaller patches so that fewer reach over the edge."
         )
-    if settings.family in ("joint", "semi") and not settings.classes:
+    measured = settings.family == "semi" and labels is not None and np.asarray(labels).dtype.kind == "f"
+    if settings.family in ("joint", "semi") and not settings.classes and not measured:
         raise SettingsError(f"{settings.model} needs the number of classes: set classes (--classes).")
-    if settings.family in ("joint", "semi"):
+    if measured:
+        settings = settings.model_copy(update={"classes": None})  # the quantity takes the place of classes
+    elif settings.family in ("joint", "semi"):
         _check_classes(settings.classes or 0, len(patches))
     if settings.physics:
         physics_term(settings.physics)  # a wrong name is told before patches are averaged
@@ -144,6 +149,10 @@ def _train(
     conditions = 0 if condition is None else condition.shape[1]
     model = Model(settings, size, channels, signal_band(patches), conditions)
     model.recipe = _recipe(patches, settings, device, count)
+    if labels is not None and labels.dtype.kind == "f":
+        told = labels[np.isfinite(labels)]
+        model.recipe["value"] = {"mean": float(told.mean()), "spread": float(told.std())}
+        labels = (labels - model.recipe["value"]["mean"]) / model.recipe["value"]["spread"]
     with torch.no_grad():
         data = torch.as_tensor(patches.data)
         model.mean.copy_(data.mean((0, 2, 3)))
@@ -204,6 +213,8 @@ def _labels(patches: Patches, settings: TrainSettings, labels: Any) -> Any:
     if labels is None:
         raise SettingsError(f"{settings.model} needs labels: give the class of some patches, and -1 for the others.")
     known = np.asarray(labels)
+    if known.shape == (len(patches),) and known.dtype.kind == "f":
+        return _quantity(known)
     if known.shape != (len(patches),) or known.dtype.kind not in "iu":
         raise InputDataError(
             f"Labels must be {len(patches)} integers, one per patch, not {known.dtype} of shape {known.shape}."
@@ -215,6 +226,17 @@ def _labels(patches: Patches, settings: TrainSettings, labels: Any) -> Any:
     if len(np.unique(known[known >= 0])) < 2:
         raise InputDataError("All labels are of one class: label at least one patch of another class, too.")
     return known.astype(np.int64)
+
+
+def _quantity(known: Any) -> Any:
+    """A quantity, checked."""
+    told = known[np.isfinite(known)]
+    if np.isinf(known).any() or len(told) < FEWEST_VALUES or not told.std() > 0:
+        raise InputDataError(
+            f"Decimal labels are a quantity: give it for at least {FEWEST_VALUES} patches, not always the same, and "
+            "nan where it is not known; give classes as integers."
+        )
+    return known.astype(np.float32)
 
 
 def _condition(patches: Patches, settings: TrainSettings, condition: Any) -> Any:

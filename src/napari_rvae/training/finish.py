@@ -40,12 +40,15 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             window=trainer.window,
             condition=None if trainer.condition is None else trainer.condition[rows],
             steps=2,
-            content=trainer.condition is not None,  # what z is in the table must not tell what is given
+            content=trainer.condition is not None or trainer.values is not None,  # z as the table will hold it
         )
         found.append((one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates, one.z))
     theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
     if trainer.condition is not None:
         model.set_given(z, trainer.condition)
+    if trainer.values is not None:
+        off = (z[:, -1] - trainer.values)[trainer.values.isfinite()]
+        model.recipe["value"]["scatter"] = float(off.square().mean().sqrt())
     ring = model.space.ring.repeat(2)
     each = (harmonics - templates).square().mean(0)
     model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)

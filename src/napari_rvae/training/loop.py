@@ -50,7 +50,7 @@ class Trainer:
     patches : Patches
         What it learns from.
     labels : numpy.ndarray, optional
-        (n,) class of every patch, -1 where unknown.
+        (n,) class of every patch, -1 where unknown; or a quantity in units of its spread, nan where unknown.
     condition : numpy.ndarray, optional
         (n, conditions).
     """
@@ -67,7 +67,9 @@ class Trainer:
         self.device = model.noise.device
         n = len(patches)
         self.x = torch.as_tensor(patches.data.copy(), device=self.device)  # windows will follow their motifs
-        self.labels = self.known = None if labels is None else torch.as_tensor(labels, device=self.device)
+        told = None if labels is None else torch.as_tensor(labels, device=self.device)
+        self.values = told if told is not None and told.is_floating_point() else None
+        self.labels = self.known = told if self.values is None else None
         self.condition = None if condition is None else torch.as_tensor(condition, device=self.device)
         self.theta = torch.zeros(n, device=self.device)
         self.shape = torch.zeros(n, 5, device=self.device)
@@ -84,6 +86,9 @@ class Trainer:
         self.window: float | None = None
         self.misfit = torch.zeros(n, device=self.device)
         self.rarity = torch.ones(n)
+        if self.values is not None:  # what is known is looked at more often
+            known = self.values.isfinite().cpu()
+            self.rarity[known] = float((n / known.sum()).sqrt().clamp(1, 5))
         self.steps = 0
         self.physics = Physics(self.settings.physics, patches) if self.settings.physics else None
         self._start_noise()
@@ -148,7 +153,7 @@ class Trainer:
         self.shape = torch.where(self.model.pose_prior > 0, shape, 0.0)
         kind = torch.as_tensor(table["class"].to_numpy(copy=True))
         counts = torch.bincount(kind).float()
-        self.rarity = (counts.mean() / counts.clamp_min(5)).sqrt().clamp_min(1)[kind]
+        self.rarity = self.rarity * (counts.mean() / counts.clamp_min(5)).sqrt().clamp_min(1)[kind]
         if self.model.classes > 1 and self.capacity.classes is None:
             self.labels = self._guessed(kind.to(self.device))
         self.cut_again()
@@ -162,9 +167,11 @@ class Trainer:
 
         What is known of a patch, or guessed of its class, is explained first, by least squares.
         """
-        model, latent = self.model, self.settings.latent
+        model, latent = self.model, self.settings.latent - (self.values is not None)
         flat = self.harmonics.flatten(1)
         known = [torch.ones_like(flat[:, :1])]
+        expected = flat[:, :0] if self.values is None else self._expected_values(flat)
+        known.append(expected)
         if model.classes > 1:
             known.append(nn.functional.one_hot(self._first_classes(flat), model.classes).to(flat))
         if self.condition is not None:
@@ -186,7 +193,20 @@ class Trainer:
         model.decoder.start_from(explained[0].unflatten(0, shape), slopes)
         if self.settings.decoder == "spectrum" and self._has_poses and self.capacity.classes is None:
             self.optimizer.param_groups[1]["lr"] *= SLOWER
-        self._teach(rest @ parts / (width.square() + noise), 0.5 * (noise / (width.square() + noise)).log())
+        target = torch.cat([rest @ parts / (width.square() + noise), expected], 1)
+        spread = 0.5 * (noise / (width.square() + noise)).log()
+        self._teach(target, torch.cat([spread, spread.new_full((expected.shape[1],), -1.0)]))
+
+    def _expected_values(self, flat: Tensor) -> Tensor:
+        """A first guess of the quantity that some patches are labelled with, for all, (n, 1): linear in components."""
+        assert self.values is not None
+        scores, strength, _ = torch.pca_lowrank(flat, min(20, *flat.shape))
+        design = torch.cat([scores * strength / strength[0] * len(flat) ** 0.5, torch.ones_like(flat[:, :1])], 1)
+        known = self.values.isfinite()
+        some = design[known]
+        ridge = 0.03 * len(some) * torch.eye(design.shape[1], device=self.device)
+        weights: Tensor = torch.linalg.solve(some.T @ some + ridge, some.T @ self.values[known])
+        return (design @ weights)[:, None]
 
     def _first_classes(self, flat: Tensor) -> Tensor:
         """A class for every patch: the given one, else that of the nearest mean; found where none is given."""
@@ -280,7 +300,8 @@ class Trainer:
     def step(self, rows: Tensor, log_prior: Tensor) -> Tensor:
         """One step of the optimiser; the mean objective's (data, divergence, supervised, physics) terms."""
         model = self.model
-        labels = None if self.labels is None else self.labels[rows]
+        told = self.labels if self.values is None else self.values
+        labels = None if told is None else told[rows]
         condition = None if self.condition is None else self.condition[rows]
         found = model.objective(self.harmonics[rows], log_prior, labels, condition)
         loss, physics = self._loss(found), found.data.new_zeros(())

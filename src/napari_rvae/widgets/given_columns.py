@@ -20,7 +20,7 @@ _NEVER = ("atom_id", "y", "x")
 
 
 class OneColumn(Control):
-    """One column of the atoms with classes; the one that is wanted stays, whether it is there yet or not."""
+    """A column with classes or a quantity of some atoms; the one that is wanted stays, whether it is there or not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,8 @@ def _offered(table: pd.DataFrame) -> list[str]:
 
 
 def _holds_classes(values: pd.Series) -> bool:
-    return not pd.api.types.is_float_dtype(values.dtype) and 2 <= values.nunique() <= _MOST_CLASSES
+    """Also decimal numbers, which are predicted for the atoms that lack them."""
+    return values.nunique() >= 2 and (pd.api.types.is_float_dtype(values.dtype) or values.nunique() <= _MOST_CLASSES)
 
 
 def _labelled(values: pd.Series) -> int:

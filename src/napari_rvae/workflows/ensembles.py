@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.errors import InputDataError, SettingsError, Stopped
 from napari_rvae.settings import TrainSettings
 from napari_rvae.training.reports import Earlier
 from napari_rvae.workflows.steps import scaled
@@ -82,6 +82,8 @@ def train_ensemble(
     settings, earlier = settings or TrainSettings(), earlier or Earlier()
     before = [earlier, *(earlier.members or ())]
     count = settings.members if earlier.members is None else len(before)
+    if count > 1 and labels is not None and np.asarray(labels).dtype.kind == "f":
+        raise SettingsError("An ensemble cannot learn a quantity yet: set members to 1, or give classes as labels.")
     models: list[Model] = []
     curve = pd.DataFrame(columns=_CURVE)
     for number in range(count):

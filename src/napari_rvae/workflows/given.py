@@ -25,16 +25,16 @@ class Given:
     ----------
     settings : TrainSettings
         With the number of classes filled in.
-    labels : ndarray of int, (n,), or None
-        Class of each patch, -1 where it is not known.
+    labels : ndarray, (n,), or None
+        Class of each patch, -1 where it is not known; or decimal numbers, nan where they are not known.
     condition : ndarray of float, (n, k), or None
         What is known of each patch.
     noted : dict
-        What the numbers mean, kept with the model: ``class_names``, ``condition_columns``.
+        What the numbers mean, kept with the model: ``class_names``, ``value_column``, ``condition_columns``.
     """
 
     settings: TrainSettings
-    labels: NDArray[np.int64] | None
+    labels: NDArray[Any] | None
     condition: NDArray[np.float32] | None
     noted: dict[str, Any]
 
@@ -61,6 +61,9 @@ def given_by(settings: TrainSettings, atoms: pd.DataFrame) -> Given:
     SettingsError
         If there are more classes of labels than the model has, or no condition is named.
     """
+    if settings.family == "semi" and _is_quantity(atoms.get(settings.label_column)):
+        values = atoms[settings.label_column].to_numpy(np.float64, na_value=np.nan)
+        return Given(settings, values, None, {"value_column": settings.label_column})
     if settings.family == "semi":
         names, labels = _labels(atoms, settings.label_column)
         count = settings.classes or len(names)
@@ -154,10 +157,16 @@ def _labels(atoms: pd.DataFrame, name: str) -> tuple[list[str], NDArray[np.int64
         raise InputDataError(
             f"{name} holds {len(names)} of at least 2 classes among these atoms; label a few atoms of every class"
         )
-    if pd.api.types.is_float_dtype(atoms[name].dtype) and len(names) > _MOST_CLASSES:
-        raise InputDataError(f"{name} holds {len(names)} different numbers, no classes; name another column")
     codes = {one: code for code, one in enumerate(names)}
     return names, texts.map(codes).where(known, -1).to_numpy().astype(np.int64)
+
+
+def _is_quantity(values: pd.Series[Any] | None) -> bool:
+    """Whether a column holds numbers to predict rather than classes, which gaps may have made decimals."""
+    if values is None or not pd.api.types.is_float_dtype(values.dtype):
+        return False
+    told = values.dropna()
+    return bool((told % 1 != 0).any()) or told.nunique() > _MOST_CLASSES
 
 
 def _named(value: Any) -> str:
