@@ -23,17 +23,17 @@ if TYPE_CHECKING:
     from napari_rvae.training.looking import Looker
     from napari_rvae.training.loop import Trainer
 
-WARM_EPOCHS = 8
+WARM_EPOCHS = 2
 """Epochs in which angles stay near those of the class averages."""
-PATIENCE = 4
+PATIENCE = 3
 """Epochs without improvement after which the step size falls, and then training ends."""
-WORTH_WHILE = 0.3
+WORTH_WHILE = 0.6
 """What counts as an improvement: nats per patch."""
 FEWEST_STEPS = 150
 """Steps of the optimiser before that is asked."""
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
-_POSE_EPOCHS = (1, 3, 6, 11, 20, 35, 60, 90, 120)
+_POSE_EPOCHS = (1, 2, 4, 7, 12, 20, 35, 60, 90, 120)
 
 
 @dataclass
@@ -242,7 +242,7 @@ class Course:
         at = self.at
         if at.epoch not in _POSE_EPOCHS:
             return
-        if at.epoch in (3, 11) and at.done == 0:
+        if at.epoch in (2, 7) and at.done == 0:
             self.trainer.cut_again()
             at.best = math.inf  # of other pixels
 
