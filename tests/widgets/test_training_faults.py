@@ -68,7 +68,7 @@ def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtb
 
     def kill(report):
         if report.phase == "training" and report.epoch == 1 and not killed.exists():
-            shutil.copytree(cache, killed)  # what a kill would have left
+            shutil.copytree(cache, killed, ignore=shutil.ignore_patterns(".writing-*"))  # what a kill would have left
 
     follow = dock._on_report
     dock._on_report = lambda report: (kill(report), follow(report))

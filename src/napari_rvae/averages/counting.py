@@ -1,8 +1,8 @@
 """How many kinds of motif there are: as many as are found again in other patches and from other starts.
 
-Ben-Hur, Elisseeff & Guyon, Pac. Symp. Biocomput. 7, 6 (2002); stability of single classes: Hennig, Comput. Stat. Data
-Anal. 52, 258 (2007). A number of classes is as stable as its least stable class: one more than there are tears a kind
-apart, each time elsewhere.
+Ben-Hur, Elisseeff & Guyon, Pacific Symposium on Biocomputing 7, 6 (2002); stability of single classes: Hennig,
+Computational Statistics & Data Analysis 52, 258 (2007). A number of classes is as stable as its least stable class: one
+more than there are tears a kind apart, each time elsewhere.
 """
 
 from __future__ import annotations

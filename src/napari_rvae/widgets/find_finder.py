@@ -168,8 +168,11 @@ class FinderPanel(QCollapsible):
             atoms = atoms[region[y.clip(0, len(region) - 1), x.clip(0, region.shape[1] - 1)]]
         if data.ndim == 2:
             return [Example(np.asarray(data), atoms[["y", "x"]].to_numpy(float), region)]
-        frames = atoms.groupby("frame")
-        return [Example(np.asarray(data[int(k)]), part[["y", "x"]].to_numpy(float), region) for k, part in frames]
+        frame = atoms["frame"].to_numpy(int)
+        return [
+            Example(np.asarray(data[k]), atoms.loc[frame == k, ["y", "x"]].to_numpy(float), region)
+            for k in np.unique(frame)
+        ]
 
     def _on_trained(self, trained: tuple[Path, LearnedFinder, float]) -> None:
         file, _, score = trained

@@ -37,9 +37,10 @@ class Control(QObject):
 class Plain(Control):
     """A choice, a switch or a text, as magicgui shows it."""
 
-    def __init__(self, annotation: Any, default: Any) -> None:
+    def __init__(self, annotation: Any, default: Any, optional: bool = False) -> None:
         super().__init__()
-        self._inner = create_widget(annotation=annotation, value=default)
+        self._optional = optional
+        self._inner = create_widget(annotation=annotation, value="" if optional else default)
         self._inner.changed.connect(self._on_changed)
         self.widget = self._inner.native
         self.widget.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
@@ -49,11 +50,11 @@ class Plain(Control):
 
     def value(self) -> Any:
         """Return what is chosen."""
-        return self._inner.value
+        return (self._inner.value or None) if self._optional else self._inner.value
 
     def set_value(self, value: Any) -> None:
         """Choose."""
-        self._inner.value = value
+        self._inner.value = "" if value is None and self._optional else value
 
 
 class Number(Control):
@@ -278,7 +279,7 @@ def _control(field: FieldInfo, unit: str) -> Control:
     if get_origin(kind) is tuple:
         return Several(get_args(get_args(kind)[0]), optional)
     if get_origin(kind) is Literal or kind in (bool, str):
-        return Plain(kind, field.default)
+        return Plain(kind, field.default, optional and kind is str)
     raise TypeError(f"no widget for {field.annotation}")
 
 
