@@ -14,6 +14,9 @@ from torch import Tensor
 from napari_rvae.models.model import Model
 from napari_rvae.poses import gauss_newton
 
+_WORTH = 0.1
+"""What a step must have brought for another one: squared misfit in noise variances (a third of a deviation)."""
+
 
 @dataclass
 class Inferred:
@@ -99,35 +102,25 @@ def infer(
     Returns
     -------
     Inferred
-        The best of all rounds, patch by patch.
+        The best of all rounds, patch by patch; those that improve no more are left out of later ones.
     """
     prior = model.pose_prior
     free = bool((prior > 0).any()) or model.turns or content
     base = torch.zeros_like(shape) if base is None else base
+    rows = torch.arange(len(x), device=x.device)  # those that still improve
     z: Tensor | None = None
     best: dict[str, Tensor] = {}
     for step in range(steps + 1):
-        harmonics = model.harmonics(x, shape - base)
+        harmonics = model.harmonics(x[rows], shape - base[rows])
         if z is None:
-            z, _ = model.encode(harmonics, condition)
-        all_templates = model.decode(z, condition)
-        log_joint = model.log_likelihood(harmonics, all_templates) + log_angle_prior(model, shape.new_zeros(1))
-        if labels is not None:
-            other = (labels[:, None] >= 0) & (torch.arange(model.classes, device=x.device) != labels[:, None])
-            log_joint = log_joint.masked_fill(other[:, :, None], -1e4)
-        searched = log_joint
-        if window is not None and theta is not None:
-            apart = (model.space.theta - theta[:, None] + torch.pi) % (2 * torch.pi) - torch.pi
-            searched = log_joint.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
+            z, _ = model.encode(harmonics)
+        given = None if condition is None else condition[rows]
+        all_templates = model.decode(z, given)
+        label = None if labels is None else labels[rows]
+        log_joint, searched = _profiles(model, harmonics, all_templates, label, theta, window)
         found_theta, found_class = _highest(searched, model.space.theta)
-        if not model.turns:
-            theta = torch.zeros_like(found_theta)
-        elif step == 0 or theta is None:
-            theta = found_theta
-        else:  # keep the refined angle unless the search has found another mode
-            apart = (found_theta - theta + torch.pi) % (2 * torch.pi) - torch.pi
-            theta = torch.where(apart.abs() > 4 * torch.pi / model.space.angles, found_theta, theta)
-        templates = all_templates[torch.arange(len(x), device=x.device), found_class]
+        theta = _followed(model, found_theta, None if step == 0 else theta)
+        templates = all_templates[torch.arange(len(rows), device=x.device), found_class]
         centered = model.space.turn(harmonics, -theta)
         cost = ((centered - templates).square() * model.weight).sum((1, 2))
         cost = cost + torch.where(prior > 0, shape / prior.clamp_min(1e-9), 0.0).square().sum(1)
@@ -135,12 +128,25 @@ def infer(
         state = {"theta": theta, "shape": shape, "z": z, "cost": cost, "harmonics": centered, "templates": templates}
         state["log_class"] = searched.logsumexp(2).log_softmax(1)
         state["angles"] = log_joint.logsumexp(1).softmax(1)
-        best = state if not best else {k: _where(cost < best["cost"], v, best[k]) for k, v in state.items()}
+        if not best:
+            best = {name: values.clone() for name, values in state.items()}
+        else:
+            gained = best["cost"][rows] - cost
+            for name, values in state.items():
+                best[name][rows] = _where(gained > 0, values, best[name][rows])
         if step == steps or not free:
             break
+        if step > 1:
+            going = (gained > _WORTH).nonzero()[:, 0]
+            if len(going) == 0:
+                break
+            rows, theta, shape, z, harmonics, templates, found_class = (
+                part[going] for part in (rows, theta, shape, z, harmonics, templates, found_class)
+            )
         slope = None
         if content:
-            slope = (z, torch.ones_like(z[0]), decoder_slope(model, z, found_class, condition))
+            given = None if condition is None else condition[rows]
+            slope = (z, torch.ones_like(z[0]), decoder_slope(model, z, found_class, given))
         theta, shape, moved, _ = gauss_newton(
             model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns, slope
         )
@@ -162,6 +168,35 @@ def infer(
             slope,
         )
     return Inferred(covariance=covariance, **best)
+
+
+def _profiles(
+    model: Model,
+    harmonics: Tensor,
+    templates: Tensor,
+    labels: Tensor | None,
+    theta: Tensor | None,
+    window: float | None,
+) -> tuple[Tensor, Tensor]:
+    """Log probability of class and angle, (n, classes, J); the same within the window around theta only."""
+    log_joint = model.log_likelihood(harmonics, templates) + log_angle_prior(model, harmonics.new_zeros(1))
+    if labels is not None:
+        other = (labels[:, None] >= 0) & (torch.arange(model.classes, device=labels.device) != labels[:, None])
+        log_joint = log_joint.masked_fill(other[:, :, None], -1e4)
+    if window is None or theta is None:
+        return log_joint, log_joint
+    apart = (model.space.theta - theta[:, None] + torch.pi) % (2 * torch.pi) - torch.pi
+    return log_joint, log_joint.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
+
+
+def _followed(model: Model, found: Tensor, theta: Tensor | None) -> Tensor:
+    """The refined angle, unless the search has found another mode."""
+    if not model.turns:
+        return torch.zeros_like(found)
+    if theta is None:
+        return found
+    apart = (found - theta + torch.pi) % (2 * torch.pi) - torch.pi
+    return torch.where(apart.abs() > 4 * torch.pi / model.space.angles, found, theta)
 
 
 def log_angle_prior(model: Model, theta: Tensor) -> Tensor:
