@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -23,7 +24,7 @@ class LossCurve(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFixedHeight(145)
+        self.setFixedHeight(165)
         self.setToolTip(
             "<p>Loss (negative evidence lower bound) per patch, in nats above one less than the lowest so far; where "
             "the held-out curve rises again, the model learns by heart. Information: what the latents say about a "
@@ -31,6 +32,9 @@ class LossCurve(QWidget):
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
+        self.legend = QLabel()  # above the plot: the plot's own one hides the curves
+        self.legend.setAlignment(Qt.AlignmentFlag.AlignRight)
+        layout.addWidget(self.legend)
         self._curves: list[Any] = []  # made when there is something to draw: it takes a while
         self.restart()
 
@@ -45,7 +49,8 @@ class LossCurve(QWidget):
         plot.setMenuEnabled(False)
         menu = plot.getPlotItem().ctrlMenu
         menu.setParent(plot, menu.windowFlags())  # it would outlive the plot
-        plot.addLegend(offset=(-5, 5))
+        ticks = [(math.log10(lead) + power, f"{lead * 10.0**power:g}") for power in range(-3, 7) for lead in (1, 3)]
+        plot.getAxis("left").setTicks([ticks])  # there is no room for more
         self._plot = plot
         self._add_curves(_CURVES)
         self.layout().addWidget(plot)
@@ -55,6 +60,7 @@ class LossCurve(QWidget):
 
         for name, color in colors.items():
             self._curves.append(self._plot.plot(pen=pg.mkPen(color, width=2), name=name, connect="finite"))
+            self.legend.setText(f'{self.legend.text()} &nbsp;<span style="color:{color}">&#9632;</span> {name}')
 
     def restart(self) -> None:
         """Forget the curves."""
