@@ -4,10 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+import torch
 from PIL import Image
 
+from napari_rvae.errors import InputDataError
 from napari_rvae.io import as_atoms, load_image, load_patches, load_table
-from napari_rvae.settings import AverageSettings
+from napari_rvae.models.finder import FinderNet, LearnedFinder
+from napari_rvae.settings import AverageSettings, FindSettings
 from napari_rvae.workflows import average_image, average_patches, repeat
 
 FEW = AverageSettings(kinds=3, exemplars=4, rounds=2)
@@ -33,6 +36,19 @@ def test_image(image, scene, tmp_path):
     done.save(tmp_path)
     assert len(load_table(tmp_path / "classes.csv")) == len(done.table)
     pd.testing.assert_frame_equal(repeat(tmp_path / "recipe.json").table, done.table, check_exact=True)
+
+
+def test_the_finder_that_was_used_is_noted_and_found_again(image, tmp_path):
+    torch.manual_seed(0)
+    file = tmp_path / "mine.safetensors"
+    LearnedFinder(FinderNet(), per_sigma=5.0, certainty=10.0).save(file)
+    done = average_image(image, FindSettings(search="learned", finder=str(file)), settings=FEW)
+    done.save(tmp_path / "out")
+    moved = file.rename(tmp_path / "out" / file.name)
+    pd.testing.assert_frame_equal(repeat(tmp_path / "out" / "recipe.json").table, done.table, check_exact=True)
+    LearnedFinder(FinderNet(), per_sigma=6.0).save(moved)
+    with pytest.raises(InputDataError, match="has changed"):
+        repeat(tmp_path / "out" / "recipe.json")
 
 
 @pytest.mark.parametrize("shape", [(200, 70), (70, 200)])

@@ -22,7 +22,7 @@ from napari_rvae.io import (
     written_together,
 )
 from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings
-from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, scaled
+from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, finder_record, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
@@ -131,6 +131,7 @@ def average_image(
     if atoms is not None and atoms_file is not None:
         inputs["atoms"] = FileRecord.of(atoms_file)
     found = atoms_of(image, find, atoms, scaled(progress, 0, 0.3), stop)
+    inputs |= finder_record(find, atoms)
     patches = chosen_patches(image, found, patch, where, scaled(progress, 0.3, 0.5), stop)
     averages = average(patches, settings, progress=scaled(progress, 0.5, 1), stop=stop)
     places = found[[column for column in ("atom_id", "frame", "y", "x") if column in found]]

@@ -21,7 +21,7 @@ from napari_rvae.io import (
     written_together,
 )
 from napari_rvae.settings import FindSettings
-from napari_rvae.workflows.steps import dumped, finder_of, first_channel
+from napari_rvae.workflows.steps import dumped, finder_of, finder_record, first_channel
 
 if TYPE_CHECKING:
     from napari_rvae.patches import Progress, Stop
@@ -116,8 +116,7 @@ def find_in_image(
     if linked and len(atoms):
         atoms = link_atoms(atoms)
     inputs = {"image": FileRecord.of(image)} if image.sha256 else {}
-    if settings.search == "learned" and settings.finder:
-        inputs["finder"] = FileRecord.of(settings.finder)
+    inputs |= finder_record(settings)
     recipe = Recipe(
         command="find",
         inputs=inputs,

@@ -27,7 +27,7 @@ from napari_rvae.io.files import sha256
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.given import given_by
-from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, first_channel, scaled
+from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, finder_record, first_channel, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -182,6 +182,7 @@ def analyze_image(
     if atoms is not None and atoms_file is not None:
         inputs["atoms"] = FileRecord.of(atoms_file)
     table = atoms_of(image, find, atoms, scaled(progress, 0, 0.1), stop)
+    inputs |= finder_record(find, atoms)
     patches = chosen_patches(image, table, patch, where, scaled(progress, 0.1, 0.15), stop)
     learned_from, told = _learned_from(patches, table), scaled(progress, 0.15, 0.9)
     rows = table.set_index("atom_id", drop=False).loc[patches.atom_id]

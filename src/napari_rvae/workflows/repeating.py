@@ -61,9 +61,9 @@ def repeat(
     patch = PatchSettings(**settings.get("patch", {}))
     if source == "image":
         find = FindSettings(**settings.get("find", {}))
+        if "finder" in recipe.inputs:
+            find = find.model_copy(update={"finder": recipe.inputs["finder"].found(beside)})
         if recipe.command == "find":
-            if "finder" in recipe.inputs:
-                find = find.model_copy(update={"finder": recipe.inputs["finder"].found(beside)})
             linked = bool(recipe.used.get("linked", False))
             return find_in_image(_image(file, recipe), find, recipe.region, linked=linked, **again)
         again |= {"atoms": recipe.atoms_table(beside), "where": recipe.where}

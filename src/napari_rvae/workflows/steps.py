@@ -8,7 +8,7 @@ import pandas as pd
 from pydantic import BaseModel
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.io import ImageData
+from napari_rvae.io import FileRecord, ImageData
 from napari_rvae.settings import FindSettings, PatchSettings
 from napari_rvae.workflows.expressions import atoms_where
 
@@ -60,6 +60,26 @@ def finder_of(find: FindSettings) -> LearnedFinder | None:
     from napari_rvae.models.finder import load_finder
 
     return load_finder(find.finder)
+
+
+def finder_record(find: FindSettings, given: pd.DataFrame | None = None) -> dict[str, FileRecord]:
+    """Note the learned finder that was used, for the inputs of a recipe.
+
+    Parameters
+    ----------
+    find : FindSettings
+        How atoms are found.
+    given : DataFrame, optional
+        Atoms that were not found but given: no finder was used.
+
+    Returns
+    -------
+    dict of FileRecord
+        ``finder``; empty where none was used.
+    """
+    if given is None and find.search == "learned" and find.finder:
+        return {"finder": FileRecord.of(find.finder)}
+    return {}
 
 
 def atoms_of(
