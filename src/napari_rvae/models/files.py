@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,6 +169,7 @@ def _header(file: Path) -> dict[str, Any]:
         KeyError,
         TypeError,
         AttributeError,
+        ArithmeticError,
         RecursionError,
         SettingsError,
     ) as error:
@@ -184,6 +186,9 @@ def _checked(header: dict[str, Any], outer: dict[str, Any], common: dict[str, in
     step, normalization = recipe.get("step", (1.0, 1.0)), recipe.get("normalization", "dataset")
     if len(step) != 2 or not all(0 < float(s) < 1e6 for s in step) or normalization not in ("dataset", "patch"):
         raise ValueError(step)
+    value = recipe.get("value", {"mean": 0.0, "spread": 1.0})  # by which a quantity is told
+    if not all(math.isfinite(float(number)) for number in (value["mean"], value["spread"], value.get("scatter", 0))):
+        raise ValueError(value)
     return {"k_max": k_max, "settings": settings, "recipe": recipe}
 
 

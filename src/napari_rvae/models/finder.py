@@ -32,7 +32,7 @@ WIDTHS = 8, 16, 32  # channels at full, half and quarter resolution
 LEAST = 2.0  # per cent: what is less certain is never a candidate
 TILE, OVERLAP = 512, 32  # pixels; beyond the overlap the net sees nothing
 BRIGHTEST = 6.0  # standard deviations: contamination and hot pixels are cut
-_LARGEST_HEADER = 1_000_000
+_LARGEST_HEADER, _LARGEST_FILE = 1_000_000, 4_000_000  # bytes
 
 
 class FinderNet(nn.Module):
@@ -206,6 +206,8 @@ def load_finder(path: str | os.PathLike[str]) -> LearnedFinder:
         tensors = load_file(str(file))
         if not all(bool(value.isfinite().all()) for value in tensors.values()):
             raise ValueError("not finite")
+        if any(bool((value < 0).any()) for name, value in tensors.items() if name.endswith("running_var")):
+            raise ValueError("variances below zero")
         net.load_state_dict(tensors)
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError) as error:
         raise ModelFileError(f"{file.name} is damaged: take another copy, or train again.") from error
@@ -218,8 +220,8 @@ def _header(file: Path) -> dict[str, Any]:
     damaged = ModelFileError(f"{file.name} is not a learned finder of napari-rvae, or it is damaged.")
     try:
         with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            if not 2 <= length <= min(_LARGEST_HEADER, file.stat().st_size - 8):
+            length, size = int.from_bytes(stream.read(8), "little"), file.stat().st_size
+            if size > _LARGEST_FILE or not 2 <= length <= min(_LARGEST_HEADER, size - 8):
                 raise damaged
             header = json.loads(json.loads(stream.read(length))["__metadata__"]["napari_rvae_finder"])
         if header["format"] > FORMAT:
@@ -229,7 +231,7 @@ def _header(file: Path) -> dict[str, Any]:
             raise damaged
         if not isinstance(header["recipe"], dict) or not numbers["per_period"] + numbers["per_sigma"]:
             raise damaged
-    except (OSError, UnicodeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise damaged from error
     return {**numbers, "recipe": header["recipe"]}
 
