@@ -1,6 +1,7 @@
 """The learned finder: what it finds, how it is kept, what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -80,6 +81,12 @@ def test_damaged_finders_are_refused(finder, tmp_path):
     path.write_bytes(whole.replace(b'\\"format\\": 1', b'\\"format\\": 9'))
     with pytest.raises(ModelFileError, match="newer"):
         load_finder(path)
+    replace(finder, certainty=10**400).save(path)
+    with pytest.raises(ModelFileError, match="damaged"):
+        load_finder(path)
+    path.write_bytes(whole + b"\0" * 4_000_000)
+    with pytest.raises(ModelFileError, match="damaged"):
+        load_finder(path)
     with pytest.raises(ModelFileError, match="There is no finder"):
         load_finder(tmp_path / "nowhere.safetensors")
 
@@ -98,6 +105,11 @@ def test_training_can_be_stopped_and_cut_short():
     example = Example(*honeycomb(0))
     with pytest.raises(Stopped):
         list(train_finder([example], QUICK, stop=lambda: True))
+    with pytest.raises(Stopped):
+        list(train_finder([], FinderSettings(specimen="graphene", images=100), stop=lambda: True))
+    asked = []
+    with pytest.raises(Stopped):  # in the middle of a step: nothing is to be kept
+        list(train_finder([example], QUICK, stop=lambda: bool(asked), keep=lambda: asked.append(1) or True))
     (only,) = train_finder([example], QUICK, keep=lambda: True)
     assert only.step == 1
     assert only.finder is not None

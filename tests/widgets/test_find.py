@@ -130,10 +130,12 @@ def test_a_finder_is_trained_on_corrected_points_and_used(
     assert "nothing to learn from" in told()[0]
     dock.finder.points_box.choose(points)
     dock.finder.form.set_value(FinderSettings(steps=40, batch_size=4))
-    file = tmp_path / "mine.safetensors"
-    monkeypatch.setattr("napari_rvae.widgets.find_finder.QFileDialog.getSaveFileName", lambda *_: (str(file), ""))
+    file, typed = tmp_path / "0.5 nm.safetensors", str(tmp_path / "0.5 nm")
+    monkeypatch.setattr("napari_rvae.widgets.find_finder.QFileDialog.getSaveFileName", lambda *_: (typed, ""))
     press(dock.finder.work.start_button, dock.finder.work)
     assert file.exists()
+    dock.finder.work.start_button.click()
+    assert "is there already" in told()[-1], "the dialog asked about another name"
     assert len(dock.finder.curve.reports) == 40
     settings = dock.form.value(FindSettings)
     assert (settings.search, settings.finder) == ("learned", str(file))

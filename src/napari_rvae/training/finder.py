@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -116,7 +117,10 @@ def train_finder(
         If `stop` said so.
     """
     settings = settings or FinderSettings()
-    prepared = [_prepared(example) for example in [*examples, *_simulated(settings)]]
+    prepared = []
+    for example in chain(examples, _simulated(settings)):
+        _give_up_if(stop)
+        prepared.append(_prepared(example))
     if sum(len(example.positions) for example in prepared) < 20:
         raise InputDataError("A finder needs at least 20 known atoms to learn from: correct more points by hand.")
     random, draw = np.random.default_rng(settings.seed), torch.Generator().manual_seed(settings.seed)
@@ -126,13 +130,19 @@ def train_finder(
         yield from _trained(net, prepared, settings, (random, draw), stop, keep)
 
 
-def _simulated(settings: FinderSettings) -> list[Example]:
+def _give_up_if(stop: Callable[[], bool] | None) -> None:
+    if stop is not None and stop():
+        raise Stopped("Stopped while training the finder.")
+
+
+def _simulated(settings: FinderSettings) -> Iterator[Example]:
     if settings.specimen == "none":
-        return []
+        return
     from napari_rvae.samples.varied import varied_scene
 
-    scenes = [varied_scene(settings.specimen, settings.seed + number) for number in range(settings.images)]
-    return [Example(scene.image, scene.truth[["y", "x"]].to_numpy(float)) for scene in scenes]
+    for number in range(settings.images):
+        scene = varied_scene(settings.specimen, settings.seed + number)
+        yield Example(scene.image, scene.truth[["y", "x"]].to_numpy(float))
 
 
 def _trained(
@@ -148,8 +158,7 @@ def _trained(
     # always the same crops, so that the curve is smooth; of small images the last rows are what is left
     held_out, start, losses = _batch(prepared, 16, np.random.default_rng(0), chance[1], last=True), time.monotonic(), []
     for step in range(1, settings.steps + 1):
-        if stop is not None and stop():
-            raise Stopped("Stopped while training the finder.")
+        _give_up_if(stop)
         net.train()
         loss = _loss(net, _batch(prepared, settings.batch_size, *chance))
         optimizer.zero_grad()
@@ -158,6 +167,8 @@ def _trained(
         schedule.step()
         losses.append(float(loss.detach()))
         ended = step == settings.steps or (keep is not None and keep())
+        if ended:
+            _give_up_if(stop)  # otherwise it would be kept although nobody wants it
         if ended or step % max(1, settings.steps // REPORTS) == 0:
             left = (time.monotonic() - start) / step * (settings.steps - step)
             net.eval()

@@ -147,7 +147,12 @@ class FinderPanel(QCollapsible):
         path, _ = QFileDialog.getSaveFileName(self, "Keep the finder as", "finder.safetensors", _FILTER)
         if not path:
             return
-        file = Path(path).with_suffix(".safetensors")
+        file = Path(path)
+        if file.suffix.lower() != ".safetensors":
+            file = file.with_name(f"{file.name}.safetensors")
+            if file.exists():  # of which the dialog knew nothing
+                self.work.fail(InputDataError(f"{file.name} is there already: choose it, or another name."))
+                return
         self.curve.restart()
         self.work.run("Training a finder", partial(_train, examples, settings, file), self._on_trained, self.curve.add)
 
@@ -167,15 +172,13 @@ class FinderPanel(QCollapsible):
             y, x = np.round(atoms[["y", "x"]].to_numpy(float)).astype(int).T
             atoms = atoms[region[y.clip(0, len(region) - 1), x.clip(0, region.shape[1] - 1)]]
         if data.ndim == 2:
-            return [Example(np.asarray(data), atoms[["y", "x"]].to_numpy(float), region)]
+            return [Example(data, atoms[["y", "x"]].to_numpy(float), region)]
         frame = atoms["frame"].to_numpy(int)
-        return [
-            Example(np.asarray(data[k]), atoms.loc[frame == k, ["y", "x"]].to_numpy(float), region)
-            for k in np.unique(frame)
-        ]
+        return [Example(data[k], atoms.loc[frame == k, ["y", "x"]].to_numpy(float), region) for k in np.unique(frame)]
 
     def _on_trained(self, trained: tuple[Path, LearnedFinder, float]) -> None:
         file, _, score = trained
+        self._dock.preview.forget()  # its name may be that of an earlier one
         self._dock.form.controls["search"].set_value("learned")
         self._dock.form.controls["finder"].set_value(str(file))
         self.work.say(f"{file.name}: F1 {score:.3f} on what it was not shown. Find atoms now uses it.")

@@ -51,6 +51,10 @@ class Preview(QObject):
             show = partial(self._place, image, frame, settings, key)
             self._latest.request(partial(_prepare, data, frame, plain, region), show)
 
+    def forget(self) -> None:
+        """Filter the image anew when it is shown next."""
+        self._prepared = (None, None)
+
     def close(self) -> None:
         """Show nothing any more."""
         self._latest.forget()
