@@ -43,6 +43,12 @@ def test_members_that_differ_in_frames_only_agree(member):
     np.testing.assert_allclose(together["class_probability"], 0.98)
 
 
+def test_a_predicted_quantity_is_averaged(member):
+    together = combine([member.assign(predicted=value) for value in (1.0, 3.0)])
+    assert (together["predicted"] == 2).all()
+    assert (together["predicted_dispersion"] == 1).all()
+
+
 def test_dispersion_finds_the_atoms_on_which_members_differ(member):
     other = otherwise(member)
     other.loc[7, "class"] = (other.loc[7, "class"] + 1) % 3

@@ -10,7 +10,7 @@ from napari_rvae.errors import SettingsError
 from napari_rvae.patches import Patches, patches_from_array
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.training import physics, register_physics, train
-from napari_rvae.training.physics import smooth, symmetric
+from napari_rvae.training.physics import _neighbors, smooth, symmetric
 
 QUICK = {"model": "vae", "epochs": 60, "hidden": 16, "latent": 1, "early_stopping": False, "threads": 1}
 
@@ -78,6 +78,15 @@ def test_what_varies_slowly_is_preferred():
     assert slow[0] < 0.6 < 0.9 < slow[1], slow
     with pytest.raises(SettingsError, match="positions of atoms"):
         smooth(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1), torch.zeros(2, 0, 1))
+
+
+def test_neighbours_are_of_the_same_frame():
+    frame = np.repeat([0, 1], [4, 12])
+    centers = np.stack([np.zeros(16), np.arange(16)], 1)
+    data = np.zeros((16, 1, 8, 8), np.float32)
+    near = _neighbors(Patches(data, np.arange(16), centers, frame, np.zeros(16, bool), (1.0, 1.0), PatchSettings()))
+    assert (frame[near] == frame[:, None]).all()
+    assert set(near[0]) == {0, 1, 2, 3}, "itself, where there are too few"
 
 
 def test_the_term_is_one_more_term_of_the_loss(blobs):

@@ -50,6 +50,12 @@ def test_labels_that_tell_no_quantity_are_explained(stretched, labels):
         next(train(stretched[0], TrainSettings(model="ssvae"), labels=labels))
 
 
+def test_classes_as_decimal_numbers_are_no_quantity(stretched):
+    labels = np.where(np.arange(N) % 3, -1.0, np.arange(N) % 2)
+    with pytest.raises(InputDataError, match="give classes as integers"):
+        next(train(stretched[0], TrainSettings(model="ssvae"), labels=labels))
+
+
 def test_an_ensemble_says_that_it_learns_no_quantity(stretched):
     settings = TrainSettings(model="ssvae", members=2)
     with pytest.raises(SettingsError, match="set members to 1"):

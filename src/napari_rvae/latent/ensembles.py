@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from napari_rvae.errors import InputDataError
 
 _SURE, _SCATTER = 0.8, 0.5
-_MEANS = ("dy", "dx", "scale", "strain_a", "strain_b", "strain_xx", "strain_yy", "strain_xy", "value")
+_MEANS = ("dy", "dx", "scale", "strain_a", "strain_b", "strain_xx", "strain_yy", "strain_xy", "predicted")
 
 
 def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:

@@ -231,6 +231,11 @@ def _labels(patches: Patches, settings: TrainSettings, labels: Any) -> Any:
 def _quantity(known: Any) -> Any:
     """A quantity, checked."""
     told = known[np.isfinite(known)]
+    if len(told) == len(known) and told.min() == -1 and not (told % 1).any():
+        raise InputDataError(
+            "Labels are decimal numbers, but look like classes with -1 where they are not known: give classes as "
+            "integers, or a quantity with nan where it is not known."
+        )
     if np.isinf(known).any() or len(told) < FEWEST_VALUES or not told.std() > 0:
         raise InputDataError(
             f"Decimal labels are a quantity: give it for at least {FEWEST_VALUES} patches, not always the same, and "

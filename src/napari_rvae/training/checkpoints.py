@@ -285,7 +285,8 @@ def _windows(trainer: Trainer, rows: Any) -> Any:
 
 def _fingerprint(trainer: Trainer) -> str:
     """What went in: the patches, and the settings but for the machine's part in them."""
-    known = [None if given is None else given.cpu().numpy() for given in (trainer.known, trainer.condition)]
+    told = (trainer.known, trainer.values, trainer.condition)
+    known = [None if given is None else given.cpu().numpy() for given in told]
     return _digest(trainer.patches.data, trainer.settings, *known)
 
 

@@ -251,5 +251,6 @@ def _neighbors(patches: Patches) -> Any:
     from scipy.spatial import cKDTree
 
     place = np.column_stack([patches.frame * 1e9, patches.centers])
-    near = np.asarray(cKDTree(place).query(place, _NEIGHBORS + 1)[1], np.int64)
-    return near[:, 1:]
+    near = np.asarray(cKDTree(place).query(place, _NEIGHBORS + 1)[1], np.int64)[:, 1:]
+    own = np.arange(n)[:, None]  # where a frame has too few atoms, the atom itself takes the place of another frame's
+    return np.where(patches.frame[near] == patches.frame[own], near, own)
