@@ -38,6 +38,12 @@ def test_one_kind_has_no_classes():
     assert "but one kind" in stability_in_words(table)
 
 
+def test_patches_that_are_all_the_same_have_no_classes():
+    spot = np.exp(-np.square(np.mgrid[:16, :16] - 7.5).sum(0) / 8)
+    patches = patches_from_array(np.repeat(spot[None], 60, 0).astype(np.float32))
+    assert (class_stability(patches, CountSettings(most=3, resamples=2))["stability"] == 0).all()
+
+
 def test_the_most_stable_number_is_named_where_none_is_firm():
     words = stability_in_words(pd.DataFrame({"classes": [2, 3, 4], "stability": [0.2, 0.6, 0.1]}))
     assert "3 is the most stable (0.60 of 0.85)" in words
@@ -46,6 +52,8 @@ def test_the_most_stable_number_is_named_where_none_is_firm():
 def test_bad_input_and_stop(patches):
     with pytest.raises(InputDataError, match="14 patches are too few to try 5 classes"):
         class_stability(patches.select(np.arange(14)), FEW)
+    with pytest.raises(InputDataError, match="30 patches are too few to try 20 classes"):
+        class_stability(patches, CountSettings(most=20, sample=30))
     with pytest.raises(Stopped):
         class_stability(patches, FEW, stop=lambda: True)
     with pytest.raises(SettingsError):

@@ -68,9 +68,9 @@ def class_stability(
     """
     settings = settings or CountSettings()
     inner = np.flatnonzero(~patches.edge)
-    if len(inner) < max(FEWEST_PATCHES, 3 * settings.most):
+    if (count := min(len(inner), settings.sample)) < max(FEWEST_PATCHES, 3 * settings.most):
         raise InputDataError(
-            f"{len(inner)} patches are too few to try {settings.most} classes: take more patches, or try fewer classes."
+            f"{count} patches are too few to try {settings.most} classes: take more patches, or try fewer classes."
         )
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.no_grad(), threads(None):
@@ -97,8 +97,11 @@ def _classes(search: PoseSearch, x: Tensor, most: int, generator: torch.Generato
     weight = ring_weight(search.space, harmonics.square().mean(0))
     images = x[first_exemplars(search, x, harmonics, weight, 2 * most, generator)]
     images, assignment, weight = average_rounds(search, x, harmonics, images, _ROUNDS)
-    between = Between.of(search, images, assignment, weight)
     found = np.full((most + 1, len(x)), -1)
+    if len(images) == 1:  # all are alike: one class, and the others empty
+        found[2:] = 0
+        return found
+    between = Between.of(search, images, assignment, weight)
     for count in range(2, most + 1):
         _, central = between.joined(count)
         found[count] = average_rounds(search, x, harmonics, images[central], _KIND_ROUNDS, weight)[1].which.numpy()
