@@ -180,7 +180,8 @@ def polar(options):
         image, true, a_site = scene["image"], scene["coords"], scene["cls"] == 0
         groups = _blocks(true, image.shape)
         every = np.ones(len(true), bool)
-        for what, learned, latent in (("", every, 2), ("  of A sites alone", a_site, 2), ("  with 6 latents", every, 6)):
+        parts = ("", every, 2), ("  of A sites alone", a_site, 2), ("  with 6 latents", every, 6)
+        for what, learned, latent in parts:
             values = []
             for seed in options.seeds:
                 result = analyzed(image, true[learned], seed=seed, latent=latent)
