@@ -219,6 +219,15 @@ def test_weak_atoms_count_from_the_threshold_on(perovskite):
     )
 
 
+def test_a_whole_sublattice_on_the_slopes_of_a_brighter_one_is_found():
+    """It is too dense to stand out from what it leaves itself; that it repeats tells it from texture."""
+    shape = (200, 200)
+    true, kind = lattice(shape, (13.3, 0), (0, 13.3), ((0, 0), (0.5, 0.5)))
+    image = draw(shape, true, np.array([1, 0.4])[kind], sigma=2.93)
+    image += 0.01 * np.random.default_rng(0).standard_normal(shape)
+    assert f1(positions_of(find_atoms(image)), true, 2, shape) > 0.98
+
+
 def test_what_is_known_is_used(perovskite):
     image, *_ = perovskite
     atoms = find_atoms(image, FindSettings(sigma=2.0, spacing=14.0, contrast="bright", sublattices=1))

@@ -19,6 +19,7 @@ from napari_rvae.atoms.response import filter_response, find_maxima, image_value
 
 PRIOR = 4.0  # log odds that a site of the lattice is occupied
 FAINTEST = 0.06  # of the typical atom: what a wrong profile leaves of it may be as bright
+HIDDEN = 0.12  # the same, where the lattice repeats what is left beside its brighter sites
 DOUBTFUL = 1.5  # an atom off the lattice is doubted below so many thresholds
 LOOKS = 2
 FEW = 0.002  # of the atoms: where fewer come or go, another look finds nothing
@@ -145,19 +146,22 @@ def _second_look(
     """Positions of all atoms now that some are known, and the lattice sites among them."""
     positions = fits.values[:, :2]
     spacing = _spacing(detection, positions)
-    accepted = np.zeros((0, 2))
+    accepted = hidden = np.zeros((0, 2))
+    typical = np.median(image_values(clean, positions))
     if detection.lattice:
         sites = lattice_sites(clean, blocks, detection.sigma)
-        accepted = sites.positions[
-            _occupied(sites) & (sites.mean > FAINTEST * np.median(image_values(clean, positions)))
-        ]
+        accepted = sites.positions[_occupied(sites) & (sites.mean > FAINTEST * typical)]
+        sites = lattice_sites(left, blocks, detection.sigma)  # those on the slopes of brighter neighbours
+        plain = (sites.here > detection.threshold) & (sites.mean > max(HIDDEN * typical, 2 * detection.threshold))
+        hidden = sites.positions[_occupied(sites) & plain]
         positions = positions[image_values(clean, positions) > detection.threshold]
     maxima, heights = find_maxima(left, detection.threshold, 1.5 * detection.sigma, detection.frame.invalid)
     # what a smooth background or a wrong profile leaves is rough on both sides of zero
     least = detection.threshold * image_values(texture_limit(left, detection.sigma), maxima)
-    new = maxima[heights > np.maximum(least, FAINTEST * np.median(image_values(clean, fits.values[:, :2])))]
+    new = maxima[heights > np.maximum(least, FAINTEST * typical)]
     positions = _apart([positions, accepted], CLOSEST * detection.sigma)
-    return _apart([positions, new], np.clip(0.55 * spacing, CLOSEST * detection.sigma, 3 * detection.sigma)), accepted
+    distance = np.clip(0.55 * spacing, CLOSEST * detection.sigma, 3 * detection.sigma)
+    return _apart([positions, hidden, new], distance), np.concatenate([accepted, hidden])
 
 
 def clean_response(detection: Detection, fits: Fits) -> tuple[Array, Array]:
