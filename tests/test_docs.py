@@ -30,6 +30,9 @@ def image_file(tmp_path_factory):
 
 @pytest.mark.parametrize("page", ["README.md", "docs/scripting.md"])
 def test_python_examples_run_and_give_every_atom_its_latents(page, image_file, tmp_path, monkeypatch):
+    from napari_rvae.training import physics
+
+    monkeypatch.setattr(physics, "_TERMS", dict(physics._TERMS))  # what the examples register is theirs alone
     monkeypatch.chdir(tmp_path)
     code = "\n".join(blocks(ROOT / page, "python")).replace("epochs=100", "epochs=2")
     code = code.replace("image.dm4", image_file.as_posix())
