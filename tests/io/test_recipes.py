@@ -95,6 +95,9 @@ def test_regions_come_back_as_they_were():
     mask = np.random.default_rng(0).random((13, 17)) > 0.5
     for region in (mask, ~mask, np.ones_like(mask)):
         record = RegionRecord.of(region, "drawn")
-        np.testing.assert_array_equal(RegionRecord(**json.loads(record.model_dump_json())).mask(), region)
+        np.testing.assert_array_equal(RegionRecord(**json.loads(record.model_dump_json())).mask(region.shape), region)
     with pytest.raises(InputDataError, match="does not fit"):
-        RegionRecord(shape=(13, 17), runs=(0, 3)).mask()
+        RegionRecord(shape=(13, 17), runs=(0, 3)).mask((13, 17))
+    huge = 10**7
+    with pytest.raises(InputDataError, match="does not fit"):  # before so much memory is asked for
+        RegionRecord(shape=(huge, huge), runs=(huge**2,)).mask((13, 17))

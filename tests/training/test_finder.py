@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from napari_rvae import find_atoms, load_finder, train_finder
@@ -11,7 +12,7 @@ from napari_rvae.atoms import prepare, refine_atoms
 from napari_rvae.errors import InputDataError, ModelFileError, Stopped
 from napari_rvae.samples.varied import varied_scene
 from napari_rvae.settings import FinderSettings, FindSettings
-from napari_rvae.training.finder import Example
+from napari_rvae.training.finder import Example, examples_of
 from tests.atoms.conftest import draw, f1, lattice
 
 LEARNED = FindSettings(search="learned")
@@ -146,3 +147,14 @@ def test_plain_filters_find_what_is_plain(search):
     image, true = honeycomb(1, dose=60.0)
     atoms = find_atoms(image, FindSettings(search=search))
     assert f1(atoms[["y", "x"]].to_numpy(), true, 3, image.shape) > 0.9
+
+
+def test_of_a_stack_the_frames_are_learned_from_whose_atoms_are_known():
+    atoms = pd.DataFrame({"frame": [0, 0, 1, 2, 2], "y": [1.0, 5, 3, 2, 6], "x": [1.0, 5, 3, 2, 6]})
+    region = np.zeros((8, 8), bool)
+    region[:6, :6] = True
+    stack = np.arange(3 * 64.0).reshape(3, 8, 8)
+    assert [len(one.positions) for one in examples_of(stack, atoms)] == [2, 2]
+    (first,) = examples_of(stack, atoms, region)  # in the last frame, one of two lies outside
+    np.testing.assert_array_equal(first.image, stack[0])
+    np.testing.assert_array_equal(first.positions, [[1, 1], [5, 5]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -42,7 +43,9 @@ class Finder(Protocol):
     def spacing(self, sigma: float, period: float | None, known: float | None = None) -> float:
         """Neighbour distance of an image, pixels, from what was estimated of it."""
 
-    def candidates(self, pixels: Array, spacing: float) -> tuple[NDArray[np.float64], Array]:
+    def candidates(
+        self, pixels: Array, spacing: float, stop: Callable[[], bool] | None = None
+    ) -> tuple[NDArray[np.float64], Array]:
         """Positions (n, 2) and certainties in per cent, highest first."""
 
 
@@ -112,7 +115,12 @@ class Detection:
         return "bright" if self.frame.sign > 0 else "dark"
 
 
-def prepare(image: Any, settings: FindSettings | None = None, finder: Finder | None = None) -> Detection:
+def prepare(
+    image: Any,
+    settings: FindSettings | None = None,
+    finder: Finder | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Detection:
     """Estimate what the settings leave open and filter the image once.
 
     Parameters
@@ -123,6 +131,8 @@ def prepare(image: Any, settings: FindSettings | None = None, finder: Finder | N
         What is already known.
     finder : Finder, optional
         The learned finder, where the settings ask for one.
+    stop : callable, optional
+        Polled by the learned finder, which takes long on large images.
 
     Returns
     -------
@@ -133,12 +143,16 @@ def prepare(image: Any, settings: FindSettings | None = None, finder: Finder | N
     ------
     InputDataError
         If the image cannot be used, or the finder is missing.
+    Stopped
+        If `stop` said so.
     """
     settings = settings or FindSettings()
-    return detect(standard_frame(image), settings, finder)
+    return detect(standard_frame(image), settings, finder, stop)
 
 
-def detect(frame: Frame, settings: FindSettings, finder: Finder | None = None) -> Detection:
+def detect(
+    frame: Frame, settings: FindSettings, finder: Finder | None = None, stop: Callable[[], bool] | None = None
+) -> Detection:
     """`prepare` for an image that is already in standard units."""
     if settings.search == "learned":
         settings = settings.model_copy(update={"target": "atoms"})  # what is looked for is what was shown to it
@@ -147,7 +161,7 @@ def detect(frame: Frame, settings: FindSettings, finder: Finder | None = None) -
     if scale.sign < 0:
         frame, noise = frame.inverted(), replace(noise, gain=-noise.gain)
     if settings.search == "learned":
-        return _learned(frame, noise, scale, settings, finder)
+        return _learned(frame, noise, scale, settings, finder, stop)
     sigma = scale.sigma
     pixels = flattened(frame.pixels, sigma) if scale.compound else frame.pixels
     response, error = filter_response(pixels, noise, sigma, SURROUND[settings.search], mean=frame.pixels)
@@ -175,12 +189,19 @@ def detect(frame: Frame, settings: FindSettings, finder: Finder | None = None) -
     )  # fmt: skip
 
 
-def _learned(frame: Frame, noise: Noise, scale: Scale, settings: FindSettings, finder: Finder | None) -> Detection:
+def _learned(
+    frame: Frame,
+    noise: Noise,
+    scale: Scale,
+    settings: FindSettings,
+    finder: Finder | None,
+    stop: Callable[[], bool] | None,
+) -> Detection:
     """What a learned finder says; noise and width are still needed for amplitudes."""
     if finder is None:
         raise InputDataError("Finding atoms as learned needs a finder: train one, or give the file of one.")
     spacing = finder.spacing(scale.sigma, scale.period, settings.spacing)
-    maxima, heights = finder.candidates(frame.pixels, spacing)
+    maxima, heights = finder.candidates(frame.pixels, spacing, stop)
     if frame.invalid is not None and len(maxima):
         known = image_values(frame.invalid.astype(np.float32), maxima) == 0
         maxima, heights = maxima[known], heights[known]

@@ -69,7 +69,7 @@ def find_atoms(
     if len(image.shape) != 3 or image.shape[-1] in (3, 4):
         check_image(image)
         area = Area(region, image.shape)
-        return _inside(area, _frame_atoms(prepare(image[area.box], settings, finder), settings, progress, stop))
+        return _inside(area, _frame_atoms(prepare(image[area.box], settings, finder, stop), settings, progress, stop))
     tables: list[pd.DataFrame] = []
     known, area = settings, Area(region, image.shape[1:])
     for index in range(image.shape[0]):
@@ -78,7 +78,7 @@ def find_atoms(
         if progress is not None:
             progress(index / image.shape[0], f"frame {index + 1} of {image.shape[0]}")
         table = _frame_atoms(
-            detect(standard_frame(np.asarray(image[index])[area.box]), known, finder), known, None, stop
+            detect(standard_frame(np.asarray(image[index])[area.box]), known, finder, stop), known, None, stop
         )
         table = _inside(area, table)
         if known is settings and len(table):

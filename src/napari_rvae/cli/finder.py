@@ -25,7 +25,7 @@ def train_finder(
 ) -> None:
     """Train a finder on images whose atoms are known, or on simulated ones; use it with find --search learned."""
     from napari_rvae.io import check_outputs, load_atoms, load_image
-    from napari_rvae.training.finder import Example
+    from napari_rvae.training.finder import examples_of
     from napari_rvae.training.finder import train_finder as trained
     from napari_rvae.workflows.steps import first_channel
 
@@ -39,7 +39,7 @@ def train_finder(
     check_outputs([output], force)
     examples = []
     for image, table in zip(given[::2], given[1::2], strict=True):
-        examples.append(Example(first_channel(load_image(image)), load_atoms(table)[["y", "x"]].to_numpy(float)))
+        examples.extend(examples_of(first_channel(load_image(image)), load_atoms(table)))
     with show_progress() as progress:
         for report in trained(examples, settings):
             if progress is not None:

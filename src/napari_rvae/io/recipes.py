@@ -126,8 +126,13 @@ class RegionRecord(BaseModel):
         runs = np.diff(changes, prepend=0, append=mask.size)
         return cls(name=name, shape=mask.shape, runs=tuple(runs.tolist()))
 
-    def mask(self) -> NDArray[np.bool_]:
+    def mask(self, shape: tuple[int, ...]) -> NDArray[np.bool_]:
         """Give the region back.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            (y, x) of the image: a recipe that claims another one may claim any size.
 
         Returns
         -------
@@ -136,9 +141,9 @@ class RegionRecord(BaseModel):
         Raises
         ------
         InputDataError
-            If the runs do not fill the image.
+            If the region is not one of such an image.
         """
-        if sum(self.runs) != self.shape[0] * self.shape[1]:
+        if self.shape != shape or sum(self.runs) != self.shape[0] * self.shape[1]:
             raise InputDataError("the region in the recipe does not fit its image")
         return np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs).reshape(self.shape)
 

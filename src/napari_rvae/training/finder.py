@@ -9,6 +9,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -72,6 +73,33 @@ class FinderReport:
     seconds_left: float
     finder: LearnedFinder | None = None
     score: float = float("nan")
+
+
+def examples_of(image: Any, atoms: pd.DataFrame, region: NDArray[np.bool_] | None = None) -> list[Example]:
+    """An image whose atoms are known, or the frames of a stack in which they are.
+
+    Parameters
+    ----------
+    image : array-like
+        (y, x) or (frames, y, x), lazy or not.
+    atoms : pandas.DataFrame
+        Atoms table, ``y``, ``x`` and, of a stack, ``frame``. A frame with fewer than two atoms is not learned from.
+    region : numpy.ndarray, optional
+        (y, x) of bool: where the atoms are known; others are left out.
+
+    Returns
+    -------
+    list of Example
+    """
+    if region is not None:
+        y, x = np.round(atoms[["y", "x"]].to_numpy(float)).astype(int).T
+        atoms = atoms[region[y.clip(0, len(region) - 1), x.clip(0, region.shape[1] - 1)]]
+    places = atoms[["y", "x"]].to_numpy(float)
+    if len(image.shape) == 2:
+        return [Example(image, places, region)]
+    frame = atoms["frame"].to_numpy(int) if "frame" in atoms else np.zeros(len(atoms), int)
+    known, count = np.unique(frame, return_counts=True)
+    return [Example(image[k], places[frame == k], region) for k in known[count > 1]]
 
 
 @dataclass(frozen=True)
@@ -191,10 +219,11 @@ def _prepared(example: Example) -> _Prepared:
     pixels = detection.frame.pixels
     small = normalized(pixels, spacing)
     places = to_normalized(positions, pixels.shape, small.shape)
-    target, weight = _targets(small.shape, places), np.ones_like(small)
-    if example.region is not None:
-        y, x = (np.arange(side) * full // side for side, full in zip(small.shape, example.region.shape, strict=True))
-        weight = np.asarray(example.region, np.float32)[np.ix_(y, x)]
+    known = np.ones(pixels.shape, bool) if example.region is None else np.asarray(example.region, bool)
+    if detection.frame.invalid is not None:
+        known = known & ~detection.frame.invalid
+    y, x = (np.arange(side) * full // side for side, full in zip(small.shape, known.shape, strict=True))
+    target, weight = _targets(small.shape, places), known[np.ix_(y, x)].astype(np.float32)
     rows = max(min(CROP, small.shape[0]), int((1 - HELD_OUT) * small.shape[0]))
     per_period = spacing / detection.period if detection.period else 0.0
     stack = torch.from_numpy(np.stack([small, target, weight]))
@@ -261,7 +290,10 @@ def _finished(
     order = np.argsort(-certainty)
     f1 = 2 * np.cumsum(hit[order]) / (np.arange(1, len(order) + 1) + total)
     if not len(f1) or not hit.any():
-        return finder, 0.0
+        raise InputDataError(
+            "The finder has learned nothing: it finds no atom of those it was not shown. Give it more steps, or more "
+            "atoms that are right."
+        )
     best = int(np.argmax(f1))
     finder.certainty = float(np.clip(certainty[order[best]], 5, 95))
     finder.error = max(float(np.sqrt(np.concatenate(squares).mean() / 2)) / SPACING, 0.005)

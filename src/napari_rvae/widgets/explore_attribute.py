@@ -49,7 +49,7 @@ class AttributeStrip(QWidget):
         self._groups: dict[str, Ids] = {}
         self._array: NDArray[Any] | None = None
         self.buttons = {name: QPushButton(name) for name in "AB"}
-        self.layer_button = QPushButton("As image layer")
+        self.layer_button = QPushButton("As layer")
         self.layer_button.clicked.connect(self.add_layer)
         self.picture, self.words = Picture(), QLabel(_HELP)
         self.picture.setFixedHeight(_STRIP)
@@ -94,7 +94,7 @@ class AttributeStrip(QWidget):
         for letter, button in self.buttons.items():
             button.setEnabled(selected)
             count = len(self._groups.get(letter, ()))
-            button.setText(f"{letter}: {count:,} atoms" if count else letter)
+            button.setText(f"{letter}: {count:,}" if count else letter)
         self._array = None
         words = _HELP
         if model is not None and z is not None and self._link is not None and len(self._groups) == 2:

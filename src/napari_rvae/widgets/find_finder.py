@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from napari.layers import Points
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QLineEdit, QPushButton, QVBoxLayout, QWidget
 from superqt import QCollapsible
@@ -158,7 +157,7 @@ class FinderPanel(QCollapsible):
 
     def _examples(self) -> list[Example]:
         """What was corrected by hand, frame by frame."""
-        from napari_rvae.training.finder import Example
+        from napari_rvae.training.finder import examples_of
 
         points = self.points_box.layer
         if points is None:
@@ -166,15 +165,9 @@ class FinderPanel(QCollapsible):
         image = image_of(points) or self._dock.image_box.layer
         if image is None:
             raise InputDataError("There is no image to which the points belong: open it first.")
-        data, atoms, drawn = image_data(image), atoms_table(points, image), self._dock.region_box.layer
+        drawn = self._dock.region_box.layer
         region = None if drawn is None else region_mask(drawn, image)
-        if region is not None:
-            y, x = np.round(atoms[["y", "x"]].to_numpy(float)).astype(int).T
-            atoms = atoms[region[y.clip(0, len(region) - 1), x.clip(0, region.shape[1] - 1)]]
-        if data.ndim == 2:
-            return [Example(data, atoms[["y", "x"]].to_numpy(float), region)]
-        frame = atoms["frame"].to_numpy(int)
-        return [Example(data[k], atoms.loc[frame == k, ["y", "x"]].to_numpy(float), region) for k in np.unique(frame)]
+        return examples_of(image_data(image), atoms_table(points, image), region)
 
     def _on_trained(self, trained: tuple[Path, LearnedFinder, float]) -> None:
         file, _, score = trained

@@ -81,8 +81,9 @@ def train_ensemble(
     """
     settings, earlier = settings or TrainSettings(), earlier or Earlier()
     before = [earlier, *(earlier.members or ())]
+    labels, condition = (None if values is None else np.asarray(values) for values in (labels, condition))
     count = settings.members if earlier.members is None else len(before)
-    if count > 1 and labels is not None and np.asarray(labels).dtype.kind == "f":
+    if count > 1 and labels is not None and labels.dtype.kind == "f":
         raise SettingsError("An ensemble cannot learn a quantity yet: set members to 1, or give classes as labels.")
     models: list[Model] = []
     curve = pd.DataFrame(columns=_CURVE)

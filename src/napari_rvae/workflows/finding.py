@@ -109,9 +109,10 @@ def find_in_image(
     from napari_rvae.atoms import find_atoms, link_atoms
 
     settings = settings or FindSettings()
-    mask = None if region is None else region.mask()
+    pixels = first_channel(image)
+    mask = None if region is None else region.mask(pixels.shape[-2:])
     options: dict[str, Any] = {"finder": finder_of(settings), "progress": progress, "stop": stop}
-    atoms = find_atoms(first_channel(image), settings, region=mask, **options)
+    atoms = find_atoms(pixels, settings, region=mask, **options)
     used = {**atoms.attrs.get("napari_rvae", {}), "pixel_size": image.pixel_size, "unit": image.unit, "linked": linked}
     if linked and len(atoms):
         atoms = link_atoms(atoms)
