@@ -172,6 +172,28 @@ class PolarSpace(nn.Module):
         real, imaginary = harmonics.unflatten(-1, (2, -1)).unbind(-2)
         return torch.cat([imaginary * self.order, -real * self.order], -1)
 
+    def moved(self, harmonics: Tensor, shape: Tensor) -> Tensor:
+        """A template moved, strained and scaled a little, by the exponential series of its generators.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (channels, 2 T).
+        shape : torch.Tensor
+            (5,) in the order of `GENERATORS`.
+
+        Returns
+        -------
+        torch.Tensor
+            (channels, 2 T).
+        """
+        generator = torch.einsum("p,pij->ij", shape, self.generators)
+        term = result = harmonics
+        for power in range(1, 5):
+            term = term @ generator.T / power
+            result = result + term
+        return result
+
     def correlate(self, patches: Tensor, templates: Tensor) -> Tensor:
         """Scalar products of patches with templates turned by every angle.
 

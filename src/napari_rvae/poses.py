@@ -107,6 +107,35 @@ def turned_shape(shape: Tensor, theta: Tensor) -> Tensor:
     return torch.stack([c1 * x - s1 * y, s1 * x + c1 * y, c2 * a - s2 * b, s2 * a + c2 * b, scale], -1)
 
 
+def slopes(space: PolarSpace, templates: Tensor, which: Tensor, turn: bool, content: Tensor | None = None) -> Tensor:
+    """What small changes of pose and content do to templates.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where this happens.
+    templates : torch.Tensor
+        (n, channels, 2 T).
+    which : torch.Tensor
+        (p,) positions in `GENERATORS`.
+    turn : bool
+        Whether the angle is free.
+    content : torch.Tensor, optional
+        (n, k, channels, 2 T) derivatives of the templates.
+
+    Returns
+    -------
+    torch.Tensor
+        (n, p + turn + k, channels * 2 T).
+    """
+    columns = [torch.einsum("pij,ncj->npci", space.generators[which], templates)]
+    if turn:
+        columns.append(space.turning(templates)[:, None])
+    if content is not None:
+        columns.append(content)
+    return torch.cat(columns, 1).flatten(2)
+
+
 def gauss_newton(
     space: PolarSpace,
     patches: Tensor,
@@ -147,21 +176,17 @@ def gauss_newton(
         The improved values, and the covariance of (the free ones of `GENERATORS`, angle if free, z if free) in the
         template's frame.
     """
-    free = prior > 0
-    which = free.nonzero()[:, 0]
+    which = (prior > 0).nonzero()[:, 0]
     centered = space.turn(patches, -theta)
     own = turned_shape(shape, -theta)
-    columns = [torch.einsum("pij,ncj->npci", space.generators[which], templates)]
     value, precision = [own[:, which]], [prior[which] ** -2]
     if turn:
-        columns.append(space.turning(templates)[:, None])
         value.append(torch.zeros_like(theta)[:, None])
         precision.append(torch.zeros_like(prior[:1]))
     if content is not None:
         value.append(content[0])
         precision.append(content[1] ** -2)
-        columns.append(content[2])
-    slope = torch.cat(columns, 1).flatten(2)
+    slope = slopes(space, templates, which, turn, None if content is None else content[2])
     damping = torch.cat(precision)
     weighted = slope * weight.flatten()
     curvature = weighted @ slope.transpose(1, 2) + torch.diag(damping)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_rvae.averages.joining import _few_join_nearest, aligned, symmetry_order
+from napari_rvae.averages.joining import _few_join_nearest, aligned, symmetry_of
 from napari_rvae.polar import PolarSpace
 
 
@@ -49,5 +49,18 @@ def test_an_asymmetry_counts_if_the_members_have_it_in_common(space, common, ord
     members = (imperfect if common else motif) + noise(space, 60, 4)
     sign = 1 if common else torch.sign((members * odd).sum((1, 2), keepdim=True))
     members = motif + (members - motif) * sign  # each at the better of its two angles
-    assert symmetry_order(space, imperfect, weight, members) == order
-    assert symmetry_order(space, motif, weight, members) == 2
+    assert symmetry_of(space, imperfect, weight, torch.zeros(5), members).order == order
+    assert symmetry_of(space, motif, weight, torch.zeros(5), members).order == 2
+
+
+def test_a_motif_off_its_middle_and_strained_is_as_symmetric(space):
+    motif = noise(space, 1) * (space.ring.repeat(2) < 4) * (space.order.repeat(2) < 5)
+    quarters = [space.turn(motif, torch.full((1,), k * torch.pi / 2)) for k in range(4)]
+    shape = torch.tensor([0.2, -0.1, 0.02, 0.01, 0.0])
+    seen = space.moved(torch.stack(quarters).sum(0)[0], shape)
+    weight = torch.full((1, 2 * space.terms), 300.0)
+    found = symmetry_of(space, seen, weight, torch.tensor([1, 1, 0.2, 0.2, 0]))
+    assert found.order == 4
+    np.testing.assert_allclose(found.shape[:4], shape[:4], atol=0.01)
+    assert not found.shape[4].isfinite()
+    assert symmetry_of(space, seen, weight, torch.zeros(5)).order == 1

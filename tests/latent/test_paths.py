@@ -32,7 +32,7 @@ def test_an_attribute_is_what_one_group_has_and_another_lacks():
     np.testing.assert_allclose(direction, [0, 3])
     model = Model(TrainSettings(model="jrvae", classes=2, hidden=8), size=24, channels=1, k_max=0.3).eval()
     nothing = torch.zeros(2, 1, 2 * model.space.terms)
-    model.set_frames(nothing, torch.zeros(2), torch.zeros(2, 2), torch.ones(2, dtype=torch.int64))
+    model.set_frames(nothing, torch.zeros(2), torch.zeros(2, 5), torch.ones(2, dtype=torch.int64))
     strip = changed_attribute(model, [0.5, 1], direction, [0, 1, -2], classes=1)
     np.testing.assert_allclose(strip, decode(model, [[0.5, 1], [0.5, 4], [0.5, -5]], [1, 1, 1]), atol=1e-5)
     with pytest.raises(InputDataError, match="at least one atom"):

@@ -19,7 +19,7 @@ def model(make_model):
     made = make_model("jrvae", classes=2)
     made.recipe = {"step": [0.5, 0.5], "normalization": "dataset", "note": "ä"}
     templates = made.kind_template.expand(2, -1, -1) + 1
-    made.set_frames(templates, torch.tensor([0.1, 0.2]), torch.ones(2, 2), torch.tensor([1, 3]))
+    made.set_frames(templates, torch.tensor([0.1, 0.2]), torch.ones(2, 5), torch.tensor([1, 3]))
     return made
 
 

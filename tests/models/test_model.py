@@ -212,7 +212,7 @@ def test_priors_are_there_for_what_is_free(make_model):
 def test_the_kind_of_a_patch_is_the_one_that_looks_most_alike(make_model):
     model = make_model()
     kinds = model.decode(torch.tensor([[0.0, 0.0], [2.0, 0.0]])).detach()[:, 0]
-    model.set_frames(kinds, torch.zeros(2), torch.zeros(2, 2), torch.ones(2, dtype=torch.int64))
+    model.set_frames(kinds, torch.zeros(2), torch.zeros(2, 5), torch.ones(2, dtype=torch.int64))
     assert model.kind_of(kinds[[1, 0, 1]]).tolist() == [1, 0, 1]
     assert model.kind_of(kinds[[0, 1]] * 0.6 + kinds[[1, 0]] * 0.4).tolist() == [0, 1]
 

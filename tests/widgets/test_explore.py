@@ -702,7 +702,7 @@ def test_class_and_condition_of_a_model_are_chosen_by_hand(explore, layer, name,
     torch.manual_seed(0)
     model = Model(settings, size=24, channels=1, k_max=0.3, conditions=conditions).eval()
     nothing = torch.zeros(3, 1, 2 * model.space.terms)
-    model.set_frames(nothing, torch.zeros(3), torch.zeros(3, 2), torch.ones(3, dtype=torch.int64))
+    model.set_frames(nothing, torch.zeros(3), torch.zeros(3, 5), torch.ones(3, dtype=torch.int64))
     attach_model(layer, model)
     layer.features = layer.features.assign(**{"class": KIND} if classes else {})
     settle()

@@ -90,7 +90,7 @@ def average(
     import torch
 
     from napari_rvae.averages.exemplars import PoseFinder, average_rounds, first_exemplars, ring_weight
-    from napari_rvae.averages.joining import aligned, kinds_of, symmetry_order, zero_angle
+    from napari_rvae.averages.joining import aligned, kinds_of, symmetry_of, zero_angle
     from napari_rvae.poses import turned_shape
 
     settings = settings or AverageSettings()
@@ -147,7 +147,10 @@ def average(
         small = found.shape[chosen] / found.shape.new_tensor([finder.reduction, finder.reduction, 1, 1, 1])
         upright = space.analyse(search.upright(some, found.theta[chosen], small))
         symmetry = np.array(
-            [symmetry_order(space, one, weight, upright[found.which[chosen] == k]) for k, one in enumerate(spectra)]
+            [
+                symmetry_of(space, one, weight, search.prior, upright[found.which[chosen] == k]).order
+                for k, one in enumerate(spectra)
+            ]
         )
         zero = aligned(space, spectra, weight)
         zero += zero_angle(space, spectra[0], theta[which == 0], int(symmetry[0]))

@@ -24,6 +24,11 @@ _SEEN = 16.0
 _AGREED = 0.8
 """Squared mean over mean square of an asymmetry in the members above which they have it in common."""
 
+_UNSEEN = 0.1
+"""Share of an asymmetry that a change of place and strain need not explain: it brings in what was out of the window."""
+
+_CENTERING_STEPS = 3
+
 
 def kinds_of(
     search: PoseSearch, x: Tensor, images: Tensor, assignment: Assignment, weight: Tensor, count: int | None
@@ -152,15 +157,38 @@ def _continuous(
     return bool(middle > 0.5 * sides)
 
 
-def symmetry_order(
-    space: PolarSpace, harmonics: Tensor, weight: Tensor, members: Tensor | None = None, highest: int = 8
-) -> int:
-    """How often a motif looks the same in one turn.
+@dataclass(frozen=True)
+class Symmetry:
+    """How often a motif looks the same in one turn, and where it then is.
+
+    Attributes
+    ----------
+    order : int
+        1 if there is no symmetry.
+    shape : torch.Tensor
+        (5,) offset, strain and scale of the template in its own frame, as far as its symmetry tells them: the middle
+        of a motif of order 2 or more, the strain of one of order 3 or more; nan else.
+    """
+
+    order: int
+    shape: Tensor
+
+
+def symmetry_of(
+    space: PolarSpace,
+    harmonics: Tensor,
+    weight: Tensor,
+    prior: Tensor,
+    members: Tensor | None = None,
+    highest: int = 8,
+) -> Symmetry:
+    """Symmetry of a motif whose template may itself be off its middle, or strained.
 
     The largest m for which the motif, turned by 2 pi / m, differs from itself by less than one patch's noise lets one
     see, or differs in what its members do not agree on: averages and decoders are imperfect. Where members have nothing
     of the difference, their scalar products with it scatter about zero, and those of the better of two angles are the
-    absolute values: their squared mean is 2 / pi of their mean square.
+    absolute values: their squared mean is 2 / pi of their mean square. Offset and strain that are free make no
+    difference: those that leave the least asymmetry are found by least squares and taken out first.
 
     Parameters
     ----------
@@ -170,6 +198,8 @@ def symmetry_order(
         (channels, 2 T).
     weight : torch.Tensor
         (channels, 2 T) one over the noise variance.
+    prior : torch.Tensor
+        (5,) width of the prior of each of `GENERATORS`; 0 for those not free.
     members : torch.Tensor, optional
         (n, channels, 2 T) patches of this motif, their poses taken out.
     highest : int
@@ -177,21 +207,43 @@ def symmetry_order(
 
     Returns
     -------
-    int
-        1 if there is no symmetry or the model does not turn.
+    Symmetry
+        Order 1 if the model does not turn.
     """
+    shape = torch.full((5,), torch.nan, device=harmonics.device)
     if space.angles == 1:
-        return 1
+        return Symmetry(1, shape)
+    free = (prior[:4] > 0).nonzero()[:, 0]
     for m in range(highest, 1, -1):
-        turned = space.turn(harmonics[None], torch.full((1,), 2 * torch.pi / m, device=harmonics.device))[0]
-        change = (harmonics - turned) * weight
-        if float(((harmonics - turned) * change).sum()) < _SEEN:
-            return m
+        told = free[free < (2 if m == 2 else 4)]  # half a turn leaves strain as it is
+        found, before, change = _centered(space, harmonics, weight, m, told)
+        seen = change * weight
+        if float((change * seen).sum()) < max(_SEEN, _UNSEEN * before * bool(len(told))):
+            return Symmetry(m, found)
         if members is not None and len(members):
-            share = (members * change).sum((1, 2))
+            share = (members * seen).sum((1, 2))
             if float(share.mean()) ** 2 < _AGREED * float(share.square().mean()):
-                return m
-    return 1
+                return Symmetry(m, found)
+    return Symmetry(1, shape)
+
+
+def _centered(
+    space: PolarSpace, harmonics: Tensor, weight: Tensor, order: int, told: Tensor
+) -> tuple[Tensor, float, Tensor]:
+    """Offset and strain that leave the least asymmetry; the asymmetry, squared, before, and what is left of it."""
+    turn = torch.full((1,), 2 * torch.pi / order, device=harmonics.device)
+    shape = torch.full((5,), torch.nan, device=harmonics.device)
+    shape[told] = 0
+    change = harmonics - space.turn(harmonics[None], turn)[0]
+    before, upright = float((change.square() * weight).sum()), harmonics
+    for _ in range(_CENTERING_STEPS * bool(len(told))):
+        slope = torch.einsum("pij,cj->pci", space.generators[told], upright)
+        slope = slope - space.turn(slope, turn.expand(len(told)))
+        weighted = (slope * weight).flatten(1)
+        shape[told] += torch.linalg.solve(weighted @ slope.flatten(1).T, weighted @ change.flatten())
+        upright = space.moved(harmonics, -shape.nan_to_num())
+        change = upright - space.turn(upright[None], turn)[0]
+    return shape, before, change
 
 
 def aligned(space: PolarSpace, spectra: Tensor, weight: Tensor) -> NDArray[np.float64]:

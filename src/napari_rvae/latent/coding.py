@@ -202,31 +202,30 @@ def _columns(model: Model, patches: Patches, found: Inferred, mean: Tensor) -> p
             * scale["spread"]
         )
     theta = found.theta
+    shape = found.shape - turned_shape(model.kind_shape[kind], theta)  # the template's own belongs to the motif
     if model.turns:
         columns["angle"], columns["angle_error"] = _angle(model, found, order, zero, deviation[:, shapes])
         columns["symmetry"] = order
     if free[0]:
-        # each kind's mean offset belongs to its motif, not to its position
-        own = torch.nn.functional.pad(model.kind_shift[kind], (0, 3))
-        offset = found.shape - turned_shape(own, theta)
-        c, s = theta.cos().abs(), theta.sin().abs()
-        ex, ey = deviation[:, 0], deviation[:, 1]
+        c, s = theta.cos(), theta.sin()
+        turn = torch.stack([torch.stack([c, -s], 1), torch.stack([s, c], 1)], 1)
+        spread = turn @ found.covariance[:, :2, :2] @ turn.transpose(1, 2)
+        ex, ey = spread.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt().unbind(1)
         step_y, step_x = patches.step
-        columns["dy"], columns["dx"] = offset[:, 1] * step_y, offset[:, 0] * step_x
-        columns["dy_error"] = (c * ey).hypot(s * ex) * step_y
-        columns["dx_error"] = (c * ex).hypot(s * ey) * step_x
+        columns["dy"], columns["dx"] = shape[:, 1] * step_y, shape[:, 0] * step_x
+        columns["dy_error"], columns["dx_error"] = ey * step_y, ex * step_x
     left = (found.harmonics - found.templates).square() * model.weight
     columns["reconstruction_error"] = left.sum((1, 2)) / (model.space.degrees_of_freedom.sum() * model.channels)
     if model.classes > 1:
         columns["class"] = which_class
         columns["class_probability"] = found.log_class.exp().amax(1)
     if free[4]:
-        columns["scale"] = found.shape[:, 4].exp()
+        columns["scale"] = shape[:, 4].exp()
     if free[2]:
-        own = turned_shape(found.shape, -(theta - zero))
+        own = turned_shape(shape, -columns["angle"] if model.turns else zero)
         columns["strain_a"], columns["strain_b"] = own[:, 2], own[:, 3]
-        columns["strain_xx"], columns["strain_yy"] = found.shape[:, 2], -found.shape[:, 2]
-        columns["strain_xy"] = found.shape[:, 3]
+        columns["strain_xx"], columns["strain_yy"] = shape[:, 2], -shape[:, 2]
+        columns["strain_xy"] = shape[:, 3]
     for channel in range(model.channels):
         name = "patch_mean" if model.channels == 1 else f"patch_mean{channel + 1}"
         columns[name] = mean[:, channel] * model.spread[channel] + model.mean[channel]
@@ -334,18 +333,13 @@ def reconstruct(
         templates = model.decode(z, None if known is None else known.to(device))[torch.arange(n, device=device), which]
         kind = which if model.classes > 1 else model.kind_of(templates)
         theta = column("angle") + model.kind_angle[kind] if model.turns else torch.zeros(n, device=device)
-        strain = turned_shape(
-            torch.stack([0 * theta, 0 * theta, column("strain_a"), column("strain_b"), 0 * theta], 1), column("angle")
-        )[:, 2:4]
-        scale = column("scale").clamp_min(1e-3).log() if "scale" in table else torch.zeros(n, device=device)
-        own = turned_shape(torch.nn.functional.pad(model.kind_shift[kind], (0, 3)), theta)
-        offset = torch.stack([column("dx") / patches.step[1], column("dy") / patches.step[0]], 1) + own[:, :2]
-        images = model.space.synthesise(model.space.turn(templates, theta))
-        inverse = torch.cat([torch.zeros_like(offset), -strain, -scale[:, None]], 1)
-        images = model.resample(images, inverse)
-        moved = torch.zeros_like(inverse)
-        moved[:, :2] = -offset
-        images = model.resample(images, moved) * model.spread[:, None, None]
+        zero = torch.zeros_like(theta)
+        strain = torch.stack([zero, zero, column("strain_a"), column("strain_b"), zero], 1)
+        shape = turned_shape(strain, column("angle"))
+        shape[:, 0], shape[:, 1] = column("dx") / patches.step[1], column("dy") / patches.step[0]
+        shape[:, 4] = column("scale").clamp_min(1e-3).log() if "scale" in table else zero
+        shape = shape + turned_shape(model.kind_shape[kind], theta)
+        images = _pictured(model, templates, theta, shape) * model.spread[:, None, None]
         data = torch.as_tensor(patches.data, device=device)
         taper = torch.as_tensor(radial_taper(model.size), dtype=data.dtype, device=device)
         level = (data * taper).sum((2, 3), keepdim=True) / taper.sum()  # what the transform has removed

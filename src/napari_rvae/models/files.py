@@ -128,7 +128,7 @@ def _built(file: Path, header: dict[str, Any], tensors: dict[str, Tensor], devic
     images, weight = tensors.pop("finder_images"), tensors.pop("finder_weight")
     model.load_state_dict(tensors, strict=False)
     model.to(device)
-    model.set_frames(*(frames[f"kind_{name}"] for name in ("template", "angle", "shift", "symmetry")))
+    model.set_frames(*(frames[f"kind_{name}"] for name in ("template", "angle", "shape", "symmetry")))
     if len(images):
         finder = PoseFinder(model.settings.invariances, model.pose_prior.cpu(), model.size)
         fits = images.shape[1:] == (model.channels, finder.side, finder.side)

@@ -1,7 +1,7 @@
 """Pose and content of patches under a model, found by search and Gauss-Newton steps rather than guessed by a network.
 
 The encoder proposes z; the angle is searched over the whole circle; angle, offset, strain, scale and, if asked, z are
-then improved together. The inverse curvature is their covariance.
+then improved together. Their covariance is the inverse curvature, widened by what the model leaves out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from napari_rvae.models import left_out
 from napari_rvae.models.model import Model
 from napari_rvae.poses import gauss_newton
 
@@ -153,20 +154,19 @@ def infer(
         z = z if moved is None else moved
     covariance = x.new_zeros(len(x), 0, 0)
     if content:
-        found_class = best["log_class"].argmax(1)
-        slope = (best["z"], torch.ones_like(best["z"][0]), decoder_slope(model, best["z"], found_class, condition))
-        harmonics = model.space.turn(best["harmonics"], best["theta"])
+        by_content = decoder_slope(model, best["z"], best["log_class"].argmax(1), condition)
         *_, covariance = gauss_newton(
             model.space,
-            harmonics,
+            model.space.turn(best["harmonics"], best["theta"]),
             best["templates"],
             best["theta"],
             best["shape"],
             model.weight,
             prior,
             model.turns,
-            slope,
+            (best["z"], torch.ones_like(best["z"][0]), by_content),
         )
+        covariance = left_out.widened(model, covariance, best["templates"], by_content, best["theta"])
     return Inferred(covariance=covariance, **best)
 
 

@@ -93,10 +93,11 @@ class Model(nn.Module):
     finder_weight: Tensor
     kind_template: Tensor
     kind_angle: Tensor
-    kind_shift: Tensor
+    kind_shape: Tensor
     kind_symmetry: Tensor
     given_shift: Tensor
     given_stretch: Tensor
+    left_out: Tensor
 
     def __init__(self, settings: TrainSettings, size: int, channels: int, k_max: float, conditions: int = 0) -> None:
         super().__init__()
@@ -128,8 +129,9 @@ class Model(nn.Module):
             "finder_weight": torch.zeros(channels, 0),
             "kind_template": torch.zeros(1, channels, terms),
             "kind_angle": torch.zeros(1),
-            "kind_shift": torch.zeros(1, 2),
+            "kind_shape": torch.zeros(1, 5),
             "kind_symmetry": torch.ones(1, dtype=torch.int64),
+            "left_out": torch.zeros(6),
             "given_shift": torch.zeros(1 + conditions, outputs),
             "given_stretch": torch.cat([torch.eye(outputs)[None], torch.zeros(conditions, outputs, outputs)]),
         }.items():
@@ -176,10 +178,10 @@ class Model(nn.Module):
         """Keep class averages, (kinds, channels, d, d), and one over their noise variance, (channels, 2 T)."""
         self.finder_images, self.finder_weight, self._finder = images, weight, None
 
-    def set_frames(self, template: Tensor, angle: Tensor, shift: Tensor, symmetry: Tensor) -> None:
-        """Store each kind's mean template, zero angle, mean offset (motif's frame) and order of symmetry."""
+    def set_frames(self, template: Tensor, angle: Tensor, shape: Tensor, symmetry: Tensor) -> None:
+        """Store each kind's mean template, zero angle, shape of the template (its own frame) and order of symmetry."""
         self.kind_template, self.kind_angle = template, angle.to(template)
-        self.kind_shift, self.kind_symmetry = shift, symmetry
+        self.kind_shape, self.kind_symmetry = shape, symmetry
 
     def set_given(self, z: Tensor, condition: Tensor) -> None:
         """Let latents, (n, latent), no longer tell what is known, (n, conditions); nothing decoded changes by that.

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_rvae.averages.joining import symmetry_order, zero_angle
-from napari_rvae.models.inference import infer
+from napari_rvae.averages.joining import symmetry_of, zero_angle
+from napari_rvae.models.inference import decoder_slope, infer
+from napari_rvae.models.left_out import estimated
 from napari_rvae.poses import turned_shape
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
     from napari_rvae.training.loop import Trainer
 
+_SAMPLE = 600
+"""Patches from which is estimated how large it is that the model leaves out."""
+
 
 @torch.no_grad()
 def finish(trainer: Trainer, averages: Averages | None) -> None:
-    """Estimate poses and noise once more; store each kind's zero angle, offset and symmetry in the model.
+    """Estimate poses and noise once more; store each kind's zero angle, shape and symmetry in the model.
 
     Parameters
     ----------
@@ -40,7 +44,7 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             window=trainer.window,
             condition=None if trainer.condition is None else trainer.condition[rows],
             steps=2,
-            content=trainer.condition is not None or trainer.values is not None,  # z as the table will hold it
+            content=True,  # z as the table will hold it
         )
         found.append((one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates, one.z))
     theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
@@ -53,6 +57,10 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     each = (harmonics - templates).square().mean(0)
     model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
     model.noise.clamp_min_(1e-9)
+    some = torch.linspace(0, len(z) - 1, min(len(z), _SAMPLE), device=z.device).long().unique()
+    given = None if trainer.condition is None else trainer.condition[some]
+    slope = decoder_slope(model, z[some], which_class[some], given)
+    model.left_out = estimated(model, harmonics[some], templates[some], slope, theta[some])
     if model.classes > 1:
         kind = which_class.cpu().numpy()
     elif averages is not None:
@@ -64,9 +72,10 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     for number in range(max(int(kind.max()) + 1, model.classes)):
         rows = torch.as_tensor(np.flatnonzero(kind == number), device=theta.device)
         template = templates[rows if len(rows) else slice(None)].mean(0)
-        symmetry = symmetry_order(model.space, template, model.weight, harmonics[rows])
+        symmetry = symmetry_of(model.space, template, model.weight, model.pose_prior, harmonics[rows])
         angles = theta[rows].double().cpu().numpy()
-        zero = zero_angle(model.space, template, angles, symmetry)
-        shift = own[rows, :2].mean(0) if len(rows) else torch.zeros(2, device=theta.device)
-        frames.append((template, torch.tensor(zero), shift, torch.tensor(symmetry)))
+        zero = zero_angle(model.space, template, angles, symmetry.order)
+        middle = own[rows].mean(0) if len(rows) else torch.zeros(5, device=theta.device)
+        shift = torch.where(symmetry.shape.isfinite(), -symmetry.shape, middle)
+        frames.append((template, torch.tensor(zero), shift, torch.tensor(symmetry.order)))
     model.set_frames(*(torch.stack(part).to(theta.device) for part in zip(*frames, strict=True)))

@@ -160,12 +160,13 @@ class Trainer:
         self._take_out_poses()
         self.window = WINDOW
         self._start_noise()
-        self._start_linear()
+        self._start_linear(kind.to(self.device))
 
-    def _start_linear(self) -> None:
+    def _start_linear(self, kind: Tensor | None = None) -> None:
         """Start decoder and encoder from the principal components of the patches, their poses taken out.
 
-        What is known of a patch, or guessed of its class, is explained first, by least squares.
+        What is known of a patch, or guessed of its class, is explained first, by least squares; so is what a change of
+        pose would do to the average of its kind, (n,): strain is to be told by the strain, not by a latent.
         """
         model, latent = self.model, self.settings.latent - (self.values is not None)
         flat = self.harmonics.flatten(1)
@@ -181,6 +182,12 @@ class Trainer:
         ridge[0, 0] = 0
         explained = torch.linalg.solve(design.T @ design + ridge, design.T @ flat)
         rest = flat - design @ explained
+        if kind is not None:
+            for number in range(int(kind.max()) + 1):
+                rows = kind == number
+                if bool(rows.any()):
+                    tangents = torch.linalg.qr(self._tangents(self.harmonics[rows].mean(0)))[0]
+                    rest[rows] -= rest[rows] @ tangents @ tangents.T
         values, vectors = torch.linalg.eigh(rest.T @ rest / len(rest))
         values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
         noise = values[latent:].mean() if len(values) > latent else values[-1]
@@ -196,6 +203,13 @@ class Trainer:
         target = torch.cat([rest @ parts / (width.square() + noise), expected], 1)
         spread = 0.5 * (noise / (width.square() + noise)).log()
         self._teach(target, torch.cat([spread, spread.new_full((expected.shape[1],), -1.0)]))
+
+    def _tangents(self, harmonics: Tensor) -> Tensor:
+        """What small changes of the free poses do to a motif, (channels, 2 T); (channels * 2 T, poses)."""
+        space = self.model.space
+        moved = torch.einsum("pij,cj->pci", space.generators[self.model.pose_prior > 0], harmonics)
+        turned = space.turning(harmonics[None])[: int(self.model.turns)]
+        return torch.cat([moved, turned]).flatten(1).T
 
     def _expected_values(self, flat: Tensor) -> Tensor:
         """A first guess of the quantity that some patches are labelled with, for all, (n, 1): linear in components."""
