@@ -208,12 +208,16 @@ class PolarSpace(nn.Module):
         x, c = patches.unflatten(-1, (2, -1)), templates.unflatten(-1, (2, -1))
         quarter = torch.stack([x[:, :, 1], -x[:, :, 0]], 2)
         counts = torch.bincount(self.order).tolist()  # the harmonics are sorted by order
+        series = x.new_empty(2, len(counts), len(x), len(c))
         parts = zip(x.split(counts, -1), quarter.split(counts, -1), c.split(counts, -1), strict=True)
-        products = [(a.flatten(1) @ t.flatten(1).T, q.flatten(1) @ t.flatten(1).T) for a, q, t in parts]
-        series = torch.stack([p for pair in zip(*products, strict=True) for p in pair], -1)
+        for m, (real, imaginary, template) in enumerate(parts):
+            other = template.flatten(1).T
+            torch.mm(real.flatten(1), other, out=series[0, m])
+            torch.mm(imaginary.flatten(1), other, out=series[1, m])
         first = torch.cumsum(torch.tensor([0, *counts[:-1]]), 0).to(self.circle.device)
-        terms = self.terms
-        return series @ torch.cat([self.circle[first], self.circle[first + terms]])
+        waves = torch.cat([self.circle[first], self.circle[first + self.terms]])
+        match: Tensor = (waves.T @ series.flatten(0, 1).flatten(1)).unflatten(1, (len(x), len(c)))
+        return match.movedim(0, -1)
 
 
 def radial_taper(size: int) -> NDArray[np.float64]:

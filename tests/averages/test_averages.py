@@ -112,7 +112,7 @@ def test_offsets_are_found_in_image_pixels():
     patches = patches_from_array(moved, PatchSettings(working_size=32))
     table = average(patches, AverageSettings(kinds=4)).table
     for name, known in (("dy", moves[:, 0]), ("dx", moves[:, 1])):
-        for suit in range(4):  # the middle of each kind is its own
+        for suit in (0, 1, 3):  # the diamond, alike after half a turn, takes the turn that makes its offset smaller
             rows = (truth["label"] == suit).to_numpy()
             if rows.sum() > 10 and table["class"][rows].nunique() == 1:
                 slope = np.polyfit(known[rows], table[name][rows], 1)[0]
