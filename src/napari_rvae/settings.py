@@ -202,7 +202,7 @@ class AverageSettings(Settings):
         json_schema_extra=_extra(advanced=True),
     )
     rounds: int = Field(
-        3, ge=1, le=50, description="Rounds of expectation-maximisation.", json_schema_extra=_extra(advanced=True)
+        4, ge=1, le=50, description="Rounds of expectation-maximisation.", json_schema_extra=_extra(advanced=True)
     )
     sample: int = Field(
         1200,

@@ -23,6 +23,8 @@ ANGLES = 48
 """Angles tried; a step from the nearest reaches the best between them."""
 _FAR = torch.tensor([0.7, 0.7, 0.08, 0.08, 0.08, 0.1])
 """Steps in shape and angle over which a template's change is linear; about half the spacing of the grid."""
+FEWEST_MEMBERS = 5
+"""Fewer patches, of those averaged, are odd ones and not a kind."""
 APART = 0.35
 """Angles further apart than this, in radian, are followed separately."""
 _BLOCK = 250
@@ -73,6 +75,19 @@ class Distances:
     def among(self, templates: list[int]) -> Distances:
         """Distances from some of the templates."""
         return Distances(self.cost[:, templates], self.theta[:, templates], self.shape[:, templates])
+
+    def beside(self, other: Distances) -> Distances:
+        """Distances from these templates and from others."""
+        pairs = (self.cost, other.cost), (self.theta, other.theta), (self.shape, other.shape)
+        return Distances(*(torch.cat(pair, 1) for pair in pairs))
+
+    def members(self) -> Tensor:
+        """How many patches are nearest to each template, (templates,)."""
+        return torch.bincount(self.cost.argmin(1), minlength=self.cost.shape[1])
+
+    def shared(self) -> list[int]:
+        """The templates that are nearest to more than a few odd patches, or the first if there is none."""
+        return (self.members() >= FEWEST_MEMBERS).nonzero()[:, 0].tolist() or [0]
 
     def nearest(self) -> Assignment:
         """The nearest template of every patch."""
@@ -347,10 +362,16 @@ def shape_grid(prior: Tensor) -> Tensor:
     return torch.cat(shapes)
 
 
-def first_exemplars(
-    search: PoseSearch, x: Tensor, harmonics: Tensor, weight: Tensor, count: int, generator: torch.Generator
-) -> Tensor:
-    """Patches to start from, far from each other: k-means++ under the pose-invariant distance.
+def add_exemplars(
+    search: PoseSearch,
+    x: Tensor,
+    harmonics: Tensor,
+    weight: Tensor,
+    count: int,
+    generator: torch.Generator,
+    distances: Distances | None = None,
+) -> Distances:
+    """Take patches as templates that are far from those there are: k-means++ under the pose-invariant distance.
 
     Arthur & Vassilvitskii, SODA 2007.
 
@@ -363,28 +384,35 @@ def first_exemplars(
     weight : torch.Tensor
         (channels, 2 T).
     count : int
-        How many.
+        How many templates there shall be in the end.
     generator : torch.Generator
         Source of chance.
+    distances : Distances, optional
+        From the templates that are there already; none when omitted.
 
     Returns
     -------
-    torch.Tensor
-        (count or fewer,) positions.
+    Distances
+        From those and from the new ones; fewer than wanted where all patches are alike.
     """
-    some = torch.randperm(len(x), generator=generator)[:600].to(x.device)
-    chosen = [0]
-    nearest: Tensor | None = None
-    while len(chosen) < min(count, len(some)):
-        distance = search.distances(harmonics[some], x[some[chosen[-1:]]], weight).cost[:, 0]
-        nearest = distance if nearest is None else torch.minimum(nearest, distance)
-        # what is as near as the nearest are to each other is noise, not another motif
-        excess = (nearest - nearest.quantile(0.05)).clamp_min(0)
-        excess[chosen] = 0
-        if not bool((excess > 0).any()):
-            break
-        chosen.append(int(torch.multinomial(excess.cpu(), 1, generator=generator)))
-    return some[chosen]
+    chosen: list[int] = []
+    noise = search.space.degrees_of_freedom.sum() * x.shape[1]  # which a patch has and an average has not
+    while distances is None or distances.cost.shape[1] < min(count, len(x)):
+        if distances is None:
+            new = int(torch.randint(len(x), (), generator=generator))
+        else:
+            # what is as near as the nearest are to each other is noise, not another motif
+            nearest = distances.cost.amin(1)
+            excess = (nearest - nearest.quantile(0.05)).clamp_min(0)
+            excess[chosen] = 0
+            if not bool((excess > 0).any()):
+                break
+            new = int(torch.multinomial(excess.cpu(), 1, generator=generator))
+        chosen.append(new)
+        one = search.distances(harmonics, x[new : new + 1], weight)
+        one.cost -= noise
+        distances = one if distances is None else distances.beside(one)
+    return distances
 
 
 def average_round(

@@ -34,7 +34,7 @@ _AGREED = 0.8
 
 def kinds_of(
     search: PoseSearch, x: Tensor, images: Tensor, distances: Distances, weight: Tensor, count: int | None
-) -> tuple[NDArray[np.int64], list[int]]:
+) -> list[int]:
     """Join exemplars that show one kind of motif.
 
     Two exemplars are one kind if their averages, in the best pose, differ by no more than a single patch's noise lets
@@ -57,14 +57,16 @@ def kinds_of(
 
     Returns
     -------
-    kind : numpy.ndarray
-        (exemplars,) kind of every exemplar, 0 .. kinds - 1, the largest kind first.
-    central : list of int
-        The exemplar of each kind from which the others differ least in offset, strain and scale.
+    list of int
+        Of each kind, the largest first, the exemplar from which the others differ least in offset, strain and scale.
+        Kinds of odd patches are left out unless their number is known.
     """
+    kept = distances.shared() if count is None else list(range(len(images)))
+    images, distances = images[kept], distances.among(kept)
     if len(images) == 1:
-        return np.zeros(1, np.int64), [0]
+        return kept
     between = Between.of(search, images, distances, weight)
+    kind, central = between.joined(count)
     if count is None:
         distance, members = between.distance, between.members
         freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
@@ -77,8 +79,25 @@ def kinds_of(
             rows = (own == a) | (own == b)
             if _continuous(cost[rows, a] - cost[rows, b], own[rows] == a):
                 distance[a, b] = distance[b, a] = _DETECTABLE / 2
-        between = replace(between, distance=distance)
-    return between.joined(count)
+        kind, central = replace(between, distance=distance).joined(None)
+        central = [c for q, c in enumerate(central) if not _is_odd(kind == q, between, distances, freedom)] or central[
+            :1
+        ]
+    return [kept[c] for c in central]
+
+
+def _is_odd(mine: NDArray[np.bool_], between: Between, distances: Distances, freedom: float) -> bool:
+    """Whether a kind, of the exemplars `mine`, is but odd patches.
+
+    These are few, and the next kind is within two standard deviations of them, noise left out: they differ nearly as
+    much from each other.
+    """
+    count = int(between.members[mine].sum())
+    if count >= _FIRM or mine.all():
+        return False
+    cost, which = (part.cpu().numpy() for part in distances.cost.min(1))
+    scatter = cost[mine[which]].mean() * count / (count - 1) - freedom  # of the members beyond noise
+    return bool(4 * scatter > between.distance[np.ix_(mine, ~mine)].min())
 
 
 @dataclass(frozen=True)
@@ -104,7 +123,7 @@ class Between:
     def of(cls, search: PoseSearch, images: Tensor, distances: Distances, weight: Tensor) -> Between:
         """Measure it; arguments as for `kinds_of`."""
         k = len(images)
-        members = torch.bincount(distances.cost.argmin(1), minlength=k).cpu().numpy()
+        members = distances.members().cpu().numpy()
         harmonics = search.space.analyse(images)
         start = search.distances(harmonics, images, weight)
         theta, shape = start.theta.flatten(), start.shape.flatten(0, 1)
@@ -123,7 +142,20 @@ class Between:
         return cls(distance, change.view(k, k).T.cpu().numpy(), members)
 
     def joined(self, count: int | None) -> tuple[NDArray[np.int64], list[int]]:
-        """Join exemplars to a number of kinds, or all that are near; returns as `kinds_of`."""
+        """Join exemplars to a number of kinds, or all that are near.
+
+        Parameters
+        ----------
+        count : int or None
+            Number of kinds if it is known.
+
+        Returns
+        -------
+        kind : numpy.ndarray
+            (exemplars,) kind of every exemplar, 0 .. kinds - 1, the largest kind first.
+        central : list of int
+            The exemplar of each kind from which the others differ least in offset, strain and scale.
+        """
         from scipy.cluster.hierarchy import fcluster, linkage
         from scipy.spatial.distance import squareform
 
