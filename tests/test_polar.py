@@ -272,3 +272,9 @@ def test_models_without_rotation_compare_one_angle():
     assert space.theta.tolist() == [0.0]
     x, c = harmonics(space), harmonics(space, dx=1.0)
     np.testing.assert_allclose(space.correlate(x, c), (x * c).sum((1, 2))[:, None], rtol=1e-5)
+
+
+def test_no_matrix_holds_numbers_that_slow_a_product_down():
+    space = PolarSpace(48)
+    for matrix in (space.analysis, space.synthesis):
+        assert not ((matrix != 0) & (matrix.abs() < torch.finfo(matrix.dtype).tiny)).any()

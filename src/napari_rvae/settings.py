@@ -238,14 +238,16 @@ class CountSettings(Settings):
 class ClusterSettings(Settings):
     """How atoms are sorted into clusters by features of the table."""
 
-    method: Literal["gmm", "kmeans", "hdbscan"] = Field(
-        "gmm", description="Gaussian mixture, k-means, or HDBSCAN (finds the number itself and leaves outliers out)."
+    method: Literal["auto", "gmm", "kmeans", "hdbscan", "regions"] = Field(
+        "auto",
+        description="Gaussian mixture, k-means, HDBSCAN (finds the number itself and leaves outliers out) or connected "
+        "regions, such as grains; automatic: regions if y and x are among the features, otherwise a mixture.",
     )
-    count: int | None = Field(None, ge=1, le=50, description="Number of clusters; the best by BIC up to 10 when empty.")
+    count: int | None = Field(None, ge=1, le=50, description="Number of clusters; found when empty.")
     smallest: int | None = Field(
         None,
         ge=2,
-        description="Fewest atoms in a cluster of HDBSCAN; a hundredth of all when empty.",
+        description="Fewest atoms in a cluster of HDBSCAN or in a region; a hundredth of all when empty.",
         json_schema_extra=_extra(advanced=True),
     )
     sample: int = Field(

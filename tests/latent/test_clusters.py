@@ -97,3 +97,45 @@ def test_agreement_counts_pairs_and_ignores_names():
     assert counts.to_numpy().sum() == 4
     assert score == 1
     assert np.isnan(cluster_agreement(first.iloc[4:], second.iloc[4:])[1])
+
+
+def grains(frames=1):
+    """Three grains of a four-fold lattice, two of them only 3 degrees apart; a fourth as the first, not in contact."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[:30, :40].reshape(2, -1)
+    truth = np.select([(x < 15) & (y < 20), x < 15, x < 32], [0, 1, 2], 3)
+    angle = np.deg2rad(np.array([10, 13, 44, 10]))[truth] + np.deg2rad(0.7) * rng.standard_normal(len(x))
+    angle = np.mod(angle + np.pi / 4, np.pi / 2) - np.pi / 4
+    angle[rng.choice(len(x), 10, replace=False)] = 0.7  # some were not understood
+    table = pd.DataFrame({"y": 8.0 * y, "x": 8.0 * x, "angle": angle, "symmetry": 4})
+    stack = pd.concat([table.assign(frame=frame) for frame in range(frames)], ignore_index=True)
+    return (table if frames == 1 else stack), np.tile(truth, frames)
+
+
+def test_grains_are_found_by_angle_and_position():
+    table, truth = grains()
+    found = find_clusters(table, ["angle", "y", "x"])
+    assert adjusted_rand_score(truth, found["cluster"]) > 0.98
+    assert found["cluster"].nunique() == 4
+    assert found["cluster_probability"].mean() > 0.9
+    few = find_clusters(table, ["angle", "y", "x"], ClusterSettings(method="regions", count=2))
+    assert few["cluster"].nunique() == 2
+
+
+def test_one_grain_is_one_region():
+    table, _ = grains()
+    table["angle"] = 0.012 * np.random.default_rng(5).standard_normal(len(table))
+    assert find_clusters(table, ["angle", "y", "x"])["cluster"].nunique() == 1
+
+
+def test_regions_of_a_large_table_and_of_frames():
+    table, truth = grains(frames=2)
+    found = find_clusters(table, ["angle", "y", "x"], ClusterSettings(sample=1500))
+    for frame in (0, 1):
+        own = table["frame"] == frame
+        assert adjusted_rand_score(truth[own], found["cluster"][own]) > 0.95
+
+
+def test_regions_need_positions(clouds):
+    with pytest.raises(InputDataError, match="Regions need"):
+        find_clusters(clouds, ["z1", "z2"], ClusterSettings(method="regions"))

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from napari_rvae.averages.exemplars import PoseFinder, PoseSearch
 
 FEWEST_PATCHES = 10
-FEWEST_MEMBERS = 5
-"""Fewer patches, of those averaged, are odd ones and not a kind."""
 _KIND_ROUNDS = 3
 
 
@@ -89,7 +87,7 @@ def average(
     """
     import torch
 
-    from napari_rvae.averages.exemplars import PoseFinder, average_rounds, first_exemplars, ring_weight
+    from napari_rvae.averages.exemplars import PoseFinder, add_exemplars, average_round, ring_weight
     from napari_rvae.averages.joining import aligned, kinds_of, symmetry_of, zero_angle
     from napari_rvae.poses import turned_shape
 
@@ -114,31 +112,26 @@ def average(
         some = x[chosen]
         harmonics = space.analyse(some)
         tell(0.0, "Choosing exemplars")
-        before: torch.Tensor | None = None
         if start is None:
-            weight = ring_weight(space, harmonics.square().mean(0))
             wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
-            images = some[first_exemplars(search, some, harmonics, weight, wanted, generator)]
+            weight = ring_weight(space, harmonics.square().mean(0))
+            distances = add_exemplars(search, some, harmonics, weight, wanted, generator)
         else:
-            images, before = start
+            images, weight = start
+            distances = search.distances(harmonics, images, weight)
         for number in range(settings.rounds):
             tell(0.2 + 0.5 * number / settings.rounds, "Averaging")
-            images, assignment, weight = average_rounds(search, some, harmonics, images, 1, before)
-            before = weight
+            if start is None and number:  # templates of odd patches give way to others of what is understood least
+                shared = distances.among(distances.shared())
+                distances = add_exemplars(search, some, harmonics, weight, wanted, generator, shared)
+            images, distances, weight = average_round(search, some, harmonics, distances)
         tell(0.7, "Joining kinds")
         for number in range(_KIND_ROUNDS):
             # joined again after each round: averages made of more members, their strains centred, agree better
             if start is None:
-                kind, central = kinds_of(search, some, images, assignment, weight, settings.kinds)
-                if settings.kinds is None:
-                    members = np.bincount(kind[assignment.which.numpy()], minlength=len(central))
-                    central = [c for c, n in zip(central, members, strict=True) if n >= FEWEST_MEMBERS] or central[:1]
-                images = images[central]
+                distances = distances.among(kinds_of(search, some, images, distances, weight, settings.kinds))
             tell(0.8 + 0.03 * number, "Averaging kinds")
-            images, assignment, weight = average_rounds(search, some, harmonics, images, 1, weight)
-            shapes = turned_shape(assignment.shape, -assignment.theta)
-            middle = torch.stack([shapes[assignment.which == k].mean(0) for k in range(len(images))])
-            images = search.resample(images, -middle)
+            images, distances, weight = average_round(search, some, harmonics, distances)
         tell(0.9, "Assigning all patches")
         finder.images, finder.weight = images, weight
         found = finder.find(full)

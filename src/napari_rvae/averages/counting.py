@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from napari_rvae.averages import FEWEST_PATCHES, average_space
-from napari_rvae.averages.exemplars import PoseSearch, average_rounds, first_exemplars, ring_weight
+from napari_rvae.averages.exemplars import PoseSearch, add_exemplars, average_round, ring_weight
 from napari_rvae.averages.joining import Between
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import CountSettings
@@ -95,16 +95,20 @@ def _classes(search: PoseSearch, x: Tensor, most: int, generator: torch.Generato
     """Classes of patches where there are 0, 1, ... most of them, (most + 1, n); -1 for fewer than two."""
     harmonics = search.space.analyse(x)
     weight = ring_weight(search.space, harmonics.square().mean(0))
-    images = x[first_exemplars(search, x, harmonics, weight, 2 * most, generator)]
-    images, assignment, weight = average_rounds(search, x, harmonics, images, _ROUNDS)
+    distances = add_exemplars(search, x, harmonics, weight, 2 * most, generator)
+    for _ in range(_ROUNDS):
+        images, distances, weight = average_round(search, x, harmonics, distances)
     found = np.full((most + 1, len(x)), -1)
     if len(images) == 1:  # all are alike: one class, and the others empty
         found[2:] = 0
         return found
-    between = Between.of(search, images, assignment, weight)
+    between = Between.of(search, images, distances, weight)
     for count in range(2, most + 1):
         _, central = between.joined(count)
-        found[count] = average_rounds(search, x, harmonics, images[central], _KIND_ROUNDS, weight)[1].which.numpy()
+        kinds = distances.among(central)
+        for _ in range(_KIND_ROUNDS):
+            kinds = average_round(search, x, harmonics, kinds)[1]
+        found[count] = kinds.cost.argmin(1).numpy()
     return found
 
 

@@ -19,9 +19,17 @@ CYCLES = 12
 """Patches are compared up to so many cycles across: kinds and poses show below it."""
 SIZE = 32
 """Side to which larger patches are reduced for that, pixels."""
+ANGLES = 48
+"""Angles tried; a step from the nearest reaches the best between them."""
+_FAR = torch.tensor([0.7, 0.7, 0.08, 0.08, 0.08, 0.1])
+"""Steps in shape and angle over which a template's change is linear; about half the spacing of the grid."""
+FEWEST_MEMBERS = 5
+"""Fewer patches, of those averaged, are odd ones and not a kind."""
 APART = 0.35
 """Angles further apart than this, in radian, are followed separately."""
 _BLOCK = 250
+_COMPARED = 2**21
+"""Poses of patches and templates compared at a time, so that they stay in the processor's cache."""
 
 
 @dataclass
@@ -36,17 +44,57 @@ class Assignment:
         (n,) angle, radian.
     shape : torch.Tensor
         (n, 5) offset, strain, scale in the image frame.
-    cost : torch.Tensor
-        (n, templates) squared distance, in noise variances, to every template in its best pose on the grid.
     residual : torch.Tensor
-        (n,) the same to the template chosen, after the pose was improved.
+        (n,) squared distance, in noise variances, to the template chosen.
     """
 
     which: Tensor
     theta: Tensor
     shape: Tensor
-    cost: Tensor
     residual: Tensor
+
+
+@dataclass
+class Distances:
+    """How far n patches are from every template, each in its best pose.
+
+    Attributes
+    ----------
+    cost : torch.Tensor
+        (n, templates) squared distance in noise variances.
+    theta : torch.Tensor
+        (n, templates) angle, radian.
+    shape : torch.Tensor
+        (n, templates, 5) offset, strain, scale in the motif's frame.
+    """
+
+    cost: Tensor
+    theta: Tensor
+    shape: Tensor
+
+    def among(self, templates: list[int]) -> Distances:
+        """Distances from some of the templates."""
+        return Distances(self.cost[:, templates], self.theta[:, templates], self.shape[:, templates])
+
+    def beside(self, other: Distances) -> Distances:
+        """Distances from these templates and from others."""
+        pairs = (self.cost, other.cost), (self.theta, other.theta), (self.shape, other.shape)
+        return Distances(*(torch.cat(pair, 1) for pair in pairs))
+
+    def members(self) -> Tensor:
+        """How many patches are nearest to each template, (templates,)."""
+        return torch.bincount(self.cost.argmin(1), minlength=self.cost.shape[1])
+
+    def shared(self) -> list[int]:
+        """The templates that are nearest to more than a few odd patches, or the first if there is none."""
+        return (self.members() >= FEWEST_MEMBERS).nonzero()[:, 0].tolist() or [0]
+
+    def nearest(self) -> Assignment:
+        """The nearest template of every patch."""
+        residual, which = self.cost.min(1)
+        rows = torch.arange(len(which), device=which.device)
+        theta = self.theta[rows, which]
+        return Assignment(which, theta, turned_shape(self.shape[rows, which], theta), residual)
 
 
 class PoseSearch(nn.Module):
@@ -76,8 +124,11 @@ class PoseSearch(nn.Module):
         many = images.repeat_interleave(count, 0)
         return self.space.analyse(self.resample(many, -self.grid.repeat(len(images), 1)))
 
-    def distances(self, harmonics: Tensor, images: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Distance of patches to images in their best pose on the grid.
+    def distances(self, harmonics: Tensor, images: Tensor, weight: Tensor) -> Distances:
+        """Distance of patches to images in their best pose.
+
+        The best pose on the grid, and the best one at quite another angle, are improved by one Gauss-Newton step, to
+        which the templates in the shapes of the grid have the derivatives; the better of the two counts.
 
         Parameters
         ----------
@@ -90,61 +141,36 @@ class PoseSearch(nn.Module):
 
         Returns
         -------
-        distance, shape, theta : torch.Tensor
-            (n, templates, 2), (n, templates, 2, 5) in the motif's frame, (n, templates, 2): the best pose, and the
-            best one at quite another angle.
+        Distances
+            From every image.
         """
-        templates = self.variants(images)
-        penalty = torch.where(self.prior > 0, self.grid / self.prior.clamp_min(1e-9), 0.0).square().sum(1)
-        own = (templates.square() * weight).sum((1, 2)).unflatten(0, (len(images), -1)) + penalty
+        step = GridStep(self, self.variants(images), weight)
+        own = step.own.unflatten(0, (len(images), -1))
+        first = torch.arange(len(images), device=images.device)[:, None] * len(self.grid)
         found = []
-        for block in harmonics.split(_BLOCK):
+        for block in harmonics.split(max(1, _COMPARED // (own.numel() * self.space.angles))):
             weighted = block * weight
-            match = self.space.correlate_all(weighted, templates).unflatten(1, (len(images), -1))
-            profile, shape = (own[:, :, None] - 2 * match).min(2)
+            match = self.space.correlate_all(weighted, step.templates).unflatten(1, own.shape)
+            costs = torch.add(own[:, :, None], match, alpha=-2)  # (n, templates, shapes, angles)
+            profile = costs.amin(2)
             best = profile.argmin(2, keepdim=True)
             away = (self.space.theta - self.space.theta[best] + torch.pi) % (2 * torch.pi) - torch.pi
-            other = profile.masked_fill(away.abs() < APART, torch.inf).argmin(2, keepdim=True)
-            angle = torch.cat([best, other], 2)
-            power = (block * weighted).sum((1, 2))[:, None, None]
-            found.append((profile.gather(2, angle) + power, self.grid[shape.gather(2, angle)], self.space.theta[angle]))
-        value, shape, theta = (torch.cat(part) for part in zip(*found, strict=True))
-        return value, shape, theta
-
-    def assign(self, x: Tensor, harmonics: Tensor, images: Tensor, weight: Tensor, steps: int = 2) -> Assignment:
-        """Best template and pose of every patch, the pose improved below the grid.
-
-        Parameters
-        ----------
-        x : torch.Tensor
-            (n, channels, D, D) normalised patches.
-        harmonics : torch.Tensor
-            (n, channels, 2 T): their harmonics.
-        images : torch.Tensor
-            (templates, channels, D, D).
-        weight : torch.Tensor
-            (channels, 2 T).
-        steps : int
-            Gauss-Newton steps.
-
-        Returns
-        -------
-        Assignment
-            Per patch.
-        """
-        cost, shapes, thetas = self.distances(harmonics, images, weight)
-        which = cost[:, :, 0].argmin(1)
-        rows = torch.arange(len(x), device=x.device)
-        templates = self.space.analyse(images)[which]
-        poses = [(thetas[rows, which, k], turned_shape(shapes[rows, which, k], thetas[rows, which, k])) for k in (0, 1)]
-        theta, shape, residual = self.improve(x, templates, *poses[0], weight, steps)
-        # the grid is coarse: where another angle is nearly as good on it, see how good it becomes
-        near = (cost[rows, which, 1] < 2 * cost[rows, which, 0] + len(self.space.order)).nonzero()[:, 0]
-        if len(near) and self.moves:
-            other = self.improve(x[near], templates[near], poses[1][0][near], poses[1][1][near], weight, steps)
-            near, *better = (part[other[2] < residual[near]] for part in (near, *other))
-            theta[near], shape[near], residual[near] = better
-        return Assignment(which, theta, shape, cost[:, :, 0], residual)
+            second = profile.masked_fill(away.abs() < APART, torch.inf).argmin(2, keepdim=True)
+            angle = torch.cat([best, second], 2)
+            row = first + costs.take_along_dim(angle[:, :, None], 3).argmin(2)
+            value = profile.gather(2, angle) + (block * weighted).sum((1, 2))[:, None, None]
+            start = row, self.space.theta[angle], value
+            patch = torch.arange(len(block), device=row.device).repeat_interleave(len(images))
+            cost, theta, shape = step.taken(block[patch], *(part[:, :, 0].flatten() for part in start))
+            # the grid is coarse: where another angle is nearly as good on it, see how good it becomes
+            nearest = cost.view(-1, len(images)).amin(1)[patch]
+            near = (value[:, :, 1].flatten() < 2 * nearest + self.space.terms).nonzero()[:, 0]
+            again = step.taken(block[patch[near]], *(part[:, :, 1].flatten()[near] for part in start))
+            better = again[0] < cost[near]
+            for part, other in zip((cost, theta, shape), again, strict=True):
+                part[near[better]] = other[better]
+            found.append([part.unflatten(0, (len(block), -1)) for part in (cost, theta, shape)])
+        return Distances(*(torch.cat(part) for part in zip(*found, strict=True)))
 
     def improve(
         self, x: Tensor, templates: Tensor, theta: Tensor, shape: Tensor, weight: Tensor, steps: int
@@ -171,7 +197,7 @@ class PoseSearch(nn.Module):
         """
         turns = self.space.angles > 1
         done = []
-        for rows in torch.arange(len(x), device=x.device).split(500):
+        for rows in torch.arange(len(x), device=x.device).split(_BLOCK):
             angle, form, template = theta[rows], shape[rows], templates[rows]
             best: tuple[Tensor, Tensor, Tensor] | None = None
             for step in range(steps + 1):
@@ -199,8 +225,72 @@ class PoseSearch(nn.Module):
 
     def upright(self, x: Tensor, theta: Tensor, shape: Tensor) -> Tensor:
         """Patches with their whole pose taken out, (n, channels, D, D)."""
-        images: Tensor = self.resample(x, shape, theta)
-        return images
+        blocks = zip(x.split(_BLOCK), shape.split(_BLOCK), theta.split(_BLOCK), strict=True)
+        return torch.cat([self.resample(*block) for block in blocks])
+
+
+class GridStep:
+    """One Gauss-Newton step from poses on the grid; as all start from a few templates, most is computed for these.
+
+    Parameters
+    ----------
+    search : PoseSearch
+        The distance.
+    templates : torch.Tensor
+        (templates * shapes, channels, 2 T): the images in every shape of the grid.
+    weight : torch.Tensor
+        (channels, 2 T) one over the noise variance.
+
+    Attributes
+    ----------
+    own : torch.Tensor
+        (templates * shapes,) squared norm of a template and the penalty of its shape.
+    """
+
+    def __init__(self, search: PoseSearch, templates: Tensor, weight: Tensor) -> None:
+        space, device = search.space, templates.device
+        self.space, self.grid, self.templates = space, search.grid, templates
+        self.free, self.turns = (search.prior > 0).nonzero()[:, 0], int(space.angles > 1)
+        columns = [torch.einsum("pij,scj->spci", space.generators[self.free], templates)]
+        if self.turns:
+            columns.append(space.turning(templates)[:, None])
+        slope = torch.cat(columns, 1).flatten(2)
+        self.slope = slope * weight.flatten()
+        damping = nn.functional.pad(search.prior[self.free] ** -2, (0, self.turns))
+        self.curvature = self.slope @ slope.transpose(1, 2) + torch.diag(damping)
+        trace = self.curvature.diagonal(dim1=1, dim2=2).sum(1).clamp_min(1e-12)
+        self.inverse = torch.linalg.inv(
+            self.curvature + 1e-6 * trace[:, None, None] * torch.eye(len(damping), device=device)
+        )
+        count = len(templates) // len(self.grid)
+        start = nn.functional.pad(self.grid[:, self.free], (0, self.turns))
+        self.pull = (start * damping).repeat(count, 1)  # of the prior
+        penalty = (start.square() * damping).sum(1).repeat(count)
+        self.own = (templates.square() * weight).sum((1, 2)) + penalty
+        self.limit = _FAR.to(device)[[*self.free.tolist(), *[5] * self.turns]]
+
+    def taken(self, harmonics: Tensor, row: Tensor, theta: Tensor, cost: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Improve poses.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T).
+        row, theta, cost : torch.Tensor
+            (n,) template in its shape, angle, and squared distance there.
+
+        Returns
+        -------
+        cost, theta, shape : torch.Tensor
+            (n,), (n,), (n, 5): the distance that is expected after the step; the shape in the motif's frame.
+        """
+        left = (self.space.turn(harmonics, -theta) - self.templates[row]).flatten(1)
+        pull = (self.slope[row] @ left[:, :, None])[..., 0] - self.pull[row]
+        change = (self.inverse[row] @ pull[:, :, None])[..., 0].clamp(-self.limit, self.limit)
+        gain = (change * (2 * pull - (self.curvature[row] @ change[:, :, None])[..., 0])).sum(1)
+        shape, count = self.grid[row % len(self.grid)], len(self.free)
+        shape[:, self.free] += change[:, :count]
+        return cost - gain, theta + change[:, count] if self.turns else theta, shape
 
 
 class PoseFinder(nn.Module):
@@ -220,7 +310,7 @@ class PoseFinder(nn.Module):
         super().__init__()
         self.size, self.side = size, min(size, SIZE)
         self.reduction = size / self.side
-        angles = None if "rotation" in invariance else 1
+        angles = ANGLES if "rotation" in invariance else 1
         space = PolarSpace(self.side, min(0.375, CYCLES / self.side), angles=angles)
         self.search = PoseSearch(space, prior / prior.new_tensor([self.reduction, self.reduction, 1, 1, 1]))
         self.register_buffer("images", torch.zeros(0))
@@ -238,10 +328,12 @@ class PoseFinder(nn.Module):
 
     def find(self, x: Tensor) -> Assignment:
         """Class and pose of normalised patches, (n, channels, D, D); offsets in patch pixels."""
-        small = self.reduce(x)
-        found = self.search.assign(small, self.search.space.analyse(small), self.images, self.weight)
-        found.shape[:, :2] *= self.reduction
-        return found
+        small, space = self.reduce(x), self.search.space
+        found = self.search.distances(space.analyse(small), self.images, self.weight).nearest()
+        templates = space.analyse(self.images)[found.which]
+        theta, shape, residual = self.search.improve(small, templates, found.theta, found.shape, self.weight, 2)
+        shape[:, :2] *= self.reduction
+        return Assignment(found.which, theta, shape, residual)
 
 
 def shape_grid(prior: Tensor) -> Tensor:
@@ -270,10 +362,16 @@ def shape_grid(prior: Tensor) -> Tensor:
     return torch.cat(shapes)
 
 
-def first_exemplars(
-    search: PoseSearch, x: Tensor, harmonics: Tensor, weight: Tensor, count: int, generator: torch.Generator
-) -> Tensor:
-    """Patches to start from, far from each other: k-means++ under the pose-invariant distance.
+def add_exemplars(
+    search: PoseSearch,
+    x: Tensor,
+    harmonics: Tensor,
+    weight: Tensor,
+    count: int,
+    generator: torch.Generator,
+    distances: Distances | None = None,
+) -> Distances:
+    """Take patches as templates that are far from those there are: k-means++ under the pose-invariant distance.
 
     Arthur & Vassilvitskii, SODA 2007.
 
@@ -286,34 +384,41 @@ def first_exemplars(
     weight : torch.Tensor
         (channels, 2 T).
     count : int
-        How many.
+        How many templates there shall be in the end.
     generator : torch.Generator
         Source of chance.
+    distances : Distances, optional
+        From the templates that are there already; none when omitted.
 
     Returns
     -------
-    torch.Tensor
-        (count or fewer,) positions.
+    Distances
+        From those and from the new ones; fewer than wanted where all patches are alike.
     """
-    some = torch.randperm(len(x), generator=generator)[:600].to(x.device)
-    chosen = [0]
-    nearest: Tensor | None = None
-    while len(chosen) < min(count, len(some)):
-        distance = search.distances(harmonics[some], x[some[chosen[-1:]]], weight)[0][:, 0, 0]
-        nearest = distance if nearest is None else torch.minimum(nearest, distance)
-        # what is as near as the nearest are to each other is noise, not another motif
-        excess = (nearest - nearest.quantile(0.05)).clamp_min(0)
-        excess[chosen] = 0
-        if not bool((excess > 0).any()):
-            break
-        chosen.append(int(torch.multinomial(excess.cpu(), 1, generator=generator)))
-    return some[chosen]
+    chosen: list[int] = []
+    noise = search.space.degrees_of_freedom.sum() * x.shape[1]  # which a patch has and an average has not
+    while distances is None or distances.cost.shape[1] < min(count, len(x)):
+        if distances is None:
+            new = int(torch.randint(len(x), (), generator=generator))
+        else:
+            # what is as near as the nearest are to each other is noise, not another motif
+            nearest = distances.cost.amin(1)
+            excess = (nearest - nearest.quantile(0.05)).clamp_min(0)
+            excess[chosen] = 0
+            if not bool((excess > 0).any()):
+                break
+            new = int(torch.multinomial(excess.cpu(), 1, generator=generator))
+        chosen.append(new)
+        one = search.distances(harmonics, x[new : new + 1], weight)
+        one.cost -= noise
+        distances = one if distances is None else distances.beside(one)
+    return distances
 
 
-def average_rounds(
-    search: PoseSearch, x: Tensor, harmonics: Tensor, images: Tensor, rounds: int, weight: Tensor | None = None
-) -> tuple[Tensor, Assignment, Tensor]:
-    """Expectation-maximisation over class and pose.
+def average_round(
+    search: PoseSearch, x: Tensor, harmonics: Tensor, distances: Distances
+) -> tuple[Tensor, Distances, Tensor]:
+    """One round of expectation-maximisation over class and pose: average what is nearest, and measure distances again.
 
     Parameters
     ----------
@@ -321,35 +426,25 @@ def average_rounds(
         The distance.
     x, harmonics : torch.Tensor
         (n, channels, D, D) and (n, channels, 2 T).
-    images : torch.Tensor
-        (templates, channels, D, D) to start from.
-    rounds : int
-        How often.
-    weight : torch.Tensor, optional
-        (channels, 2 T) one over the noise variance to start from; one over the power of the patches when omitted.
+    distances : Distances
+        From the templates so far.
 
     Returns
     -------
-    images, assignment, weight : torch.Tensor, Assignment, torch.Tensor
-        The averages, who belongs to them, and one over the variance left per coefficient.
+    images, distances, weight : torch.Tensor, Distances, torch.Tensor
+        The averages, whose members are on the average not moved, strained or scaled; how far patches are from them; and
+        one over the variance left per coefficient.
     """
-    if weight is None:
-        weight = ring_weight(search.space, harmonics.square().mean(0))
-    for _ in range(rounds):
-        assignment = search.assign(x, harmonics, images, weight, steps=1)
-        upright = search.upright(x, assignment.theta, assignment.shape)
-        member = torch.nn.functional.one_hot(assignment.which, len(images)).to(x.dtype)
-        counts = member.sum(0)
-        kept = counts > 0
-        means = torch.einsum("nt,nchw->tchw", member, upright) / counts.clamp_min(1)[:, None, None, None]
-        images = means[kept]
-        which = (torch.cumsum(kept, 0) - 1)[assignment.which]
-        assignment = Assignment(
-            which, assignment.theta, assignment.shape, assignment.cost[:, kept], assignment.residual
-        )
-        left = search.space.analyse(upright) - search.space.analyse(images)[which]
-        weight = ring_weight(search.space, left.square().mean(0))
-    return images, assignment, weight
+    found = distances.nearest()
+    kept, which = found.which.unique(return_inverse=True)
+    upright = search.upright(x, found.theta, found.shape)
+    member = torch.nn.functional.one_hot(which, len(kept)).to(x.dtype)
+    share = member / member.sum(0)
+    images = torch.einsum("nt,nchw->tchw", share, upright)
+    left = search.space.analyse(upright) - search.space.analyse(images)[which]
+    weight = ring_weight(search.space, left.square().mean(0))
+    images = search.resample(images, -share.T @ turned_shape(found.shape, -found.theta))
+    return images, search.distances(harmonics, images, weight), weight
 
 
 def ring_weight(space: PolarSpace, power: Tensor) -> Tensor:

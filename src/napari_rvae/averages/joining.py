@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_rvae.averages.exemplars import Assignment, PoseSearch
+from napari_rvae.averages.exemplars import Distances, PoseSearch
 from napari_rvae.polar import PolarSpace
+from napari_rvae.poses import turned_shape
 
 _DETECTABLE = 25.0
 """Squared distance, in noise variances, above which two motifs can be told apart patch by patch (five sigma)."""
@@ -18,8 +19,14 @@ _DETECTABLE = 25.0
 _FIRM = 10
 """An average of fewer members may show a mixture of kinds."""
 
+_PROBED = 100
+"""Members of each average that tell whether others lie between it and the next."""
+
 _SEEN = 16.0
 """Squared distance, in noise variances, above which an asymmetry is seen in most patches."""
+
+_FINER = 16
+"""Motifs are turned to each other on a grid so many times finer than that of the search: within half a degree."""
 
 _AGREED = 0.8
 """Squared mean over mean square of an asymmetry in the members above which they have it in common."""
@@ -31,8 +38,8 @@ _CENTERING_STEPS = 3
 
 
 def kinds_of(
-    search: PoseSearch, x: Tensor, images: Tensor, assignment: Assignment, weight: Tensor, count: int | None
-) -> tuple[NDArray[np.int64], list[int]]:
+    search: PoseSearch, x: Tensor, images: Tensor, distances: Distances, weight: Tensor, count: int | None
+) -> list[int]:
     """Join exemplars that show one kind of motif.
 
     Two exemplars are one kind if their averages, in the best pose, differ by no more than a single patch's noise lets
@@ -46,8 +53,8 @@ def kinds_of(
         (n, channels, D, D) patches.
     images : torch.Tensor
         (exemplars, channels, D, D) averages.
-    assignment : Assignment
-        Of the patches to the exemplars.
+    distances : Distances
+        Of the patches from the exemplars.
     weight : torch.Tensor
         (channels, 2 T).
     count : int or None
@@ -55,25 +62,47 @@ def kinds_of(
 
     Returns
     -------
-    kind : numpy.ndarray
-        (exemplars,) kind of every exemplar, 0 .. kinds - 1, the largest kind first.
-    central : list of int
-        The exemplar of each kind from which the others differ least in offset, strain and scale.
+    list of int
+        Of each kind, the largest first, the exemplar from which the others differ least in offset, strain and scale.
+        Kinds of odd patches are left out unless their number is known.
     """
+    kept = distances.shared() if count is None else list(range(len(images)))
+    images, distances = images[kept], distances.among(kept)
     if len(images) == 1:
-        return np.zeros(1, np.int64), [0]
-    between = Between.of(search, images, assignment, weight)
+        return kept
+    between = Between.of(search, images, distances, weight)
+    kind, central = between.joined(count)
     if count is None:
         distance, members = between.distance, between.members
         freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
         firm = members >= min(_FIRM, members.max() / 2)
         distance = _few_join_nearest(distance, firm)
-        near = (distance >= _DETECTABLE) & (distance < 4 * freedom) & firm[:, None] & firm
+        near = (distance >= _DETECTABLE) & (distance < 4 * freedom)
+        near |= near.T
+        own, cost = _exact_costs(search, x, images, distances, weight, near | np.eye(len(near), dtype=bool))
         for a, b in np.argwhere(np.triu(near, 1)):
-            if _continuous(search, x, images[[a, b]], assignment, weight, (int(a), int(b))):
+            rows = (own == a) | (own == b)
+            if _continuous(cost[rows, a] - cost[rows, b], own[rows] == a):
                 distance[a, b] = distance[b, a] = _DETECTABLE / 2
-        between = Between(distance, between.change, members)
-    return between.joined(count)
+        kind, central = replace(between, distance=distance).joined(None)
+        central = [c for q, c in enumerate(central) if not _is_odd(kind == q, between, distances, freedom)] or central[
+            :1
+        ]
+    return [kept[c] for c in central]
+
+
+def _is_odd(mine: NDArray[np.bool_], between: Between, distances: Distances, freedom: float) -> bool:
+    """Whether a kind, of the exemplars `mine`, is but odd patches.
+
+    These are few, and the next kind is within two standard deviations of them, noise left out: they differ nearly as
+    much from each other.
+    """
+    count = int(between.members[mine].sum())
+    if count >= _FIRM or mine.all():
+        return False
+    cost, which = (part.cpu().numpy() for part in distances.cost.min(1))
+    scatter = cost[mine[which]].mean() * count / (count - 1) - freedom  # of the members beyond noise
+    return bool(4 * scatter > between.distance[np.ix_(mine, ~mine)].min())
 
 
 @dataclass(frozen=True)
@@ -96,26 +125,42 @@ class Between:
     members: NDArray[np.int64]
 
     @classmethod
-    def of(cls, search: PoseSearch, images: Tensor, assignment: Assignment, weight: Tensor) -> Between:
+    def of(cls, search: PoseSearch, images: Tensor, distances: Distances, weight: Tensor) -> Between:
         """Measure it; arguments as for `kinds_of`."""
         k = len(images)
-        members = torch.bincount(assignment.which, minlength=k).cpu().numpy()
+        members = distances.members().cpu().numpy()
         harmonics = search.space.analyse(images)
-        found = [search.assign(images, harmonics, images[c : c + 1], weight, steps=4) for c in range(k)]
-        apart = torch.stack([one.residual for one in found], 1).cpu().numpy()
+        start = search.distances(harmonics, images, weight)
+        theta, shape = start.theta.flatten(), start.shape.flatten(0, 1)
+        one, other = images.repeat_interleave(k, 0), harmonics.repeat(k, 1, 1)
+        _, shape, apart = search.improve(one, other, theta, turned_shape(shape, theta), weight, steps=4)
+        squared = apart.view(k, k).cpu().numpy()
         freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
         chance = freedom + 3 * np.sqrt(2 * freedom)  # of an average's own noise: few members leave much of it
-        distance = np.minimum(apart, apart.T) - chance * (1 / members[:, None] + 1 / members)
+        distance = np.minimum(squared, squared.T) - chance * (1 / members[:, None] + 1 / members)
         distance = np.clip(distance, 1e-3, None)
         np.fill_diagonal(distance, 0)
         free = search.prior > 0
         if not free.any():
             return cls(distance, None, members)
-        changes = [(one.shape[:, free] / search.prior[free]).square().sum(1) for one in found]
-        return cls(distance, torch.stack(changes).cpu().numpy(), members)
+        change = (shape[:, free] / search.prior[free]).square().sum(1)
+        return cls(distance, change.view(k, k).T.cpu().numpy(), members)
 
     def joined(self, count: int | None) -> tuple[NDArray[np.int64], list[int]]:
-        """Join exemplars to a number of kinds, or all that are near; returns as `kinds_of`."""
+        """Join exemplars to a number of kinds, or all that are near.
+
+        Parameters
+        ----------
+        count : int or None
+            Number of kinds if it is known.
+
+        Returns
+        -------
+        kind : numpy.ndarray
+            (exemplars,) kind of every exemplar, 0 .. kinds - 1, the largest kind first.
+        central : list of int
+            The exemplar of each kind from which the others differ least in offset, strain and scale.
+        """
         from scipy.cluster.hierarchy import fcluster, linkage
         from scipy.spatial.distance import squareform
 
@@ -141,20 +186,34 @@ def _few_join_nearest(distance: NDArray[np.float64], firm: NDArray[np.bool_]) ->
     return np.where(kept, distance, np.maximum(distance, 4 * distance.max() + 4 * _DETECTABLE))
 
 
-def _continuous(
-    search: PoseSearch, x: Tensor, pair: Tensor, assignment: Assignment, weight: Tensor, ends: tuple[int, int]
-) -> bool:
-    """Whether patches lie between two averages as densely as at them."""
-    rows = torch.isin(assignment.which, torch.tensor(ends, device=x.device)).nonzero()[:400, 0]
-    harmonics = search.space.analyse(x[rows])
-    cost = [search.assign(x[rows], harmonics, pair[i : i + 1], weight).residual for i in (0, 1)]
-    difference = (cost[0] - cost[1]).cpu().numpy()
-    at = np.median(difference[(assignment.which[rows] == ends[1]).cpu().numpy()])
-    start = np.median(difference[(assignment.which[rows] == ends[0]).cpu().numpy()])
-    way = (difference - start) / max(at - start, 1e-9)  # 0 at one average, 1 at the other
-    middle = np.mean(np.abs(way - 0.5) < 0.125) / 0.25
-    sides = min(np.mean(np.abs(way - 0.0) < 0.25), np.mean(np.abs(way - 1.0) < 0.25)) / 0.5
-    return bool(middle > 0.5 * sides)
+def _exact_costs(
+    search: PoseSearch, x: Tensor, images: Tensor, distances: Distances, weight: Tensor, wanted: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Own average (n,) of some members of each, and their costs (n, averages), poses improved, where these are wanted.
+
+    An average has a part of each member's noise in it; the cost of a member is that from the average of the others.
+    """
+    which = distances.cost.argmin(1)
+    rows = torch.cat([(which == k).nonzero()[:_PROBED, 0] for k in range(len(images))])
+    own, templates = which[rows].cpu().numpy(), search.space.analyse(images)
+    cost = np.full((len(rows), len(images)), np.inf)
+    for k, template in enumerate(templates):
+        mine = np.flatnonzero(wanted[own, k])
+        some = rows[torch.as_tensor(mine, device=rows.device)]
+        theta, target = distances.theta[some, k], template.expand(len(some), -1, -1)
+        shape = turned_shape(distances.shape[some, k], theta)
+        cost[mine, k] = search.improve(x[some], target, theta, shape, weight, steps=1)[2].cpu().numpy()
+    members = np.bincount(which.cpu().numpy(), minlength=len(images))[own].clip(2)
+    cost[np.arange(len(own)), own] *= (members / (members - 1)) ** 2
+    return own, cost
+
+
+def _continuous(way: NDArray[np.float64], first: NDArray[np.bool_]) -> bool:
+    """Whether patches lie between two averages as densely as at them: how much farther each is from the first."""
+    start, end = np.median(way[first]), np.median(way[~first])
+    way = (way - start) / max(end - start, 1e-9)  # 0 at the first, 1 at the second
+    at_first, middle, at_second = (np.mean(np.abs(way - place) < 0.25) for place in (0, 0.5, 1))
+    return bool(middle > 0.5 * min(at_first, at_second))
 
 
 @dataclass(frozen=True)
@@ -263,11 +322,17 @@ def aligned(space: PolarSpace, spectra: Tensor, weight: Tensor) -> NDArray[np.fl
     numpy.ndarray
         (kinds,) radian: what is at this angle in a kind's own frame is at zero in the first one's.
     """
-    match = space.correlate_all(spectra * weight, spectra).double().cpu().numpy()
+    zero, done = np.zeros(len(spectra)), [0]
+    if space.angles == 1:
+        return zero
+    fine = torch.arange(_FINER, device=spectra.device) * (2 * torch.pi / space.angles / _FINER)
+    turned = [space.turn(spectra * weight, -one.expand(len(spectra))) for one in fine]
+    all_angles = torch.stack([space.correlate_all(one, spectra) for one in turned], -1)
+    match = all_angles.flatten(2).double().cpu().numpy()
     power = np.diagonal(match[:, :, 0])
-    best, theta = match.max(2), space.theta.double().cpu().numpy()[match.argmax(2)]  # (motif, template)
+    angle = (space.theta[:, None] + fine).flatten().double().cpu().numpy()
+    best, theta = match.max(2), angle[match.argmax(2)]  # (motif, template)
     apart = power[:, None] + power - 2 * best
-    zero, done = np.zeros(len(power)), [0]
     while len(done) < len(power):  # Prim's tree of least distances
         rest = [k for k in range(len(power)) if k not in done]
         near = apart[np.ix_(rest, done)]

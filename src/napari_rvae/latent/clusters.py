@@ -2,7 +2,7 @@
 
 Which method when: a Gaussian mixture (``gmm``) for clouds of different width and tilt, and when their number is not
 known; k-means for round clouds of similar width; HDBSCAN for odd shapes and for data with outliers, which it leaves
-unassigned.
+unassigned; ``regions`` for grains and domains, neighbours that are alike.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ def find_clusters(
         One row per atom. Rows with a missing value in one of the columns are left out.
     columns : sequence of str
         Features to use. Each is divided by its spread; ``angle`` enters as the sine and cosine of itself times its
-        ``symmetry``, so that there is no seam.
+        ``symmetry``, so that there is no seam. Beside others, ``y`` and ``x`` say who is next to whom: unless another
+        method is chosen, clusters are connected regions.
     settings : ClusterSettings, optional
         Method, number of clusters, seed.
     progress : callable, optional
@@ -52,13 +53,15 @@ def find_clusters(
     -------
     DataFrame with the table's index
         ``cluster``: 0, 1, ... in falling order of size, -1 where the atom belongs to none (Int64).
-        ``cluster_probability``: 0..1, the mixture's posterior, HDBSCAN's membership, or for k-means the margin by which
-        the nearest centre is nearer than the next (.5 = undecided); NaN for rows left out.
+        ``cluster_probability``: 0..1, the mixture's posterior, HDBSCAN's membership, for k-means the margin by which
+        the nearest centre is nearer than the next (.5 = undecided), for regions the share of the neighbours that are in
+        the same; NaN for rows left out.
 
     Raises
     ------
     InputDataError
-        If a column is missing or not a number, or fewer complete rows than clusters are there.
+        If a column is missing or not a number, fewer complete rows than clusters are there, or regions are to be found
+        without positions.
     Stopped
         If `stop` said so.
     """
@@ -73,11 +76,18 @@ def find_clusters(
         raise InputDataError(
             f"Only {len(data)} atoms have a value in {', '.join(columns)}; choose other features or fewer clusters."
         )
-    spread = data.std(axis=0)
-    data = (data - data.mean(axis=0)) / np.where(spread > 0, spread, 1)
-    find = {"gmm": _mixture, "kmeans": _kmeans, "hdbscan": _hdbscan}[settings.method]
+    progress, stop = progress or _silent, stop or (lambda: False)
+    placed = {"y", "x"} < set(columns)
     with threadpool_limits(1):  # more threads make matrices this small ten times slower where a core is busy
-        numbers, probability = find(data, settings, progress or _silent, stop or (lambda: False))
+        if settings.method == "regions" or (settings.method == "auto" and placed):
+            if not placed:
+                raise InputDataError("Regions need y, x and a feature that is alike within each; choose these.")
+            numbers, probability = _regions(table.iloc[np.flatnonzero(complete)], columns, settings, progress, stop)
+        else:
+            spread = data.std(axis=0)
+            data = (data - data.mean(axis=0)) / np.where(spread > 0, spread, 1)
+            find = {"auto": _mixture, "gmm": _mixture, "kmeans": _kmeans, "hdbscan": _hdbscan}[settings.method]
+            numbers, probability = find(data, settings, progress, stop)
     result = pd.DataFrame({"cluster": -1, "cluster_probability": np.nan}, index=table.index)
     result.loc[complete, "cluster"] = _by_size(numbers)
     result.loc[complete, "cluster_probability"] = probability
@@ -139,7 +149,7 @@ def _features(table: pd.DataFrame, columns: Sequence[str]) -> NDArray[np.float64
     return np.column_stack(parts)
 
 
-def _sample(data: NDArray[np.float64], settings: ClusterSettings) -> NDArray[np.float64]:
+def _sample(data: NDArray[Any], settings: ClusterSettings) -> NDArray[Any]:
     if len(data) <= settings.sample:
         return data
     return np.random.default_rng(settings.seed).choice(data, settings.sample, replace=False)
@@ -199,6 +209,27 @@ def _hdbscan(data: NDArray[np.float64], settings: ClusterSettings, progress: Any
         return found.labels_.astype(np.int64), found.probabilities_
     nearest = KDTree(sample).query(data)[1]
     return found.labels_[nearest].astype(np.int64), found.probabilities_[nearest]
+
+
+def _regions(
+    table: pd.DataFrame, columns: Sequence[str], settings: ClusterSettings, progress: Any, stop: Any
+) -> Assignment:
+    from scipy.spatial import KDTree
+
+    from napari_rvae.latent.regions import connected_regions
+
+    if stop():
+        raise Stopped("Clustering was stopped; nothing was changed.")
+    progress(0.0, "connected regions")
+    places = table[["y", "x"]].to_numpy(np.float64)
+    if "frame" in table:  # farther from each other than any two atoms of one
+        places = np.column_stack([places, table["frame"].to_numpy(np.float64) * 2 * (np.ptp(places) + 1)])
+    features = [_features(table, [name]) for name in columns if name not in ("y", "x")]
+    rows = _sample(np.arange(len(table)), settings)
+    smallest = settings.smallest or max(5, len(rows) // 100)
+    found = connected_regions(places[rows], [part[rows] for part in features], settings.count, smallest)
+    nearest = KDTree(places[rows]).query(places)[1]
+    return found[0][nearest], found[1][nearest]
 
 
 def _by_size(numbers: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -31,9 +31,11 @@ from napari_rvae.widgets.settings_form import SettingsForm
 from napari_rvae.widgets.work import Job, WorkRow
 
 _HELP = {
+    "auto": "A Gaussian mixture; where y and x are ticked beside other features, connected regions.",
     "gmm": "For clouds of different width and tilt; their number is chosen by BIC.",
     "kmeans": "For round clouds of similar width; their number is chosen by BIC.",
     "hdbscan": "For clouds of any shape; finds their number and leaves outliers without a cluster.",
+    "regions": "For grains and domains: neighbours that are alike in the features ticked beside y and x.",
 }
 
 
@@ -138,7 +140,8 @@ class ClustersPanel(QWidget):
         def work(job: Job) -> pd.DataFrame:
             return find_clusters(table, columns, settings, progress=job.progress, stop=job.stop)
 
-        by_bic = settings.count is None and settings.method != "hdbscan"
+        regions = settings.method == "regions" or (settings.method == "auto" and {"y", "x"} < set(columns))
+        by_bic = settings.count is None and settings.method != "hdbscan" and not regions
         self.work.run("Finding clusters", work, partial(self._found, link, ids, by_bic))
 
     def _found(self, link: AtomsLink, ids: Any, by_bic: bool, found: pd.DataFrame) -> None:
