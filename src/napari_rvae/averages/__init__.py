@@ -88,7 +88,8 @@ def average(
     import torch
 
     from napari_rvae.averages.exemplars import PoseFinder, add_exemplars, average_round, ring_weight
-    from napari_rvae.averages.joining import aligned, kinds_of, symmetry_of, zero_angle
+    from napari_rvae.averages.frames import common_zeros, symmetry_of
+    from napari_rvae.averages.joining import kinds_of
     from napari_rvae.poses import turned_shape
 
     settings = settings or AverageSettings()
@@ -145,8 +146,7 @@ def average(
                 for k, one in enumerate(spectra)
             ]
         )
-        zero = aligned(space, spectra, weight)
-        zero += zero_angle(space, spectra[0], theta[which == 0], int(symmetry[0]))
+        zero = common_zeros(space, spectra, weight, theta, which, symmetry)
         period = 2 * np.pi / symmetry[which]
         angle = (theta - zero[which] + period / 2) % period - period / 2
         turn = torch.as_tensor(angle, dtype=torch.float32)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from napari_rvae.averages.joining import symmetry_of, zero_angle
+from napari_rvae.averages.frames import common_zeros, symmetry_of
 from napari_rvae.models.inference import decoder_slope, infer
 from napari_rvae.models.left_out import estimated
 from napari_rvae.poses import turned_shape
@@ -67,15 +67,21 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
         kind = averages.table["class"].to_numpy()
     else:
         kind = np.zeros(len(theta), np.int64)
-    frames = []
+    kinds = max(int(kind.max()) + 1, model.classes)
     own = turned_shape(shape, -theta)
-    for number in range(max(int(kind.max()) + 1, model.classes)):
+    motif, order, form = [], [], []
+    for number in range(kinds):
         rows = torch.as_tensor(np.flatnonzero(kind == number), device=theta.device)
-        template = templates[rows if len(rows) else slice(None)].mean(0)
-        symmetry = symmetry_of(model.space, template, model.weight, model.pose_prior, harmonics[rows])
-        angles = theta[rows].double().cpu().numpy()
-        zero = zero_angle(model.space, template, angles, symmetry.order)
+        motif.append(templates[rows if len(rows) else slice(None)].mean(0))
+        symmetry = symmetry_of(model.space, motif[-1], model.weight, model.pose_prior, harmonics[rows])
         middle = own[rows].mean(0) if len(rows) else torch.zeros(5, device=theta.device)
-        shift = torch.where(symmetry.shape.isfinite(), -symmetry.shape, middle)
-        frames.append((template, torch.tensor(zero), shift, torch.tensor(symmetry.order)))
-    model.set_frames(*(torch.stack(part).to(theta.device) for part in zip(*frames, strict=True)))
+        order.append(symmetry.order)
+        form.append(torch.where(symmetry.shape.isfinite(), -symmetry.shape, middle))
+    angles = theta.double().cpu().numpy()
+    zero = common_zeros(model.space, torch.stack(motif), model.weight, angles, kind, np.array(order))
+    model.set_frames(
+        torch.stack(motif),
+        torch.as_tensor(zero, device=theta.device),
+        torch.stack(form),
+        torch.tensor(order, device=theta.device),
+    )
