@@ -21,7 +21,8 @@ from qtpy.QtWidgets import (
 
 from napari_rvae.errors import RVAEError
 from napari_rvae.settings import FindSettings
-from napari_rvae.widgets.work import Job, WorkRow
+from napari_rvae.widgets.jobs import Job
+from napari_rvae.widgets.work import WorkRow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,6 +33,7 @@ from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
 from napari_rvae.widgets.device import DeviceControl, devices_here
 from napari_rvae.widgets.given_columns import GivenColumns
+from napari_rvae.widgets.jobs import Latest
 from napari_rvae.widgets.joint_panel import JointPanel
 from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
@@ -44,7 +45,7 @@ from napari_rvae.widgets.resume import ResumeRow
 from napari_rvae.widgets.settings_form import Control, SettingsForm, Several
 from napari_rvae.widgets.train_view import AveragesStrip, LossCurve
 from napari_rvae.widgets.training_job import TrainingInputs, found_with, trained_in_thread
-from napari_rvae.widgets.work import Latest, WorkRow
+from napari_rvae.widgets.work import WorkRow
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

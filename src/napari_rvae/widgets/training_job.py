@@ -14,7 +14,7 @@ from napari_rvae.errors import InputDataError, OutputError, Stopped
 from napari_rvae.io import ImageData
 from napari_rvae.layers import RECIPE, atoms_table, hashed
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
-from napari_rvae.widgets.work import Job
+from napari_rvae.widgets.jobs import Job
 
 if TYPE_CHECKING:
     from napari_rvae.workflows import Analysis
