@@ -106,7 +106,10 @@ def main(path=None, trainings=0):
     dock.form.set_value(epochs(12))
     phases = []
     follow = dock._on_report
-    dock._on_report = lambda report: (phases.append((time.perf_counter(), report.phase)), follow(report))
+    dock._on_report = lambda run, report: (
+        phases.append((time.perf_counter(), getattr(report, "phase", "encoding"))),
+        follow(run, report),
+    )
     start = time.perf_counter()
     waited(dock.work.done, action=dock.train)
     end = time.perf_counter()

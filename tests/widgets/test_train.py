@@ -135,7 +135,7 @@ def test_reconstruction_and_difference_lie_on_the_image(viewer, image, points, d
 def test_stop_and_keep_gives_a_model(points, dock, qtbot):
     dock.form.controls["epochs"].set_value(100_000)
     dock.form.controls["early_stopping"].set_value(False)
-    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+    with qtbot.waitSignals([dock.work.done, dock.settling.done], timeout=120_000, order="strict"):
         dock.work.start_button.click()
         qtbot.waitUntil(lambda: len(dock.curve.epochs) >= 2, timeout=60_000)
         dock.work.keep_button.click()
@@ -145,7 +145,7 @@ def test_stop_and_keep_gives_a_model(points, dock, qtbot):
 
 def test_ensemble_stopped_half_way_uses_the_members_that_are_done(points, dock, qtbot):
     dock.form.controls["members"].set_value(100)
-    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+    with qtbot.waitSignal(dock.settling.done, timeout=120_000):
         dock.work.start_button.click()
         qtbot.waitUntil(lambda: dock.curve.member >= 3, timeout=60_000)
         dock.work.keep_button.click()

@@ -4,6 +4,7 @@
 |---|---|---|
 | the program was killed | offered again with its image and atoms | test_interrupted_training_is_resumed |
 | the dock is closed while preparing, training, stopping | kept, offered again | test_dock_closed_while_it_trains |
+| anything, while the results of a stopped training follow | see test_settling.py | |
 | cancelled | layers as they were, nothing kept | test_cancel_forgets_the_training |
 | image moved, renamed, exchanged | results on the atoms, said | test_image_moved_and_exchanged |
 | atoms added and moved | grey and flagged, said | test_edited_atoms_have_no_results |
@@ -60,6 +61,12 @@ def ended(qtbot, dock, action):
         action()
 
 
+def stopped(qtbot, dock):
+    """Stop and keep, and wait for the results."""
+    with qtbot.waitSignal(dock.settling.done, timeout=60_000):
+        dock.work.keep_button.click()
+
+
 def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtbot, cache, opened):  # noqa: F811
     press(dock.work.start_button, dock.work)
     whole = dock.analysis.table
@@ -67,11 +74,11 @@ def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtb
     killed = cache.parent / "killed"
 
     def kill(report):
-        if report.phase == "training" and report.epoch == 1 and not killed.exists():
+        if getattr(report, "phase", "") == "training" and report.epoch == 1 and not killed.exists():
             shutil.copytree(cache, killed, ignore=shutil.ignore_patterns(".writing-*"))  # what a kill would have left
 
     follow = dock._on_report
-    dock._on_report = lambda report: (kill(report), follow(report))
+    dock._on_report = lambda run, report: (kill(report), follow(run, report))
     press(dock.work.start_button, dock.work)
     assert list(cache.iterdir()) == []  # over, hence forgotten
     (left,) = killed.iterdir()
@@ -89,6 +96,8 @@ def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtb
     (mine,) = [layer for layer in other.layers if isinstance(layer, Points)]
     np.testing.assert_array_equal(mine.features["z1"], whole["z1"])
     assert fresh.form.value(TrainSettings).epochs == QUICK.epochs
+    assert fresh.curve.epochs == [1, 2]
+    assert fresh.analysis.losses["epoch"].tolist() == [1, 2]
     qtbot.waitUntil(lambda: not fresh.resume_row.isVisible() and fresh.resume_row.latest._job is None)
     assert list(killed.iterdir()) == []
 
@@ -143,7 +152,7 @@ def test_image_moved_and_exchanged(image, points, dock, qtbot):  # noqa: F811
     image.translate = (3, 4)
     image.name = "moved"
     image.data = np.zeros_like(image.data)
-    ended(qtbot, dock, dock.work.keep_button.click)
+    stopped(qtbot, dock)
     assert points.features["z1"].notna().all()
     assert "The image was changed meanwhile" in dock.work.label.text()
 
@@ -153,7 +162,7 @@ def test_edited_atoms_have_no_results(points, dock, qtbot):  # noqa: F811
     points.add([60.5, 61.5])
     points._move({5}, points.data[5])
     points._move({5}, points.data[5] + 3.0)
-    ended(qtbot, dock, dock.work.keep_button.click)
+    stopped(qtbot, dock)
     assert "120 of 122 atoms have results; 2 were added or moved meanwhile." in dock.work.label.text()
     assert points.features["flag"].iloc[[5, -1]].tolist() == ["moved", "added"]
 
@@ -224,7 +233,7 @@ def test_training_stopped_in_the_window_is_repeated_from_its_recipe(viewer, make
     mine._move({5}, mine.data[5] + 0.25)
     dock = make_dock()
     begun(qtbot, dock, epochs=3)
-    ended(qtbot, dock, dock.work.keep_button.click)
+    stopped(qtbot, dock)
     assert dock.analysis.recipe.used["epochs"] >= 3
     assert model_of(mine) is dock.analysis.model
     dock.analysis.save(tmp_path / "out")

@@ -37,6 +37,7 @@ class Job(WorkerBase):
         self._bar: Any = None
         self._last = 0.0
         self.unwanted = False  # the user has cancelled it, not just closed the window
+        self.handed_over = False  # what is kept is worked out while the user does something else
 
     def work(self) -> Any:
         """Run the function; called by Qt in the thread."""
@@ -72,6 +73,11 @@ class Job(WorkerBase):
     def finish_early(self) -> None:
         """Ask for what there is so far."""
         self._keep.set()
+
+    @property
+    def kept(self) -> bool:
+        """Whether the user wants what there is so far, and has not given it up since."""
+        return self._keep.is_set() and not self.abort_requested
 
     def finishing_early(self) -> bool:
         """Whether the user wants what there is so far."""

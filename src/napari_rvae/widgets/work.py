@@ -85,16 +85,20 @@ class WorkRow(QWidget):
         What the button does; none when empty, where only what others hand over is shown.
     keep_text : str
         Of a second button that ends the work early with a result; none when empty.
+    heir : WorkRow, optional
+        Sees a job to its end that was told to end early and only works out what is kept, see `settles`.
     """
 
     start_clicked = Signal()
     state_changed = Signal(object)
     failed = Signal(str)  # what went wrong
-    done = Signal()  # succeeded, failed or cancelled: ready again
+    handed_over = Signal()  # comes before `done`
+    done = Signal()  # succeeded, failed, cancelled or handed over: ready again
 
-    def __init__(self, start_text: str, keep_text: str = "") -> None:
+    def __init__(self, start_text: str, keep_text: str = "", heir: WorkRow | None = None) -> None:
         super().__init__()
         self.state = State.READY
+        self._heir, self._settles = heir, False
         self._running: _Running | None = None
         self._outcome = State.DONE  # of the latest job
         self.start_button = QPushButton(start_text, self)
@@ -179,14 +183,29 @@ class WorkRow(QWidget):
         if running is None or row.working:
             return
         self._let_go()
+        running.job.handed_over = True
         running.origin, running.started = None, time.monotonic()
         row._take(running)
         row._show(State.WORKING)
         self._show(State.DONE)
+        self.handed_over.emit()
         self.done.emit()
 
+    def settles(self, yes: bool = True) -> None:
+        """Tell whether the job only works out what was learned: who ends it early need not wait for that.
+
+        Parameters
+        ----------
+        yes : bool
+            It does, for now.
+        """
+        self._settles, running = yes, self._running
+        if yes and self._heir is not None and running is not None and running.job.kept:
+            self.hand_over(self._heir)
+
     def _take(self, running: _Running) -> None:
-        self._running, running.row, self._outcome = running, self, State.DONE
+        self._running, running.row = running, self
+        self._outcome, self._settles = State.DONE, False
         self.destroyed.connect(running.job.quit)
         self.destroyed.connect(running.forget_row)
         self.progress_bar.setValue(0)
@@ -228,6 +247,7 @@ class WorkRow(QWidget):
             self._running.job.finish_early()
             self.say("Stopping; what was learned so far is kept...")
             self._show(State.STOPPING)
+            self.settles(self._settles)
 
     def say(self, text: str) -> None:
         """Show a line of text."""
