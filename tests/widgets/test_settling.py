@@ -140,7 +140,7 @@ def test_next_training_waits(points, held, gate, qtbot):  # noqa: F811
     held.form.set_value(QUICK)
     with qtbot.waitSignals([held.settling.done, held.work.done], timeout=120_000, order="strict"):
         held.work.start_button.click()
-        qtbot.waitUntil(lambda: held.work.label.text().startswith("Waiting for the results"))
+        qtbot.waitUntil(lambda: held.work.label.text().startswith("Waiting for the training before"))
         assert held.work.state is State.PREPARING
         gate.opened.set()
     second = model_of(points)

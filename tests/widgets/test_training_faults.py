@@ -10,7 +10,8 @@
 | atoms added and moved | grey and flagged, said | test_edited_atoms_have_no_results |
 | image, points removed; points renamed | see test_train.py | |
 | a second training | refused, said | test_second_training_is_refused |
-| the memory is full, the loss wild | went on, said | test_what_went_otherwise_is_said |
+| the memory is full | went on, said | test_what_went_otherwise_is_said |
+| the loss is no number | the last good model is used, said | test_wild_loss_is_said |
 | the disk is full | went on, said | test_full_disk_is_said |
 """
 
@@ -139,12 +140,38 @@ def test_cancel_forgets_the_training(viewer, points, dock, qtbot, cache):  # noq
     assert len(live.data) == inner.sum()  # those that are learned from
     assert len(np.unique(live.face_color, axis=0)) > 10
     ended(qtbot, dock, dock.work.cancel_button.click)
-    assert list(cache.iterdir()) == []
+    qtbot.waitUntil(lambda: list(cache.iterdir()) == [])
     pd.testing.assert_frame_equal(points.features, before)
     np.testing.assert_array_equal(points.face_color, colors)
     assert [layer.name for layer in viewer.layers] == ["crystal", "crystal atoms"]
     assert dock.work.state is State.READY
     assert not dock.live.isVisible()
+
+
+def test_cancelled_training_is_not_waited_for(points, dock, qtbot, cache, monkeypatch):  # noqa: F811
+    from napari_rvae import averages
+
+    averaging, go_on, average = Event(), Event(), averages.average
+
+    def slow(*given, **options):
+        averaging.set()
+        go_on.wait(20)
+        return average(*given, **options)
+
+    monkeypatch.setattr(averages, "average", slow)
+    dock.form.set_value(TrainSettings(epochs=2, hidden=16, threads=1))
+    dock.work.start_button.click()
+    qtbot.waitUntil(averaging.is_set, timeout=60_000)
+    dock.work.cancel_button.click()
+    assert dock.work.state is State.READY
+    assert dock.work.label.text() == "Cancelled; nothing was changed."
+    dock.form.set_value(QUICK)
+    dock.work.start_button.click()  # the next one waits until the thread has ended
+    qtbot.waitUntil(lambda: dock.work.label.text().startswith("Waiting for the training before"))
+    assert len(list(cache.iterdir())) == 1
+    ended(qtbot, dock, go_on.set)
+    assert points.features["z1"].notna().all()
+    assert list(cache.iterdir()) == []
 
 
 def test_image_moved_and_exchanged(image, points, dock, qtbot):  # noqa: F811
@@ -196,6 +223,17 @@ def test_what_went_otherwise_is_said(points, dock, press, told, monkeypatch):  #
     assert points.features["z1"].notna().all()
     assert "The memory was full: went on with 8 patches per step." in dock.work.label.text()
     assert "The memory was full" in told()[-1]
+
+
+def test_wild_loss_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
+    from napari_rvae.training.loop import Trainer
+
+    finite = iter([True])
+    monkeypatch.setattr(Trainer, "is_finite", lambda self: next(finite, False))
+    press(dock.work.start_button, dock.work)
+    assert points.features["z1"].notna().all()
+    assert "unstable in epoch 2: the model of epoch 1 was kept" in dock.work.label.text()
+    assert "unstable" in told()[-1]
 
 
 def test_full_disk_is_said(points, dock, press, told, monkeypatch):  # noqa: F811

@@ -145,7 +145,7 @@ class TrainWidget(Dock):
         self.settling.cancel_button.setToolTip("<p>Keep the model only; it can be applied to the atoms later.</p>")
         self.settling.done.connect(self._on_settled)
         self.settling.hide()
-        self.work = WorkRow("Train", "Stop and keep", heir=self.settling)
+        self.work = WorkRow("Train", "Stop and keep", heir=self.settling, waits=False)
         self.work.keep_button.setToolTip(
             "<p>End the training now and use what was learned so far: its results on all atoms follow.</p>"
         )

@@ -42,7 +42,7 @@ class _Turns:
                 raise InputDataError("Another training is running in this program: wait until it is done, or stop it.")
             if job.stop():
                 raise Stopped("Stopped while waiting.")
-            job.progress(0.0, "Waiting for the results of the training before")
+            job.progress(0.0, "Waiting for the training before to end")
         self._job = job
         try:
             yield

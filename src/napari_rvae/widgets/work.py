@@ -87,6 +87,8 @@ class WorkRow(QWidget):
         Of a second button that ends the work early with a result; none when empty.
     heir : WorkRow, optional
         Sees a job to its end that was told to end early and only works out what is kept, see `settles`.
+    waits : bool
+        For a cancelled job to end; else it ends unseen, at its next chance.
     """
 
     start_clicked = Signal()
@@ -95,10 +97,10 @@ class WorkRow(QWidget):
     handed_over = Signal()  # comes before `done`
     done = Signal()  # succeeded, failed, cancelled or handed over: ready again
 
-    def __init__(self, start_text: str, keep_text: str = "", heir: WorkRow | None = None) -> None:
+    def __init__(self, start_text: str, keep_text: str = "", heir: WorkRow | None = None, waits: bool = True) -> None:
         super().__init__()
         self.state = State.READY
-        self._heir, self._settles = heir, False
+        self._heir, self._waits, self._settles = heir, waits, False
         self._running: _Running | None = None
         self._outcome = State.DONE  # of the latest job
         self.start_button = QPushButton(start_text, self)
@@ -230,9 +232,16 @@ class WorkRow(QWidget):
 
     def cancel(self) -> None:
         """Give the work up."""
-        if self._running is not None:
-            self._running.job.unwanted = True
-            self.leave()
+        running = self._running
+        if running is None:
+            return
+        running.job.unwanted = True
+        self.leave()
+        if not self._waits:
+            self._let_go()
+            running.forget_row()
+            self._on_aborted()
+            self._end(running)
 
     def leave(self) -> None:
         """End the work because its window goes; what can be gone on with is kept."""
@@ -289,8 +298,9 @@ class WorkRow(QWidget):
             seconds_left = elapsed * (1 - fraction) / fraction
         text = text if seconds_left is None else f"{text} · {duration(seconds_left)} left"
         self.say(text)
-        running.bar.set_description(f"{running.title}: {text}")
-        running.bar.update(step - running.bar.n)  # handles events, so the result may be shown before it returns
+        running.bar.set_description(f"{running.title}: {text}")  # handles events: the job may be over when it returns
+        if self._running is running:
+            running.bar.update(step - running.bar.n)  # so does this
 
     def _on_reported(self, thing: Any) -> None:
         if self._running is not None:
@@ -312,12 +322,16 @@ class WorkRow(QWidget):
         self.say("Cancelled; nothing was changed.")
 
     def _on_finished(self) -> None:
-        if self._running is not None:
-            running = self._running
+        running = self._running
+        if running is not None:
             self._let_go()
-            running.bar.close()
-            running.row = running.job._bar = None
-            running.result = running.report = _ignore  # napari remembers the job
+            running.job._bar = None
+            self._end(running)
+
+    def _end(self, running: _Running) -> None:
+        running.bar.close()
+        running.row = None
+        running.result = running.report = _ignore  # napari remembers the job
         self.progress_bar.setValue(0)
         self._slow_spinner(100)
         self._show(self._outcome)
