@@ -9,7 +9,7 @@ from napari.layers import Labels, Points, Vectors
 
 from napari_rvae.averages.counting import stable_count
 from napari_rvae.errors import DeviceError
-from napari_rvae.layers import RECIPE, add_atoms, atoms_table, coloring_of, model_of
+from napari_rvae.layers import RECIPE, add_atoms, atoms_table, color_points, coloring_of, model_of
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.patch_cursor import NAME
 from napari_rvae.widgets.train import TrainWidget
@@ -543,6 +543,27 @@ def test_preferences_are_the_start(points, make_dock, monkeypatch, tmp_path):
     assert dock.form.controls["threads"].value() == 1  # what the fixture has set
     assert TrainWidget(dock.viewer).form.value(TrainSettings).threads == 3
     assert dock.cache == tmp_path / "mine"
+    dock.form.set_value(TrainSettings(threads=2, epochs=7))
+    dock.form.reset_button.click()
+    assert (dock.form.controls["threads"].value(), dock.device.value()) == (3, "cpu")
+    assert dock.form.value(TrainSettings).epochs == TrainSettings().epochs
+
+
+def test_preferred_colours_are_used(points, monkeypatch):
+    from napari.settings import get_plugin_settings
+    from napari.utils.colormaps import ensure_colormap
+    from npe2 import PluginManager
+
+    PluginManager.instance().discover()
+    saved = get_plugin_settings("napari-rvae").colors
+    monkeypatch.setattr(saved, "numbers", "gray")
+    monkeypatch.setattr(saved, "angles", "twilight")
+    points.features = points.features.assign(angle=np.linspace(0, 6, len(points.data)))
+    np.testing.assert_allclose(
+        color_points(points, "snr").colormap.map(0.3), ensure_colormap("gray").map(0.3), atol=0.01
+    )
+    expected = ensure_colormap("twilight").map(0.3)
+    np.testing.assert_allclose(color_points(points, "angle").colormap.map(0.3), expected, atol=0.02)
 
 
 # The patch under the cursor -------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from napari_rvae.layers import (
     pixel_size,
     shows,
 )
+from napari_rvae.layers.preferences import preferences
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
 from napari_rvae.widgets.device import DeviceControl, devices_here
@@ -36,7 +37,6 @@ from napari_rvae.widgets.model_files import ModelFiles
 from napari_rvae.widgets.outcome import put_results
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.patch_cursor import PatchCursor, size_for
-from napari_rvae.widgets.preferences import preferences
 from napari_rvae.widgets.results_panel import ResultsPanel
 from napari_rvae.widgets.resume import ResumeRow
 from napari_rvae.widgets.settings_form import Control, SettingsForm, Several
@@ -126,8 +126,8 @@ class TrainWidget(Dock):
         }
         folded = ("invariance", "early_stopping", "members", "seed")
         self.form = SettingsForm(PatchSettings, TrainSettings, controls=controls, folded=folded)
-        if self._preferred.threads is not None:
-            self.form.controls["threads"].set_value(self._preferred.threads)
+        self.form.reset_button.clicked.connect(self._prefer)
+        self._prefer()
         self.form.rename("size", "Patch size")
         self.form.rename("latent", "Latent dimensions")
         self.form.changed.connect(self._later)
@@ -193,7 +193,13 @@ class TrainWidget(Dock):
     def _on_devices(self, devices: list[Any]) -> None:
         self.device.set_devices(devices)
         if self.device.value() == "auto":
-            self.device.set_value({"cuda": "cuda:0"}.get(self._preferred.device, self._preferred.device))
+            self.device.set_value(self._preferred.device)
+
+    def _prefer(self) -> None:
+        """Begin with what stands in napari's preferences."""
+        self.device.set_value(self._preferred.device)
+        if self._preferred.threads is not None:
+            self.form.controls["threads"].set_value(self._preferred.threads)
 
     def closed(self) -> None:
         """Let go of the viewer; training that is running is cancelled."""
@@ -274,13 +280,9 @@ class TrainWidget(Dock):
 
     def _show_pixels(self, image: Image | None) -> None:
         (height, width), unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
-        oblong = abs(height / width - 1) > _SQUARE
-        self.pixels.setText(
-            f"Pixels are {height:.3g} x {width:.3g} {unit or 'units'}: patches are cut on a square physical grid."
-            if oblong
-            else ""
-        )
-        self.pixels.setVisible(oblong)
+        self.pixels.setVisible(abs(height / width - 1) > _SQUARE)
+        text = f"Pixels are {height:.3g} x {width:.3g} {unit or 'units'}: patches are cut on a square physical grid."
+        self.pixels.setText(text)
 
     def _show_cursor(self, image: Image | None, table: pd.DataFrame | None) -> None:
         if self._moved and image is not None and table is not None:
@@ -349,23 +351,19 @@ class TrainWidget(Dock):
 
         if isinstance(report, Model):
             run.model = report
+            self.work.settles(run is self._run)
         elif isinstance(report, Inputs):
             run.inputs = self._resumed(report)
-            return
-        if run is not self._run:
-            return  # what is seen here is the next training
-        if run.model is not None:
-            self.work.settles()
-            return
-        self.curve.add(report)
-        if report.phase == "training":
-            self.work.begin()
-        if report.averages is not None and report.member == 1:  # who learns from all atoms
-            self.averages.show_averages(report.averages)
-            self.averages.show()
-        if report.look is not None and run.inputs is not None:
-            self.live.show_look(report.look, run.inputs.points)
-        self.work.settles(report.phase in ("finishing", "done"))
+        elif run is self._run:  # else what is seen here is the next training
+            self.curve.add(report)
+            if report.phase == "training":
+                self.work.begin()
+            if report.averages is not None and report.member == 1:  # who learns from all atoms
+                self.averages.show_averages(report.averages)
+                self.averages.show()
+            if report.look is not None and run.inputs is not None:
+                self.live.show_look(report.look, run.inputs.points)
+            self.work.settles(report.phase in ("finishing", "done"))
 
     def _resumed(self, given: Inputs) -> TrainingInputs:
         """Show the image and the atoms of an interrupted training."""
