@@ -1,5 +1,6 @@
 """The Train rVAE dock: from points to coloured points, and everything that may go wrong between."""
 
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -653,6 +654,8 @@ def test_model_is_saved_loaded_and_applied(viewer, image, points, dock, press, t
         dock.files.apply_action.trigger()
     np.testing.assert_allclose(other.features["z1"], points.features["z1"], atol=1e-4)
     assert model_of(other) is dock.files.loaded
+    press(dock.work.start_button, dock.work)
+    assert dock.files.model is dock.analysis.model  # not the one that was loaded before
 
 
 def test_model_is_applied_to_another_image(viewer, points, dock, press, tmp_path, qtbot, pixels):
@@ -686,6 +689,39 @@ def test_model_is_applied_to_a_folder(points, dock, press, tmp_path, qtbot, pixe
     assert batch.table.item(0, 2).text() == "121 of 121"
     assert batch.summary.text().startswith("2 done, 1 failed; ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv", "summary.csv"]
+    with qtbot.waitSignal(batch.destroyed):
+        batch.close()
+
+
+def test_folder_that_is_cancelled_says_what_was_done(points, dock, press, tmp_path, qtbot, pixels, monkeypatch):
+    from napari_rvae.workflows import applying
+
+    at_last, go_on, load = Event(), Event(), applying.load_image
+
+    def slow(path):
+        if path.stem == "c":
+            at_last.set()
+            go_on.wait(20)
+        return load(path)
+
+    press(dock.work.start_button, dock.work)
+    for name in "abcd":
+        np.save(tmp_path / f"{name}.npy", pixels if name != "b" else np.zeros((40, 40)))
+    monkeypatch.setattr(applying, "load_image", slow)
+    refreshed(dock).files.folder_action.trigger()
+    batch = dock.files.batch
+    batch.choose_folder(tmp_path)
+    batch.choose_output(tmp_path / "out")
+    with qtbot.waitSignal(batch.work.done, timeout=60_000):
+        batch.work.start_button.click()
+        qtbot.waitUntil(at_last.is_set, timeout=60_000)
+        batch.work.cancel_button.click()
+        go_on.set()
+    assert batch.summary.text().startswith("1 done, 1 failed, 2 not done; 121 atoms")
+    assert [batch.table.item(row, 1).text() for row in (0, 2, 3)] == ["done", "not done", "not done"]
+    assert batch.work.label.text() == ""
+    assert batch.work.start_button.isEnabled()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "summary.csv"]
     with qtbot.waitSignal(batch.destroyed):
         batch.close()
 
