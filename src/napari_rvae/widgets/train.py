@@ -142,7 +142,8 @@ class TrainWidget(Dock):
 
     def _build_training(self) -> None:
         self.settling = WorkRow("")
-        self.settling.cancel_button.setToolTip("<p>Keep the model only; it can be applied to the atoms later.</p>")
+        self.settling.cancel_button.setText("Keep only the model")
+        self.settling.cancel_button.setToolTip("<p>Do without its results; it can be applied to the atoms later.</p>")
         self.settling.done.connect(self._on_settled)
         self.settling.hide()
         self.work = WorkRow("Train", "Stop and keep", heir=self.settling, waits=False)
