@@ -10,6 +10,7 @@
 | atoms are edited | grey and flagged, said | test_edited_atoms_have_no_results |
 | the points are removed | results in a new layer | test_points_removed |
 | another model is applied | results in a new layer | test_other_results_are_not_overwritten |
+| a model is loaded | it stays, to be applied | test_model_loaded_meanwhile_stays |
 | the dock shows other atoms | it goes on to do so | test_dock_does_not_turn_back |
 """
 
@@ -200,3 +201,16 @@ def test_dock_does_not_turn_back(viewer, image, points, held, gate, qtbot):  # n
     assert held.points_box.layer is other
     assert "z1" not in other.features
     assert points.features["z1"].notna().all()
+
+
+def test_model_loaded_meanwhile_stays(points, held, gate, press, qtbot, tmp_path):  # noqa: F811
+    settled(qtbot, held, gate.opened.set)
+    model_of(points).save(tmp_path / "model.safetensors")
+    gate.opened.clear()
+    begun(qtbot, held)
+    ended(qtbot, held, held.work.keep_button.click)
+    ended(qtbot, held, lambda: held.files.load_model(tmp_path / "model.safetensors"))
+    loaded = held.files.loaded
+    settled(qtbot, held, gate.opened.set)
+    assert held.files.model is loaded
+    assert model_of(points) is held.analysis.model

@@ -384,7 +384,7 @@ class TrainWidget(Dock):
         run, self._run = self._run, None
         if run is not None and run.inputs is not None:
             run.recipe = run.inputs.points.metadata.get(RECIPE)
-        self._settled = run
+        self._settled, self.files.loaded = run, None
         self.settling.show()
         self.work.say("Stopped, and the model is kept. Its results on all atoms follow below; go on meanwhile.")
 
@@ -405,7 +405,9 @@ class TrainWidget(Dock):
         self.resume_row.look(self.cache)  # it may have failed
 
     def _on_trained(self, run: Run, analysis: Analysis) -> None:
-        self.analysis, self.files.loaded = analysis, None
+        self.analysis = analysis
+        if run is not self._settled:
+            self.files.loaded = None
         if (inputs := run.inputs) is not None:
             recipe = analysis.recipe.model_dump(mode="json", exclude={"atoms"})
             notes = analysis.recipe.used.get("notes", [])
