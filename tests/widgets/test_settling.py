@@ -156,6 +156,7 @@ def test_waiting_training_can_be_cancelled(points, held, gate, qtbot):  # noqa: 
     held.work.start_button.click()
     ended(qtbot, held, held.work.cancel_button.click)
     assert held.settling.working
+    assert NAME in held.viewer.layers
     settled(qtbot, held, gate.opened.set)
     assert points.features["z1"].notna().all()
 

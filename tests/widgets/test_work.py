@@ -91,6 +91,38 @@ def test_cancel_gives_no_result(qtbot, row):
     assert "nothing was changed" in row.label.text()
 
 
+def test_what_cannot_be_stopped_is_waited_for(qtbot, row):
+    go_on, results = Event(), []
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", lambda job: go_on.wait(10), results.append)
+        row.cancel_button.click()
+        assert row.working
+        go_on.set()
+    assert results == []
+    assert row.label.text() == "Cancelled when it was over already."
+
+
+def test_what_is_not_waited_for_ends_unseen(qtbot, row):
+    go_on, ended, results = Event(), Event(), []
+
+    def function(job):
+        go_on.wait(10)
+        job.progress(1.0, "late")
+        ended.set()
+        return "late"
+
+    row.run("Working", function, results.append, waits=False)
+    with qtbot.waitSignal(row.done):
+        row.cancel_button.click()
+    assert row.state is State.READY
+    assert working_bars() == []
+    run(qtbot, row, lambda job: "mine", results.append)
+    go_on.set()
+    qtbot.waitUntil(ended.is_set)
+    run(qtbot, row, lambda job: "again", results.append)
+    assert results == ["mine", "again"]
+
+
 def test_stop_and_keep_gives_what_there_is(qtbot, row):
     results = []
 

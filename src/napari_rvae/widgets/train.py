@@ -146,7 +146,7 @@ class TrainWidget(Dock):
         self.settling.cancel_button.setToolTip("<p>Do without its results; it can be applied to the atoms later.</p>")
         self.settling.done.connect(self._on_settled)
         self.settling.hide()
-        self.work = WorkRow("Train", "Stop and keep", heir=self.settling, waits=False)
+        self.work = WorkRow("Train", "Stop and keep", heir=self.settling)
         self.work.keep_button.setToolTip(
             "<p>End the training now and use what was learned so far: its results on all atoms follow.</p>"
         )
@@ -344,7 +344,7 @@ class TrainWidget(Dock):
         self._run = run = Run(inputs)
         job = partial(trained_in_thread, inputs, kept, self.cache)
         on_trained, on_report = partial(self._on_trained, run), partial(self._on_report, run)
-        self.work.run("Training", job, on_trained, on_report, prepares=True)
+        self.work.run("Training", job, on_trained, on_report, prepares=True, waits=False)
 
     def _on_report(self, run: Run, report: Any) -> None:
         from napari_rvae.models import Model
@@ -399,9 +399,9 @@ class TrainWidget(Dock):
         self.resume_row.look(self.cache)  # it may have failed
 
     def _on_done(self) -> None:
-        if self._run is not None:
-            self._run = None
+        if self._run is not None and not self.settling.working:  # else the last look at another one is shown
             self.live.end()
+        self._run = None
         self.resume_row.look(self.cache)  # it may have failed
 
     def _on_trained(self, run: Run, analysis: Analysis) -> None:

@@ -38,7 +38,8 @@ class _Turns:
     @contextmanager
     def turn(self, job: Job) -> Iterator[None]:
         while not self._lock.acquire(timeout=_PATIENCE):
-            if self._job is not None and not self._job.finishing_early():
+            before = self._job
+            if before is not None and not before.finishing_early():
                 raise InputDataError("Another training is running in this program: wait until it is done, or stop it.")
             if job.stop():
                 raise Stopped("Stopped while waiting.")

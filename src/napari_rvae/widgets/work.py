@@ -63,6 +63,7 @@ class _Running:
     bar: Any  # in napari's activity dock
     result: Callable[[Any], None]
     report: Callable[[Any], None]
+    waits: bool  # for its end when it is cancelled
     started: float
     origin: float | None = 0.0  # of its fraction, where the row began with it
 
@@ -87,8 +88,6 @@ class WorkRow(QWidget):
         Of a second button that ends the work early with a result; none when empty.
     heir : WorkRow, optional
         Sees a job to its end that was told to end early and only works out what is kept, see `settles`.
-    waits : bool
-        For a cancelled job to end; else it ends unseen, at its next chance.
     """
 
     start_clicked = Signal()
@@ -97,10 +96,10 @@ class WorkRow(QWidget):
     handed_over = Signal()  # comes before `done`
     done = Signal()  # succeeded, failed, cancelled or handed over: ready again
 
-    def __init__(self, start_text: str, keep_text: str = "", heir: WorkRow | None = None, waits: bool = True) -> None:
+    def __init__(self, start_text: str, keep_text: str = "", heir: WorkRow | None = None) -> None:
         super().__init__()
         self.state = State.READY
-        self._heir, self._waits, self._settles = heir, waits, False
+        self._heir, self._settles = heir, False
         self._running: _Running | None = None
         self._outcome = State.DONE  # of the latest job
         self.start_button = QPushButton(start_text, self)
@@ -144,6 +143,7 @@ class WorkRow(QWidget):
         result: Callable[[Any], None],
         report: Callable[[Any], None] | None = None,
         prepares: bool = False,
+        waits: bool = True,
     ) -> None:
         """Call a function in a thread, unless one is running.
 
@@ -159,12 +159,14 @@ class WorkRow(QWidget):
             Called in the main thread with whatever the function reports.
         prepares : bool
             There is nothing to keep until `begin` is called.
+        waits : bool
+            For the end of the job when it is cancelled; else it ends unseen, at its next chance.
         """
         if self.working:
             return
         job = create_worker(_Titled(title, function), _worker_class=Job, _start_thread=False, _ignore_errors=True)
         job._bar = cancelable_progress(total=_STEPS, desc=title)
-        running = _Running(title, job, None, job._bar, result, report or _ignore, time.monotonic())
+        running = _Running(title, job, None, job._bar, result, report or _ignore, waits, time.monotonic())
         for signal in ("progressed", "reported", "returned", "errored", "aborted", "finished"):
             getattr(job, signal).connect(partial(running.tell, f"_on_{signal}"))
         self._take(running)
@@ -186,7 +188,7 @@ class WorkRow(QWidget):
             return
         self._let_go()
         running.job.handed_over = True
-        running.origin, running.started = None, time.monotonic()
+        running.waits, running.origin, running.started = True, None, time.monotonic()
         row._take(running)
         row._show(State.WORKING)
         self._show(State.DONE)
@@ -237,7 +239,7 @@ class WorkRow(QWidget):
             return
         running.job.unwanted = True
         self.leave()
-        if not self._waits:
+        if not running.waits:
             self._let_go()
             running.forget_row()
             self._on_aborted()
@@ -326,6 +328,8 @@ class WorkRow(QWidget):
         if running is not None:
             self._let_go()
             running.job._bar = None
+            if running.job.abort_requested and self._outcome is State.DONE:
+                self.say("Cancelled when it was over already.")
             self._end(running)
 
     def _end(self, running: _Running) -> None:
