@@ -32,12 +32,22 @@ def saved(analysis, tmp_path):
     return tmp_path / "results"
 
 
-def opened(path):
+def opened(path, linked=True):
     PluginManager.instance().discover()
     viewer = ViewerModel()
     viewer.open(path, plugin="napari-rvae")
-    link_layers(viewer.layers)
+    if linked:
+        link_layers(viewer.layers)
     return viewer.layers
+
+
+def test_atoms_have_their_colours_before_any_dock_is_open(saved):
+    _, cells, points = opened(saved, linked=False)
+    assert len(np.unique(points.face_color, axis=0)) > 10
+    colors = points.face_color.copy()
+    np.testing.assert_allclose(cells.colormap.map(points.features["atom_id"][7] + 1), colors[7], atol=0.02)
+    link_layers([cells, points])
+    np.testing.assert_allclose(points.face_color, colors, atol=0.02)
 
 
 @pytest.mark.parametrize("name", ["", "recipe.json"])

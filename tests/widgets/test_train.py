@@ -1,5 +1,6 @@
 """The Train rVAE dock: from points to coloured points, and everything that may go wrong between."""
 
+from threading import Event
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ from napari.layers import Labels, Points, Vectors
 
 from napari_rvae.averages.counting import stable_count
 from napari_rvae.errors import DeviceError
-from napari_rvae.layers import RECIPE, add_atoms, atoms_table, coloring_of, model_of
+from napari_rvae.layers import RECIPE, add_atoms, atoms_table, color_points, coloring_of, model_of
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.patch_cursor import NAME
 from napari_rvae.widgets.train import TrainWidget
@@ -135,7 +136,7 @@ def test_reconstruction_and_difference_lie_on_the_image(viewer, image, points, d
 def test_stop_and_keep_gives_a_model(points, dock, qtbot):
     dock.form.controls["epochs"].set_value(100_000)
     dock.form.controls["early_stopping"].set_value(False)
-    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+    with qtbot.waitSignals([dock.work.done, dock.settling.done], timeout=120_000, order="strict"):
         dock.work.start_button.click()
         qtbot.waitUntil(lambda: len(dock.curve.epochs) >= 2, timeout=60_000)
         dock.work.keep_button.click()
@@ -145,7 +146,7 @@ def test_stop_and_keep_gives_a_model(points, dock, qtbot):
 
 def test_ensemble_stopped_half_way_uses_the_members_that_are_done(points, dock, qtbot):
     dock.form.controls["members"].set_value(100)
-    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+    with qtbot.waitSignal(dock.settling.done, timeout=120_000):
         dock.work.start_button.click()
         qtbot.waitUntil(lambda: dock.curve.member >= 3, timeout=60_000)
         dock.work.keep_button.click()
@@ -543,6 +544,27 @@ def test_preferences_are_the_start(points, make_dock, monkeypatch, tmp_path):
     assert dock.form.controls["threads"].value() == 1  # what the fixture has set
     assert TrainWidget(dock.viewer).form.value(TrainSettings).threads == 3
     assert dock.cache == tmp_path / "mine"
+    dock.form.set_value(TrainSettings(threads=2, epochs=7))
+    dock.form.reset_button.click()
+    assert (dock.form.controls["threads"].value(), dock.device.value()) == (3, "cpu")
+    assert dock.form.value(TrainSettings).epochs == TrainSettings().epochs
+
+
+def test_preferred_colours_are_used(points, monkeypatch):
+    from napari.settings import get_plugin_settings
+    from napari.utils.colormaps import ensure_colormap
+    from npe2 import PluginManager
+
+    PluginManager.instance().discover()
+    saved = get_plugin_settings("napari-rvae").colors
+    monkeypatch.setattr(saved, "numbers", "gray")
+    monkeypatch.setattr(saved, "angles", "twilight")
+    points.features = points.features.assign(angle=np.linspace(0, 6, len(points.data)))
+    np.testing.assert_allclose(
+        color_points(points, "snr").colormap.map(0.3), ensure_colormap("gray").map(0.3), atol=0.01
+    )
+    expected = ensure_colormap("twilight").map(0.3)
+    np.testing.assert_allclose(color_points(points, "angle").colormap.map(0.3), expected, atol=0.02)
 
 
 # The patch under the cursor -------------------------------------------------------------------------------------------
@@ -632,6 +654,8 @@ def test_model_is_saved_loaded_and_applied(viewer, image, points, dock, press, t
         dock.files.apply_action.trigger()
     np.testing.assert_allclose(other.features["z1"], points.features["z1"], atol=1e-4)
     assert model_of(other) is dock.files.loaded
+    press(dock.work.start_button, dock.work)
+    assert dock.files.model is dock.analysis.model  # not the one that was loaded before
 
 
 def test_model_is_applied_to_another_image(viewer, points, dock, press, tmp_path, qtbot, pixels):
@@ -665,6 +689,39 @@ def test_model_is_applied_to_a_folder(points, dock, press, tmp_path, qtbot, pixe
     assert batch.table.item(0, 2).text() == "121 of 121"
     assert batch.summary.text().startswith("2 done, 1 failed; ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv", "summary.csv"]
+    with qtbot.waitSignal(batch.destroyed):
+        batch.close()
+
+
+def test_folder_that_is_cancelled_says_what_was_done(points, dock, press, tmp_path, qtbot, pixels, monkeypatch):
+    from napari_rvae.workflows import applying
+
+    at_last, go_on, load = Event(), Event(), applying.load_image
+
+    def slow(path):
+        if path.stem == "c":
+            at_last.set()
+            go_on.wait(20)
+        return load(path)
+
+    press(dock.work.start_button, dock.work)
+    for name in "abcd":
+        np.save(tmp_path / f"{name}.npy", pixels if name != "b" else np.zeros((40, 40)))
+    monkeypatch.setattr(applying, "load_image", slow)
+    refreshed(dock).files.folder_action.trigger()
+    batch = dock.files.batch
+    batch.choose_folder(tmp_path)
+    batch.choose_output(tmp_path / "out")
+    with qtbot.waitSignal(batch.work.done, timeout=60_000):
+        batch.work.start_button.click()
+        qtbot.waitUntil(at_last.is_set, timeout=60_000)
+        batch.work.cancel_button.click()
+        go_on.set()
+    assert batch.summary.text().startswith("1 done, 1 failed, 2 not done; 121 atoms")
+    assert [batch.table.item(row, 1).text() for row in (0, 2, 3)] == ["done", "not done", "not done"]
+    assert batch.work.label.text() == ""
+    assert batch.work.start_button.isEnabled()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "summary.csv"]
     with qtbot.waitSignal(batch.destroyed):
         batch.close()
 

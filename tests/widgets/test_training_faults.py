@@ -4,12 +4,14 @@
 |---|---|---|
 | the program was killed | offered again with its image and atoms | test_interrupted_training_is_resumed |
 | the dock is closed while preparing, training, stopping | kept, offered again | test_dock_closed_while_it_trains |
+| anything, while the results of a stopped training follow | see test_settling.py | |
 | cancelled | layers as they were, nothing kept | test_cancel_forgets_the_training |
 | image moved, renamed, exchanged | results on the atoms, said | test_image_moved_and_exchanged |
 | atoms added and moved | grey and flagged, said | test_edited_atoms_have_no_results |
 | image, points removed; points renamed | see test_train.py | |
 | a second training | refused, said | test_second_training_is_refused |
-| the memory is full, the loss wild | went on, said | test_what_went_otherwise_is_said |
+| the memory is full | went on, said | test_what_went_otherwise_is_said |
+| the loss is no number | the last good model is used, said | test_wild_loss_is_said |
 | the disk is full | went on, said | test_full_disk_is_said |
 """
 
@@ -60,6 +62,12 @@ def ended(qtbot, dock, action):
         action()
 
 
+def stopped(qtbot, dock):
+    """Stop and keep, and wait for the results."""
+    with qtbot.waitSignal(dock.settling.done, timeout=60_000):
+        dock.work.keep_button.click()
+
+
 def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtbot, cache, opened):  # noqa: F811
     press(dock.work.start_button, dock.work)
     whole = dock.analysis.table
@@ -67,11 +75,11 @@ def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtb
     killed = cache.parent / "killed"
 
     def kill(report):
-        if report.phase == "training" and report.epoch == 1 and not killed.exists():
+        if getattr(report, "phase", "") == "training" and report.epoch == 1 and not killed.exists():
             shutil.copytree(cache, killed, ignore=shutil.ignore_patterns(".writing-*"))  # what a kill would have left
 
     follow = dock._on_report
-    dock._on_report = lambda report: (kill(report), follow(report))
+    dock._on_report = lambda run, report: (kill(report), follow(run, report))
     press(dock.work.start_button, dock.work)
     assert list(cache.iterdir()) == []  # over, hence forgotten
     (left,) = killed.iterdir()
@@ -89,6 +97,8 @@ def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtb
     (mine,) = [layer for layer in other.layers if isinstance(layer, Points)]
     np.testing.assert_array_equal(mine.features["z1"], whole["z1"])
     assert fresh.form.value(TrainSettings).epochs == QUICK.epochs
+    assert fresh.curve.epochs == [1, 2]
+    assert fresh.analysis.losses["epoch"].tolist() == [1, 2]
     qtbot.waitUntil(lambda: not fresh.resume_row.isVisible() and fresh.resume_row.latest._job is None)
     assert list(killed.iterdir()) == []
 
@@ -130,7 +140,7 @@ def test_cancel_forgets_the_training(viewer, points, dock, qtbot, cache):  # noq
     assert len(live.data) == inner.sum()  # those that are learned from
     assert len(np.unique(live.face_color, axis=0)) > 10
     ended(qtbot, dock, dock.work.cancel_button.click)
-    assert list(cache.iterdir()) == []
+    qtbot.waitUntil(lambda: list(cache.iterdir()) == [])
     pd.testing.assert_frame_equal(points.features, before)
     np.testing.assert_array_equal(points.face_color, colors)
     assert [layer.name for layer in viewer.layers] == ["crystal", "crystal atoms"]
@@ -138,12 +148,38 @@ def test_cancel_forgets_the_training(viewer, points, dock, qtbot, cache):  # noq
     assert not dock.live.isVisible()
 
 
+def test_cancelled_training_is_not_waited_for(points, dock, qtbot, cache, monkeypatch):  # noqa: F811
+    from napari_rvae import averages
+
+    averaging, go_on, average = Event(), Event(), averages.average
+
+    def slow(*given, **options):
+        averaging.set()
+        go_on.wait(20)
+        return average(*given, **options)
+
+    monkeypatch.setattr(averages, "average", slow)
+    dock.form.set_value(TrainSettings(epochs=2, hidden=16, threads=1))
+    dock.work.start_button.click()
+    qtbot.waitUntil(averaging.is_set, timeout=60_000)
+    dock.work.cancel_button.click()
+    assert dock.work.state is State.READY
+    assert dock.work.label.text() == "Cancelled; nothing was changed."
+    dock.form.set_value(QUICK)
+    dock.work.start_button.click()  # the next one waits until the thread has ended
+    qtbot.waitUntil(lambda: dock.work.label.text().startswith("Waiting for the training before"))
+    assert len(list(cache.iterdir())) == 1
+    ended(qtbot, dock, go_on.set)
+    assert points.features["z1"].notna().all()
+    assert list(cache.iterdir()) == []
+
+
 def test_image_moved_and_exchanged(image, points, dock, qtbot):  # noqa: F811
     begun(qtbot, dock)
     image.translate = (3, 4)
     image.name = "moved"
     image.data = np.zeros_like(image.data)
-    ended(qtbot, dock, dock.work.keep_button.click)
+    stopped(qtbot, dock)
     assert points.features["z1"].notna().all()
     assert "The image was changed meanwhile" in dock.work.label.text()
 
@@ -153,7 +189,7 @@ def test_edited_atoms_have_no_results(points, dock, qtbot):  # noqa: F811
     points.add([60.5, 61.5])
     points._move({5}, points.data[5])
     points._move({5}, points.data[5] + 3.0)
-    ended(qtbot, dock, dock.work.keep_button.click)
+    stopped(qtbot, dock)
     assert "120 of 122 atoms have results; 2 were added or moved meanwhile." in dock.work.label.text()
     assert points.features["flag"].iloc[[5, -1]].tolist() == ["moved", "added"]
 
@@ -187,6 +223,17 @@ def test_what_went_otherwise_is_said(points, dock, press, told, monkeypatch):  #
     assert points.features["z1"].notna().all()
     assert "The memory was full: went on with 8 patches per step." in dock.work.label.text()
     assert "The memory was full" in told()[-1]
+
+
+def test_wild_loss_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
+    from napari_rvae.training.loop import Trainer
+
+    finite = iter([True])
+    monkeypatch.setattr(Trainer, "is_finite", lambda self: next(finite, False))
+    press(dock.work.start_button, dock.work)
+    assert points.features["z1"].notna().all()
+    assert "unstable in epoch 2: the model of epoch 1 was kept" in dock.work.label.text()
+    assert "unstable" in told()[-1]
 
 
 def test_full_disk_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
@@ -224,7 +271,7 @@ def test_training_stopped_in_the_window_is_repeated_from_its_recipe(viewer, make
     mine._move({5}, mine.data[5] + 0.25)
     dock = make_dock()
     begun(qtbot, dock, epochs=3)
-    ended(qtbot, dock, dock.work.keep_button.click)
+    stopped(qtbot, dock)
     assert dock.analysis.recipe.used["epochs"] >= 3
     assert model_of(mine) is dock.analysis.model
     dock.analysis.save(tmp_path / "out")

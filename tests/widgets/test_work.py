@@ -7,7 +7,8 @@ from napari.utils.progress import progress
 from qtpy.QtWidgets import QApplication
 
 from napari_rvae.errors import InputDataError, Stopped
-from napari_rvae.widgets.work import Latest, State, WorkRow, duration
+from napari_rvae.widgets.jobs import Latest
+from napari_rvae.widgets.work import State, WorkRow, duration
 
 
 @pytest.fixture
@@ -90,6 +91,38 @@ def test_cancel_gives_no_result(qtbot, row):
     assert "nothing was changed" in row.label.text()
 
 
+def test_what_cannot_be_stopped_is_waited_for(qtbot, row):
+    go_on, results = Event(), []
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", lambda job: go_on.wait(10), results.append)
+        row.cancel_button.click()
+        assert row.working
+        go_on.set()
+    assert results == []
+    assert row.label.text() == "Cancelled when it was over already."
+
+
+def test_what_is_not_waited_for_ends_unseen(qtbot, row):
+    go_on, ended, results = Event(), Event(), []
+
+    def function(job):
+        go_on.wait(10)
+        job.progress(1.0, "late")
+        ended.set()
+        return "late"
+
+    row.run("Working", function, results.append, waits=False)
+    with qtbot.waitSignal(row.done):
+        row.cancel_button.click()
+    assert row.state is State.READY
+    assert working_bars() == []
+    run(qtbot, row, lambda job: "mine", results.append)
+    go_on.set()
+    qtbot.waitUntil(ended.is_set)
+    run(qtbot, row, lambda job: "again", results.append)
+    assert results == ["mine", "again"]
+
+
 def test_stop_and_keep_gives_what_there_is(qtbot, row):
     results = []
 
@@ -111,9 +144,90 @@ def test_cancel_in_the_activity_dock_cancels(qtbot, row):
 
     with qtbot.waitSignal(row.done, timeout=10_000):
         row.run("Working", function, lambda value: None)
-        (bar,) = (one for one in progress._all_instances if one.desc == "Working")
+        (bar,) = working_bars()
         bar.cancel()
-    assert not [one for one in progress._all_instances if one.desc == "Working"]
+    assert working_bars() == []
+
+
+def working_bars():
+    """In the activity dock."""
+    return [one for one in progress._all_instances if one.desc.startswith("Working")]
+
+
+def test_activity_dock_says_how_far_it_is(qtbot, row):
+    def function(job):
+        until(job, job.stop)
+        raise Stopped("stopped")
+
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", function, lambda value: None)
+        qtbot.waitUntil(lambda: [bar.desc for bar in working_bars()] == ["Working: half: "])
+        row.cancel_button.click()
+
+
+# Handed over to another row -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other(qtbot):
+    widget = WorkRow("")
+    qtbot.addWidget(widget)
+    widget.show()
+    return widget
+
+
+def test_job_that_is_handed_over_ends_in_the_other_row(qtbot, row, other):
+    go_on, told = Event(), []
+
+    def function(job):
+        job.progress(0.6, "much")
+        go_on.wait(10)
+        job._last = 0.0
+        job.progress(0.8, "more")
+        job.report("reported")
+        return "result"
+
+    row.run("Working", function, told.append, told.append)
+    qtbot.waitUntil(lambda: row.progress_bar.value() == 600)
+    with qtbot.waitSignal(row.done):
+        row.hand_over(other)
+    assert (row.state, other.state) == (State.DONE, State.WORKING)
+    assert row.start_button.isEnabled()
+    assert other.cancel_button.isEnabled()
+    run(qtbot, row, lambda job: "mine", told.append)
+    assert told == ["mine"]
+    with qtbot.waitSignal(other.done, timeout=10_000):
+        go_on.set()
+    assert told == ["mine", "reported", "result"]
+    assert (row.state, other.state) == (State.DONE, State.DONE)
+    assert working_bars() == []
+
+
+def test_job_that_is_handed_over_is_cancelled_in_the_other_row(qtbot, row, other):
+    def function(job):
+        until(job, job.stop)
+        raise Stopped("stopped")
+
+    results = []
+    row.run("Working", function, results.append)
+    row.hand_over(other)
+    row.cancel_button.click()
+    row.cancel()
+    assert other.state is State.WORKING
+    with qtbot.waitSignal(other.done, timeout=10_000):
+        other.cancel_button.click()
+    assert results == []
+    assert (row.state, other.state) == (State.DONE, State.READY)
+
+
+def test_row_that_works_takes_no_other_job(qtbot, row, other):
+    go_on = Event()
+    with qtbot.waitSignals([row.done, other.done], timeout=10_000):
+        row.run("Working", lambda job: go_on.wait(10), lambda value: None)
+        other.run("Working", lambda job: go_on.wait(10), lambda value: None)
+        row.hand_over(other)
+        assert row.working
+        go_on.set()
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from napari_rvae.errors import InputDataError, Stopped
@@ -74,6 +75,21 @@ def test_stopped_half_way_the_members_that_are_done_are_used(saved):
         train_ensemble(patches, SETTINGS, stop=second_learns, **more)
 
 
+def test_stopped_while_it_averages_the_members_that_are_done_are_used(saved):
+    now = []
+
+    def report(one):
+        if one.member == 2 and one.phase == "averages":
+            now.append(one)
+
+    settings = SETTINGS.model_copy(update={"model": "jrvae", "start": "averages"})
+    model, _ = train_ensemble(saved[0].patches, settings, keep=lambda: bool(now), report=report)
+    assert model.recipe["notes"] == ["Stopped: 1 of 3 members are used."]
+    now.clear()
+    with pytest.raises(Stopped):
+        train_ensemble(saved[0].patches, settings, stop=lambda: bool(now), report=report)
+
+
 def test_interrupted_it_goes_on_with_the_members_that_are_done(source, saved, tmp_path):
     told = []
 
@@ -90,6 +106,8 @@ def test_interrupted_it_goes_on_with_the_members_that_are_done(source, saved, tm
     done = analyze_patches(source, None, SETTINGS, **more)
     assert not any(text.startswith(("Member 1", "Member 2")) for text in told)
     np.testing.assert_array_equal(done.table, saved[0].table)
+    assert done.losses["epoch"].tolist() == [1, 2]
+    pd.testing.assert_frame_equal(done.losses, saved[0].losses)
     other = SETTINGS.model_copy(update={"latent": 3})
     with pytest.raises(InputDataError, match="other settings"):
         analyze_patches(source, None, other, checkpoint=Checkpoint(tmp_path))

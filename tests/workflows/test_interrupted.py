@@ -66,6 +66,7 @@ def test_what_was_interrupted_is_offered_and_gone_on_with(inputs, tmp_path, in_m
     again = analyze(given, kept)
     whole = analyze_image(inputs.image, inputs.find, inputs.patch, QUICK, atoms=inputs.atoms, where="sublattice == 0")
     pd.testing.assert_frame_equal(again.table, whole.table, check_exact=True, check_dtype=False)
+    pd.testing.assert_frame_equal(again.losses, whole.losses, check_exact=True)
     kept.remove()
     assert list(tmp_path.iterdir()) == []
 

@@ -11,6 +11,8 @@ import pandas as pd
 from napari.utils.colormaps import Colormap, ensure_colormap
 from numpy.typing import NDArray
 
+from napari_rvae.layers.preferences import preferences
+
 if TYPE_CHECKING:
     from napari.layers import Points
 
@@ -87,9 +89,9 @@ class Coloring:
         numbers = values.to_numpy(float)
         numbers = numbers[np.isfinite(numbers)]
         if column == "angle":
-            return cls(column, "cyclic", _colormap("hsv", closed=True), _period(table, numbers))
+            return cls(column, "cyclic", _colormap(preferences().angles, closed=True), _period(table, numbers))
         if len(numbers) == 0:
-            return cls(column, "sequential", _colormap("viridis"), (0.0, 1.0))
+            return cls(column, "sequential", _colormap(preferences().numbers), (0.0, 1.0))
         low, high = numbers.min(), numbers.max()
         if high - low < _MOST_CLASSES and (numbers == np.rint(numbers)).all() and column not in ("frame", "atom_id"):
             names = tuple(str(int(low) + k) for k in range(int(high - low) + 1))
@@ -98,7 +100,9 @@ class Coloring:
             limit = float(np.percentile(np.abs(numbers), 99)) or 1.0
             return cls(column, "diverging", _colormap("PiYG"), (-limit, limit))
         low, high = np.percentile(numbers, (1, 99))
-        return cls(column, "sequential", _colormap("viridis"), (float(low), float(high if high > low else low + 1)))
+        return cls(
+            column, "sequential", _colormap(preferences().numbers), (float(low), float(high if high > low else low + 1))
+        )
 
     def levels(self, values: pd.Series) -> NDArray[np.float64]:
         """Place values between the limits.

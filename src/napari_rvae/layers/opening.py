@@ -160,8 +160,9 @@ def _points(
     from napari_rvae.patches import nearest_neighbor_distance
 
     spacing = nearest_neighbor_distance(table)
+    column = _first_result(table)
     metadata: dict[str, Any] = {
-        RECIPE: recipe.model_dump(mode="json", exclude={"atoms"}), _LINK: link, _SHOWN: _first_result(table)
+        RECIPE: recipe.model_dump(mode="json", exclude={"atoms"}), _LINK: link, _SHOWN: column
     }  # fmt: skip
     try:
         from napari_rvae.models import load_model
@@ -171,13 +172,15 @@ def _points(
         show_warning(f"The model is not there: {error}")
     shown = {
         "name": name,
-        "features": table.drop(columns=[column for column in table if str(column).startswith(("y_", "x_"))]),
+        "features": table.drop(columns=[name for name in table if str(name).startswith(("y_", "x_"))]),
         "size": max(0.5 * spacing, 1.5) if np.isfinite(spacing) else 5.0,
         "border_width": 0.1,
         "border_color": "#909090",
         "metadata": metadata,
         **placed,
     }
+    if column is not None:  # until a dock is open, which knows the feature behind the colours
+        shown["face_color"] = Coloring.of(table, column).colors(table[column])
     axes = ["frame", "y", "x"] if "frame" in table else ["y", "x"]
     return table[axes].to_numpy(float), shown, "points"
 

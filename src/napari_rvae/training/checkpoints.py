@@ -18,6 +18,8 @@ from napari_rvae.io.files import replacing
 from napari_rvae.training.memory import random_state, set_random_state
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from napari_rvae.models import Model
     from napari_rvae.patches import Patches
     from napari_rvae.settings import TrainSettings
@@ -29,7 +31,8 @@ EVERY = 25.0
 FILE = "state.safetensors"
 _FORMAT = 1
 _SHARE = 0.04  # of the time that writing may take
-_MADE_FROM, _WORDS = "made_from", "The training that was interrupted"
+_MADE_FROM, _LOSSES = "made_from", "losses"
+_WORDS = "The training that was interrupted"
 _POSES = ("theta", "shape", "base", "harmonics", "misfit", "noise")
 
 
@@ -70,7 +73,9 @@ class Checkpoint:
         file = self._model_file(done[-1])
         return {"epoch": 0, "epochs": 0, "member": done[-1] + 1, "time": file.stat().st_mtime}
 
-    def begin(self, member: int, patches: Patches, settings: TrainSettings, *given: Any) -> Model | None:
+    def begin(
+        self, member: int, patches: Patches, settings: TrainSettings, *given: Any
+    ) -> tuple[Model, Sequence[Any]] | None:
         """Turn to a member of an ensemble.
 
         Parameters
@@ -82,8 +87,8 @@ class Checkpoint:
 
         Returns
         -------
-        Model or None
-            The member, if it was done before the interruption.
+        tuple or None
+            The member and its losses, as in a report, if it was done before the interruption.
 
         Raises
         ------
@@ -102,22 +107,24 @@ class Checkpoint:
             raise InputDataError(f"{_WORDS} cannot be gone on with, its file is damaged: start anew.") from error
         if model.recipe.pop(_MADE_FROM, "") != _digest(patches.data, settings, *given):
             raise InputDataError(f"{_WORDS} was made from other patches or with other settings: start anew.")
-        return model
+        return model, model.recipe.pop(_LOSSES, [])
 
-    def finish(self, model: Model, patches: Patches, *given: Any) -> None:
+    def finish(self, model: Model, losses: Sequence[Any], patches: Patches, *given: Any) -> None:
         """Keep a member that is done; where that fails it would have to be trained again.
 
         Parameters
         ----------
         model : Model
             The member to which `begin` has turned.
+        losses
+            Of its epochs, as in a report.
         patches, *given
             What it is made from.
         """
-        model.recipe[_MADE_FROM] = _digest(patches.data, model.settings, *given)
+        model.recipe |= {_MADE_FROM: _digest(patches.data, model.settings, *given), _LOSSES: list(losses)}
         with suppress(OutputError):
             model.save(self._model_file(self._member))
-        del model.recipe[_MADE_FROM]
+        del model.recipe[_MADE_FROM], model.recipe[_LOSSES]
 
     def _model_file(self, member: int) -> Path:
         return self.file.with_name(f"member-{member}.safetensors")

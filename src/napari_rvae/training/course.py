@@ -64,6 +64,8 @@ class Place:
         Spent so far.
     terms : dict
         Parts of the loss of the present epoch, once it is learned.
+    losses : list of (int, float, float or None)
+        Epoch, loss and that of what was held out, of every epoch that is done.
     """
 
     end: int
@@ -78,6 +80,7 @@ class Place:
     fallen: bool = False
     seconds: float = 0.0
     terms: dict[str, float] = field(default_factory=dict)
+    losses: list[tuple[int, float, float | None]] = field(default_factory=list)
 
     def facts(self) -> dict[str, Any]:
         """As JSON can hold it."""
@@ -165,12 +168,14 @@ class Course:
             held_out = None if at.fallen else trainer.held_out_loss()  # in the end all patches are learned from
             self._judge(loss if held_out is None else held_out)
             self._remember(at.epoch)
+            at.losses.append((at.epoch, loss, held_out))
             look = None if self._looker is None else self._looker.look(trainer)
             at.seconds += time.perf_counter() - start
             report = TrainingReport(
                 "training", at.epoch, self.settings.epochs, loss, held_out, at.terms,
                 at.epoch * len(trainer.train_rows) / at.seconds, (at.end - at.epoch) * at.seconds / at.epoch,
                 f"Epoch {at.epoch}", trainer.model, averages, tuple(self.notes), look,
+                losses=at.losses,
             )  # fmt: skip
             at.epoch, at.part, at.done = at.epoch + 1, "learning", 0
             yield report

@@ -9,6 +9,8 @@ from pathlib import Path
 from napari_rvae.errors import DeviceError
 from napari_rvae.threads import default_threads
 
+_DRIVERS = ("/proc/driver/nvidia", "/dev/kfd")  # of NVIDIA and AMD
+
 
 @dataclass(frozen=True)
 class Device:
@@ -55,12 +57,13 @@ def available_devices() -> list[Device]:
 
 def _why_none(can_use: bool) -> str:
     """Say why no graphics card is used, where one might be; `can_use` is whether this PyTorch is made for them."""
-    there = shutil.which("nvidia-smi") is not None or Path("/proc/driver/nvidia").exists()
+    there = shutil.which("nvidia-smi") is not None or any(Path(place).exists() for place in _DRIVERS)
     if can_use:
         return "This PyTorch can use a graphics card but sees none: check the driver, with nvidia-smi for instance."
     if there:
         return (
-            "There is a graphics card, but this PyTorch is built for the processor only: see pytorch.org for another."
+            "There is a graphics card, but this PyTorch is built for the processor only: install the one for your "
+            "card, with the command that pytorch.org/get-started/locally shows."
         )
     return "No graphics card was found, and this PyTorch is built for the processor only."
 

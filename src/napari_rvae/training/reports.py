@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -64,6 +65,8 @@ class TrainingReport:
         Now and then, where it was asked for.
     member, members : int
         Which one of how many, where an ensemble is trained.
+    losses : sequence of (int, float, float or None)
+        Epoch, loss and that of what was held out, of all epochs so far; of those before an interruption, too.
     """
 
     phase: Literal["averages", "training", "finishing", "done"]
@@ -81,6 +84,7 @@ class TrainingReport:
     look: Look | None = None
     member: int = 1
     members: int = 1
+    losses: Sequence[tuple[int, float, float | None]] = ()
 
 
 @dataclass(frozen=True)

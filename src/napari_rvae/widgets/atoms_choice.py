@@ -9,8 +9,8 @@ from napari.layers import Points, Shapes
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSizePolicy, QVBoxLayout, QWidget
 
-from napari_rvae.errors import InputDataError
-from napari_rvae.layers import inside
+from napari_rvae.errors import InputDataError, RVAEError
+from napari_rvae.layers import inside, is_result
 from napari_rvae.widgets.parts import Dock, LayerBox
 
 if TYPE_CHECKING:
@@ -121,6 +121,38 @@ class AtomsChoice(QWidget):
                 }.get(self.mode, f"No atom satisfies {self.where}.")
             )
         return chosen
+
+    def chosen_atoms(self, points: Points, table: pd.DataFrame) -> tuple[pd.DataFrame, str | None]:
+        """Give the choice as a recipe can hold it.
+
+        Parameters
+        ----------
+        points, table
+            As for `chosen_rows`.
+
+        Returns
+        -------
+        atoms : DataFrame
+            The table without results.
+        where : str or None
+            The expression that chooses from it; None chooses all.
+
+        Raises
+        ------
+        InputDataError
+            As `chosen_rows`.
+        """
+        from napari_rvae.workflows import atoms_where
+
+        mask, where = self.chosen_rows(points, table), self.where
+        atoms = table.drop(columns=[name for name in table if is_result(name)])
+        try:
+            atoms_where(atoms, where)
+        except RVAEError:
+            where = None  # it asks for results that the atoms do not have before they are trained
+        if where is None and not mask.all():
+            atoms["used"], where = mask, "used"
+        return atoms, where
 
     def show_count(self, points: Points | None, table: pd.DataFrame | None) -> None:
         """Say how many atoms are chosen, and how many of them are not learned from."""

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QDialog,
@@ -21,7 +22,8 @@ from qtpy.QtWidgets import (
 
 from napari_rvae.errors import RVAEError
 from napari_rvae.settings import FindSettings
-from napari_rvae.widgets.work import Job, WorkRow
+from napari_rvae.widgets.jobs import Job
+from napari_rvae.widgets.work import WorkRow
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +65,7 @@ class BatchDialog(QDialog):
             header.setSectionResizeMode(1, QHeaderView.ResizeMode.Stretch)
         self.work = WorkRow("Apply")
         self.work.start_clicked.connect(self.start)
+        self.work.done.connect(self._on_end)
         self.summary = QLabel()
         self.summary.setWordWrap(True)
         layout = QVBoxLayout(self)
@@ -120,24 +123,34 @@ class BatchDialog(QDialog):
         self.summary.setText("")
         files, output, model, find = self.files, self.output, self._model, self._find
 
-        def step(job: Job) -> pd.DataFrame:
+        def step(job: Job) -> None:
             from napari_rvae.workflows.applying import apply_to_files
 
             report = partial(_told, job)
-            return apply_to_files(model, files, output, find, progress=job.progress, stop=job.stop, report=report)
+            job.report(apply_to_files(model, files, output, find, progress=job.progress, stop=job.stop, report=report))
 
-        self.work.run("Applying the model", step, self._on_done, self._on_report)
+        self.work.run("Applying the model", step, lambda _: None, self._on_report)
 
-    def _on_report(self, report: tuple[int, Any]) -> None:
+    def _on_report(self, report: Any) -> None:
+        if not isinstance(report, tuple):
+            self._show_summary(report)
+            return
         row, one = report
         self._fill(row, Path(one.file).name, one.error or one.state, f"{one.encoded:,} of {one.atoms:,}")
         self.table.scrollToItem(self.table.item(row, 0))
 
-    def _on_done(self, summary: pd.DataFrame) -> None:
+    def _show_summary(self, summary: pd.DataFrame) -> None:
+        """Say what was done, also before it was cancelled."""
+        for row in np.flatnonzero(summary["state"] == "not done"):
+            self._fill(int(row), self.files[row].name, "not done", "")
         count = summary["state"].value_counts()
         words = [f"{count[state]} {state}" for state in ("done", "failed", "not done") if state in count]
         atoms = int(summary["encoded"].sum())
         self.summary.setText(f"{', '.join(words)}; {atoms:,} atoms have latents. See summary.csv in {self.output}.")
+
+    def _on_end(self) -> None:
+        if self.summary.text():
+            self.work.say("")  # the summary says it
 
     def _fill(self, row: int, *texts: str) -> None:
         for column, text in enumerate(texts):

@@ -61,13 +61,17 @@ class DeviceControl(Control):
 
 
 def devices_here() -> list[Any]:
-    """Look for devices; loads PyTorch, which takes seconds.
+    """Look for devices; loads all that training needs later, which takes seconds.
 
     Returns
     -------
     list of Device
         The fastest first.
     """
+    import pyqtgraph  # noqa: F401  it would be loaded by the window, which then stands still
+    import torch
+
     from napari_rvae.training import available_devices
 
+    torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)  # for the first optimiser half of PyTorch is loaded
     return available_devices()

@@ -27,8 +27,9 @@ from napari_rvae.layers import Coloring
 from napari_rvae.settings import ClusterSettings
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import axis_columns, is_latent
+from napari_rvae.widgets.jobs import Job
 from napari_rvae.widgets.settings_form import SettingsForm
-from napari_rvae.widgets.work import Job, WorkRow
+from napari_rvae.widgets.work import WorkRow
 
 _HELP = {
     "auto": "A Gaussian mixture; where y and x are ticked beside other features, connected regions.",

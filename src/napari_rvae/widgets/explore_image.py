@@ -29,8 +29,8 @@ from napari_rvae.layers import (
 )
 from napari_rvae.widgets.annotation import ANNOTATION, annotation_of
 from napari_rvae.widgets.atoms_link import AtomsLink
+from napari_rvae.widgets.jobs import Latest
 from napari_rvae.widgets.parts import HELPER, Dock, is_helper, quietly_added
-from napari_rvae.widgets.work import Latest
 
 _MOST_CLASSES = 255  # of a labels layer
 

@@ -27,11 +27,12 @@ from napari_rvae.layers import (
 )
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.find_finder import FinderFile, FinderPanel
+from napari_rvae.widgets.jobs import Job
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.preview import Preview
 from napari_rvae.widgets.settings_form import SettingsForm
 from napari_rvae.widgets.snr_plot import SnrPlot
-from napari_rvae.widgets.work import Job, WorkRow
+from napari_rvae.widgets.work import WorkRow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,10 @@ from superqt import QCollapsible
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.layers import atoms_table, image_data, image_of, region_mask
 from napari_rvae.settings import FinderSettings
+from napari_rvae.widgets.jobs import Job
 from napari_rvae.widgets.parts import LayerBox
 from napari_rvae.widgets.settings_form import Control, SettingsForm
-from napari_rvae.widgets.work import Job, WorkRow
+from napari_rvae.widgets.work import WorkRow
 
 if TYPE_CHECKING:
     from napari_rvae.models.finder import LearnedFinder

@@ -15,8 +15,8 @@ from napari_rvae.settings import CountSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets.given_columns import CAPACITIES
 
 if TYPE_CHECKING:
+    from napari_rvae.widgets.jobs import Job
     from napari_rvae.widgets.train import TrainWidget
-    from napari_rvae.widgets.work import Job
 
 _CURVE, _FIRM_LINE = "#56B4E9", "#909090"
 _HEIGHT = 130

@@ -44,26 +44,27 @@ class LiveLook(QWidget):
         layout.addWidget(self.manifold)
         self.hide()
 
-    def watch(self, points: Points | None) -> None:
-        """Begin anew with the atoms of a layer; None ends it."""
-        self._points = points
-        layer, self.layer = self.layer, None
+    def end(self) -> None:
+        """Take everything away again."""
+        layer, self.layer, self._points = self.layer, None, None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
         self.manifold.show_array(None)
         self.hide()
 
-    def show_look(self, look: Look) -> None:
+    def show_look(self, look: Look, points: Points) -> None:
         """Show what the model says now.
 
         Parameters
         ----------
         look : Look
             Of the atoms that are learned from.
+        points : Points
+            Their layer; with another one than before it begins anew.
         """
-        points = self._points
-        if points is None:
-            return
+        if points is not self._points:
+            self.end()
+            self._points = points
         self.manifold.show_array(look.manifold)
         self.show()
         if points not in self._viewer.layers or (self.layer is not None and self.layer not in self._viewer.layers):

@@ -18,8 +18,8 @@ from napari_rvae.widgets.training_job import TrainingInputs, found_with
 if TYPE_CHECKING:
     import pandas as pd
 
+    from napari_rvae.widgets.jobs import Job
     from napari_rvae.widgets.train import TrainWidget
-    from napari_rvae.widgets.work import Job
 
 _FILTER = "rVAE models (*.safetensors)"
 

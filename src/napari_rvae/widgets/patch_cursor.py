@@ -8,10 +8,12 @@ import numpy as np
 from napari.layers import Image, Shapes
 from qtpy.QtCore import QObject
 
-from napari_rvae.layers import transformation
+from napari_rvae.errors import RVAEError
+from napari_rvae.layers import image_data, transformation
 from napari_rvae.widgets.parts import HELPER, quietly_added
 
 if TYPE_CHECKING:
+    import pandas as pd
     from napari.viewer import Viewer
 
 NAME = "patch under the cursor"
@@ -113,3 +115,26 @@ class PatchCursor(QObject):
             self.layer.data = [outline, outline]
             if self._viewer.layers[-1] is not self.layer:  # cells may have come on top
                 self._viewer.layers.move(self._viewer.layers.index(self.layer), -1)
+
+
+def size_for(table: pd.DataFrame, image: Image) -> int | None:
+    """Patch size where none is set; of many atoms this takes a while.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Atoms table.
+    image : Image
+        Where the atoms lie.
+
+    Returns
+    -------
+    int or None
+        None where no patch fits.
+    """
+    from napari_rvae.patches import automatic_size
+
+    try:
+        return automatic_size(table, image_data(image).shape[-2:])
+    except RVAEError:
+        return None

@@ -11,8 +11,8 @@ from qtpy.QtCore import QObject, Signal
 
 from napari_rvae.layers import transformation
 from napari_rvae.settings import FindSettings
+from napari_rvae.widgets.jobs import Latest
 from napari_rvae.widgets.parts import HELPER, quietly_added
-from napari_rvae.widgets.work import Latest
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

@@ -30,14 +30,14 @@ from napari_rvae.layers import (
     undo_results,
 )
 from napari_rvae.widgets.columns import color_scale, column_label
+from napari_rvae.widgets.jobs import Latest
 from napari_rvae.widgets.legend import Legend
-from napari_rvae.widgets.work import Latest
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from napari_rvae.widgets.jobs import Job
     from napari_rvae.widgets.train import TrainWidget
-    from napari_rvae.widgets.work import Job
 
 _NOT_COLORED = "not by a feature"
 

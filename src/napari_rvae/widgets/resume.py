@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_rvae.widgets.work import Latest, WorkRow
+from napari_rvae.widgets.jobs import Latest
+from napari_rvae.widgets.work import WorkRow
 
 if TYPE_CHECKING:
     from napari_rvae.workflows.interrupted import KeptTraining

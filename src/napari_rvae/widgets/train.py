@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from napari.layers import Image, Points
-from napari.utils.notifications import show_warning
+from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QDockWidget, QFormLayout, QLabel
@@ -19,32 +19,30 @@ from napari_rvae.layers import (
     add_atoms,
     add_image,
     atoms_table,
-    coloring_of,
     events,
-    image_data,
     image_of,
     image_source,
-    is_result,
-    join_results,
     pixel_size,
     shows,
 )
+from napari_rvae.layers.preferences import preferences
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
 from napari_rvae.widgets.device import DeviceControl, devices_here
 from napari_rvae.widgets.given_columns import GivenColumns
+from napari_rvae.widgets.jobs import Latest
 from napari_rvae.widgets.joint_panel import JointPanel
 from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
+from napari_rvae.widgets.outcome import put_results
 from napari_rvae.widgets.parts import Dock, LayerBox
-from napari_rvae.widgets.patch_cursor import PatchCursor
-from napari_rvae.widgets.preferences import preferences
+from napari_rvae.widgets.patch_cursor import PatchCursor, size_for
 from napari_rvae.widgets.results_panel import ResultsPanel
 from napari_rvae.widgets.resume import ResumeRow
 from napari_rvae.widgets.settings_form import Control, SettingsForm, Several
 from napari_rvae.widgets.train_view import AveragesStrip, LossCurve
-from napari_rvae.widgets.training_job import TrainingInputs, found_with, trained_in_thread
-from napari_rvae.widgets.work import Latest, WorkRow
+from napari_rvae.widgets.training_job import Run, TrainingInputs, found_with, trained_in_thread
+from napari_rvae.widgets.work import State, WorkRow
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -73,7 +71,8 @@ class TrainWidget(Dock):
         self._preferred = preferences()
         self.cache = self._preferred.cache  # where trainings are kept for a crash; None is the user's cache
         self._points: Points | None = None
-        self._run: TrainingInputs | None = None  # of the training that is running
+        self._run: Run | None = None  # the training that is running
+        self._settled: Run | None = None  # one that was stopped and whose results follow
         self._devices, self._sizes = Latest(self), Latest(self)
         self._size: int | None = None  # of a patch, where none is set
         self._moved = True
@@ -127,8 +126,8 @@ class TrainWidget(Dock):
         }
         folded = ("invariance", "early_stopping", "members", "seed")
         self.form = SettingsForm(PatchSettings, TrainSettings, controls=controls, folded=folded)
-        if self._preferred.threads is not None:
-            self.form.controls["threads"].set_value(self._preferred.threads)
+        self.form.reset_button.clicked.connect(self._prefer)
+        self._prefer()
         self.form.rename("size", "Patch size")
         self.form.rename("latent", "Latent dimensions")
         self.form.changed.connect(self._later)
@@ -142,11 +141,19 @@ class TrainWidget(Dock):
             self.rows.addWidget(widget)
 
     def _build_training(self) -> None:
-        self.work = WorkRow("Train", "Stop and keep")
-        self.work.keep_button.setToolTip("<p>End the training now and use what was learned so far.</p>")
+        self.settling = WorkRow("")
+        self.settling.cancel_button.setText("Keep only the model")
+        self.settling.cancel_button.setToolTip("<p>Do without its results; it can be applied to the atoms later.</p>")
+        self.settling.done.connect(self._on_settled)
+        self.settling.hide()
+        self.work = WorkRow("Train", "Stop and keep", heir=self.settling)
+        self.work.keep_button.setToolTip(
+            "<p>End the training now and use what was learned so far: its results on all atoms follow.</p>"
+        )
         self.work.cancel_button.setToolTip("<p>Give up; the atoms stay as they were.</p>")
         self.work.start_clicked.connect(self.train)
         self.work.state_changed.connect(self._later)
+        self.work.handed_over.connect(self._on_handed_over)
         self.work.done.connect(self._on_done)
         self.resume_row = ResumeRow(self.work)
         self.resume_row.resumed.connect(self.resume)
@@ -162,8 +169,8 @@ class TrainWidget(Dock):
         self.heading("Results on the atoms")
         self.results = ResultsPanel(self)
         self.files = ModelFiles(self)
-        self.rows.addWidget(self.results)
-        self.rows.addWidget(self.files)
+        for widget in (self.settling, self.results, self.files):
+            self.rows.addWidget(widget)
 
     def showEvent(self, event: QShowEvent | None) -> None:
         """Wait for the moment when the dock is really seen: it may be put behind another one."""
@@ -187,7 +194,13 @@ class TrainWidget(Dock):
     def _on_devices(self, devices: list[Any]) -> None:
         self.device.set_devices(devices)
         if self.device.value() == "auto":
-            self.device.set_value({"cuda": "cuda:0"}.get(self._preferred.device, self._preferred.device))
+            self.device.set_value(self._preferred.device)
+
+    def _prefer(self) -> None:
+        """Begin with what stands in napari's preferences."""
+        self.device.set_value(self._preferred.device)
+        if self._preferred.threads is not None:
+            self.form.controls["threads"].set_value(self._preferred.threads)
 
     def closed(self) -> None:
         """Let go of the viewer; training that is running is cancelled."""
@@ -196,7 +209,8 @@ class TrainWidget(Dock):
         self._soon.stop()
         self._shown.stop()
         self.work.leave()
-        self.live.watch(None)
+        self.settling.leave()
+        self.live.end()
         self.patch_cursor.close()
         for latest in (self._devices, self._sizes, self.results.recolored, self.resume_row.latest):
             latest.forget()
@@ -267,18 +281,14 @@ class TrainWidget(Dock):
 
     def _show_pixels(self, image: Image | None) -> None:
         (height, width), unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
-        oblong = abs(height / width - 1) > _SQUARE
-        self.pixels.setText(
-            f"Pixels are {height:.3g} x {width:.3g} {unit or 'units'}: patches are cut on a square physical grid."
-            if oblong
-            else ""
-        )
-        self.pixels.setVisible(oblong)
+        self.pixels.setVisible(abs(height / width - 1) > _SQUARE)
+        text = f"Pixels are {height:.3g} x {width:.3g} {unit or 'units'}: patches are cut on a square physical grid."
+        self.pixels.setText(text)
 
     def _show_cursor(self, image: Image | None, table: pd.DataFrame | None) -> None:
         if self._moved and image is not None and table is not None:
             self._moved = False  # of many atoms this takes a while
-            self._sizes.request(partial(_automatic_size, table, image), self._on_size)
+            self._sizes.request(partial(size_for, table, image), self._on_size)
         self.form.set_estimates({"size": self._size})
         half = (self.form.controls["size"].value() or self._size or 0) / 2
         if image is None or table is None or not half or not self.cursor_box.isChecked():
@@ -304,19 +314,7 @@ class TrainWidget(Dock):
             raise InputDataError(
                 "There are no atoms: find them with Plugins > rVAE > Find atoms, or add a points layer."
             )
-        table = atoms_table(points, image)
-        mask = self.choice.chosen_rows(points, table)
-        atoms = table.drop(columns=[name for name in table if is_result(name)])
-        where = self.choice.where
-        try:
-            from napari_rvae.workflows import atoms_where
-
-            atoms_where(atoms, where)
-        except RVAEError:
-            where = None  # it asks for results that the atoms do not have before they are trained
-        if where is None and not mask.all():
-            atoms["used"], where = mask, "used"
-        return image, points, atoms, where
+        return image, points, *self.choice.chosen_atoms(points, atoms_table(points, image))
 
     # Training ---------------------------------------------------------------------------------------------------------
 
@@ -343,26 +341,32 @@ class TrainWidget(Dock):
         self.averages.show_averages(None)
         self.averages.hide()
         self.curve.show()
-        self._run = inputs
-        if inputs is not None:
-            self.live.watch(inputs.points)
+        self._run = run = Run(inputs)
         job = partial(trained_in_thread, inputs, kept, self.cache)
-        self.work.run("Training", job, self._on_trained, self._on_report, prepares=True)
+        on_trained, on_report = partial(self._on_trained, run), partial(self._on_report, run)
+        self.work.run("Training", job, on_trained, on_report, prepares=True, waits=False)
 
-    def _on_report(self, report: Any) -> None:
-        if not hasattr(report, "phase"):  # what an interrupted training was given
-            self._on_resumed(report)
-            return
-        self.curve.add(report)
-        if report.phase == "training":
-            self.work.begin()
-        if report.averages is not None and report.member == 1:  # who learns from all atoms
-            self.averages.show_averages(report.averages)
-            self.averages.show()
-        if report.look is not None:
-            self.live.show_look(report.look)
+    def _on_report(self, run: Run, report: Any) -> None:
+        from napari_rvae.models import Model
+        from napari_rvae.workflows.interrupted import Inputs
 
-    def _on_resumed(self, given: Inputs) -> None:
+        if isinstance(report, Model):
+            run.model = report
+            self.work.settles(run is self._run)
+        elif isinstance(report, Inputs):
+            run.inputs = self._resumed(report)
+        elif run is self._run:  # else what is seen here is the next training
+            self.curve.add(report)
+            if report.phase == "training":
+                self.work.begin()
+            if report.averages is not None and report.member == 1:  # who learns from all atoms
+                self.averages.show_averages(report.averages)
+                self.averages.show()
+            if report.look is not None and run.inputs is not None:
+                self.live.show_look(report.look, run.inputs.points)
+            self.work.settles(report.phase in ("finishing", "done"))
+
+    def _resumed(self, given: Inputs) -> TrainingInputs:
         """Show the image and the atoms of an interrupted training."""
         open_now = [layer for layer in self.viewer.layers if isinstance(layer, Image) and shows(layer, given.image)]
         image = open_now[0] if open_now else add_image(self.viewer, given.image)
@@ -371,79 +375,76 @@ class TrainWidget(Dock):
         for settings in (given.patch, given.training):
             self.form.set_value(settings)
         self.points_box.choose(points)
-        self._run = TrainingInputs(
+        return TrainingInputs(
             image, points, given.image, given.atoms, given.where, given.find, given.patch, given.training
         )
-        self.live.watch(points)
+
+    def _on_handed_over(self) -> None:
+        """Be ready for something else; atoms show what the model knew last until its results are there."""
+        run, self._run = self._run, None
+        if run is not None and run.inputs is not None:
+            run.recipe = run.inputs.points.metadata.get(RECIPE)
+        self._settled, self.files.loaded = run, None
+        self.settling.show()
+        self.work.say("Stopped, and the model is kept. Its results on all atoms follow below; go on meanwhile.")
+
+    def _on_settled(self) -> None:
+        run, self._settled = self._settled, None
+        if run is not None and run.model is not None and self.settling.state is State.READY:
+            self.files.loaded = run.model
+            self.files.refresh()
+            self._say("The model is kept: Model > Apply to the chosen atoms gives its results.", behind=True)
+        self.settling.setVisible(self.settling.state is State.FAILED)
+        self.live.end()
+        self.resume_row.look(self.cache)  # it may have failed
 
     def _on_done(self) -> None:
-        self.live.watch(None)
+        if self._run is not None and not self.settling.working:  # else the last look at another one is shown
+            self.live.end()
         self._run = None
         self.resume_row.look(self.cache)  # it may have failed
 
-    def _on_trained(self, analysis: Analysis) -> None:
-        self.analysis, inputs = analysis, self._run
-        if inputs is not None:
+    def _on_trained(self, run: Run, analysis: Analysis) -> None:
+        self.analysis = analysis
+        if run is not self._settled:
+            self.files.loaded = None
+        if (inputs := run.inputs) is not None:
             recipe = analysis.recipe.model_dump(mode="json", exclude={"atoms"})
             notes = analysis.recipe.used.get("notes", [])
-            self.show_results(inputs, analysis.table, recipe, analysis.model, notes)
+            self.show_results(
+                inputs, analysis.table, recipe, analysis.model, notes, run if run is self._settled else None
+            )
 
     def show_results(
-        self, inputs: TrainingInputs, table: pd.DataFrame, recipe: Any, model: Any, notes: Sequence[str] = ()
+        self,
+        inputs: TrainingInputs,
+        table: pd.DataFrame,
+        recipe: Any,
+        model: Any,
+        notes: Sequence[str] = (),
+        behind: Run | None = None,
     ) -> None:
-        """Write results onto the atoms, or onto a new layer where theirs is gone.
+        """Write results onto their atoms, see `put_results`.
 
         Parameters
         ----------
-        inputs : TrainingInputs
-            What they were made from.
-        table : DataFrame
-            Latent table.
-        recipe : object
-            Kept with the layer.
-        model : Model
-            Kept with the layer.
+        inputs, table, recipe, model
+            As for `put_results`.
         notes : sequence of str
             What went otherwise than was asked for.
+        behind : Run, optional
+            The user went on meanwhile: the dock turns to these atoms only if it shows them still.
         """
-        points, image = inputs.points, inputs.image
-        gone = points not in self.viewer.layers
-        if gone:
-            kept = [name for name in table if not is_result(name)]
-            points = add_atoms(self.viewer, table[kept], image, points.metadata.get(RECIPE))
-        join_results(points, table, recipe, model, None if gone else inputs.places)
-        self.points_box.choose(points)
-        coloring = coloring_of(points)
-        first = coloring.column if coloring is not None and is_result(coloring.column) else _first_look(points)
-        self.results.watch(points)
-        self.results.color_by(first)
-        self.work.say(" ".join([_outcome(points, inputs, gone), *notes]))
+        follow = behind is None or self.points_box.layer is inputs.points or inputs.points not in self.viewer.layers
+        points, words = put_results(self.viewer, inputs, table, recipe, model, behind)
+        if follow:
+            self.points_box.choose(points)
+            self.results.watch(points)
+        self._say(" ".join([words, *notes]), behind is not None)
         if notes:
             show_warning(" ".join(notes))
         self.files.refresh()
         self.trained.emit(points)
 
-
-def _outcome(points: Points, inputs: TrainingInputs, gone: bool) -> str:
-    """Say how many atoms have results, and why the others have none."""
-    encoded = points.features["z1"].notna() if "z1" in points.features else points.features["atom_id"].notna()
-    text = f"{int(encoded.sum()):,} of {len(points.data):,} atoms have results"
-    if gone:
-        return f"{text}, in a new layer: theirs was removed meanwhile."
-    later = int((~encoded & ~points.features["atom_id"].isin(inputs.unmoved())).sum())
-    text += f"; {later:,} were added or moved meanwhile." if later else "."
-    return text if inputs.image_is_same() else f"{text} The image was changed meanwhile: these are of the one before."
-
-
-def _first_look(points: Points) -> str:
-    classes = points.features.get("class")
-    return "class" if classes is not None and classes.nunique() > 1 else "z1"
-
-
-def _automatic_size(table: pd.DataFrame, image: Image) -> int | None:
-    from napari_rvae.patches import automatic_size
-
-    try:
-        return automatic_size(table, image_data(image).shape[-2:])
-    except RVAEError:
-        return None
+    def _say(self, text: str, behind: bool) -> None:
+        (show_info if behind and self.work.working else self.work.say)(text)

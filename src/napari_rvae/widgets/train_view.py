@@ -89,13 +89,19 @@ class LossCurve(QWidget):
             self.draw()
         if report.loss is None:
             return
-        self.epochs.append(report.epoch)
-        self.losses.append(report.loss)
-        self.held_out.append(float("nan") if report.held_out is None else report.held_out)
-        self.information.append(report.terms.get("divergence", float("nan")))
-        self.physics.append(report.terms.get("physics", float("nan")))
+        if not self.epochs:  # some were before an interruption
+            for epoch, loss, held_out in report.losses[:-1]:
+                self._append(epoch, loss, held_out, {})
+        self._append(report.epoch, report.loss, report.held_out, report.terms)
         if time.monotonic() - self._drawn > _BETWEEN_DRAWINGS:
             self.draw()
+
+    def _append(self, epoch: int, loss: float, held_out: float | None, terms: dict[str, float]) -> None:
+        self.epochs.append(epoch)
+        self.losses.append(loss)
+        self.held_out.append(float("nan") if held_out is None else held_out)
+        self.information.append(terms.get("divergence", float("nan")))
+        self.physics.append(terms.get("physics", float("nan")))
 
     def draw(self) -> None:
         """Show what was added since the last time; each drawing takes a while where no graphics card does it."""

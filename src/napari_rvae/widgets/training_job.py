@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -14,15 +16,43 @@ from napari_rvae.errors import InputDataError, OutputError, Stopped
 from napari_rvae.io import ImageData
 from napari_rvae.layers import RECIPE, atoms_table, hashed
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
-from napari_rvae.widgets.work import Job
+from napari_rvae.widgets.jobs import Job
 
 if TYPE_CHECKING:
+    from napari_rvae.models import Model
     from napari_rvae.workflows import Analysis
-    from napari_rvae.workflows.interrupted import KeptTraining
+    from napari_rvae.workflows.interrupted import Inputs, KeptTraining
 
+_PATIENCE = 0.1  # s between two looks at a training that is ending
 LOOK_EVERY = 3.0
 """Seconds between two looks at a model that learns, at least."""
-_one_at_a_time = Lock()
+
+
+class _Turns:
+    """One training at a time: another one waits for one that is ending, and is refused beside one that goes on."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._job: Job | None = None
+
+    @contextmanager
+    def turn(self, job: Job) -> Iterator[None]:
+        while not self._lock.acquire(timeout=_PATIENCE):
+            before = self._job
+            if before is not None and not before.finishing_early():
+                raise InputDataError("Another training is running in this program: wait until it is done, or stop it.")
+            if job.stop():
+                raise Stopped("Stopped while waiting.")
+            job.progress(0.0, "Waiting for the training before to end")
+        self._job = job
+        try:
+            yield
+        finally:
+            self._job = None
+            self._lock.release()
+
+
+_turns = _Turns()
 
 
 @dataclass(frozen=True)
@@ -100,7 +130,8 @@ def trained_in_thread(
     cache : Path or None
         Where trainings are kept; the user's cache when None.
     job : Job
-        Is told how far it is and asked whether to stop.
+        Is told how far it is and asked whether to stop. It is handed the inputs of an interrupted training, reports,
+        and the model once it can be used.
 
     Returns
     -------
@@ -113,31 +144,16 @@ def trained_in_thread(
     RVAEError
         Whatever the steps raise.
     """
-    if not _one_at_a_time.acquire(blocking=False):
-        raise InputDataError("Another training is running in this program: wait until it is done, or stop it.")
-    try:
+    with _turns.turn(job):
         return _trained(given, kept, cache, job)
-    finally:
-        _one_at_a_time.release()
 
 
 def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Path | None, job: Job) -> Analysis:
     from napari_rvae.workflows import analyze_image
-    from napari_rvae.workflows.interrupted import Inputs, KeptTraining, cache_folder
 
-    if given is not None:
-        source = hashed(given.source)
-        inputs = Inputs(source, given.atoms, given.where, given.find, given.patch, given.training)
-        try:
-            kept = KeptTraining.begin(inputs, cache or cache_folder())
-        except OutputError as error:
-            job.warn(f"The training is not kept for a crash: {error}.")
-    elif kept is None or not kept.claim():
-        raise InputDataError("The training is running elsewhere by now, or was discarded.")
-    else:
-        inputs = kept.inputs()
-        job.report(inputs)
+    inputs, kept = _kept(given, cache, job) if given is not None else _resumed(kept, job)
     last: list[Any] = []
+    models: list[Model] = []
 
     def report(one: Any) -> None:
         last[:] = [one]
@@ -148,10 +164,18 @@ def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Pat
         left = one.time_left if one and one.members == 1 else None
         job.progress(fraction, _in_words(one) if one else text, left)
 
+    def trained(model: Model) -> None:
+        models.append(model)
+        job.report(model)
+
+    def stop() -> bool:
+        wait = job.handed_over and job.unwanted and not models  # a model that is kept is not given up half done
+        return job.stop() and not wait
+
     try:
         analysis = analyze_image(
             inputs.image, inputs.find, inputs.patch, inputs.training, atoms=inputs.atoms, where=inputs.where,
-            progress=progress, stop=job.stop, keep=job.finishing_early, report=report,
+            progress=progress, stop=stop, keep=job.finishing_early, report=report, trained=trained,
             checkpoint=None if kept is None else kept.checkpoint, look_every=LOOK_EVERY,
         )  # fmt: skip
     except BaseException as error:
@@ -163,7 +187,47 @@ def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Pat
     return analysis
 
 
+def _kept(given: TrainingInputs, cache: Path | None, job: Job) -> tuple[Inputs, KeptTraining | None]:
+    """Keep what goes in, for a crash."""
+    from napari_rvae.workflows.interrupted import Inputs, KeptTraining, cache_folder
+
+    inputs = Inputs(hashed(given.source), given.atoms, given.where, given.find, given.patch, given.training)
+    try:
+        return inputs, KeptTraining.begin(inputs, cache or cache_folder())
+    except OutputError as error:
+        job.warn(f"The training is not kept for a crash: {error}.")
+        return inputs, None
+
+
+def _resumed(kept: KeptTraining | None, job: Job) -> tuple[Inputs, KeptTraining]:
+    """Take over what was interrupted."""
+    if kept is None or not kept.claim():
+        raise InputDataError("The training is running elsewhere by now, or was discarded.")
+    inputs = kept.inputs()
+    job.report(inputs)
+    return inputs, kept
+
+
 def _in_words(report: Any) -> str:
     rate = f" · {report.rate:,.0f} patches/s" if report.rate else ""
     which = f"Member {report.member} of {report.members}: epoch" if report.members > 1 else "Epoch"
     return f"{which} {report.epoch} of {report.epochs}{rate}"
+
+
+@dataclass
+class Run:
+    """What the dock remembers of a training until its results are there.
+
+    Attributes
+    ----------
+    inputs : TrainingInputs or None
+        Known later where it is one that was interrupted.
+    model : Model or None
+        Once it can be used.
+    recipe : object
+        Of the results that the atoms had when the user went on with something else.
+    """
+
+    inputs: TrainingInputs | None
+    model: Model | None = None
+    recipe: Any = None

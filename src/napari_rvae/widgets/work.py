@@ -1,4 +1,4 @@
-"""Work in a thread: progress, time left, a way to stop, and one place for what goes wrong."""
+"""A row that shows work in a thread: progress, time left, a way to stop, and one place for what goes wrong."""
 
 from __future__ import annotations
 
@@ -6,82 +6,20 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from threading import Event
+from functools import partial
 from typing import Any
 
-from napari.qt.threading import WorkerBase, WorkerBaseSignals, create_worker
+from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
-from napari.utils.notifications import notification_manager, show_error, show_warning
-from qtpy.QtCore import QObject, Qt, QTimer, Signal
+from napari.utils.notifications import notification_manager, show_error
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from napari_rvae.errors import RVAEError, Stopped
+from napari_rvae.errors import RVAEError
+from napari_rvae.widgets.jobs import Job, in_words
 
 _STEPS = 1000  # of a progress bar
-_BETWEEN_REPORTS = 0.4  # s; where no graphics card draws, each costs a tenth of a second of a processor
-_SPINNER = 5  # % of its speed, for the same reason
-_PATIENCE = 100  # ms without a new request before the work begins
-
-
-class _Signals(WorkerBaseSignals):
-    progressed = Signal(float, str, object)
-    reported = Signal(object)
-    aborted = Signal()
-
-
-class Job(WorkerBase):
-    """One call of a function in a thread.
-
-    The function is given the job: it calls `progress`, polls `stop` (and `finishing_early`, where it can end early
-    with a result) and may `report` anything to the window.
-    """
-
-    def __init__(self, function: Callable[[Job], Any], SignalsClass: type = _Signals) -> None:
-        super().__init__(SignalsClass=SignalsClass)
-        self._function = function
-        self._keep = Event()
-        self._bar: Any = None
-        self._last = 0.0
-        self.unwanted = False  # the user has cancelled it, not just closed the window
-
-    def work(self) -> Any:
-        """Run the function; called by Qt in the thread."""
-        try:
-            return self._function(self)
-        except Stopped:
-            self.quit()
-            self.aborted.emit()
-            return None
-
-    def progress(self, fraction: float, text: str, seconds_left: float | None = None) -> None:
-        """Say how far it is."""
-        now = time.monotonic()
-        if now - self._last > _BETWEEN_REPORTS or fraction >= 1:
-            self._last = now
-            self.progressed.emit(fraction, text, seconds_left)
-
-    def stop(self) -> bool:
-        """Whether the user has cancelled."""
-        if self._bar is not None and self._bar.is_canceled:  # in napari's activity dock
-            self.unwanted = True
-            self.quit()
-        return self.abort_requested
-
-    def report(self, thing: Any) -> None:
-        """Hand something to the window while the work goes on."""
-        self.reported.emit(thing)
-
-    def warn(self, text: str) -> None:
-        """Say that something is not as it should be, while the work goes on."""
-        show_warning(text)
-
-    def finish_early(self) -> None:
-        """Ask for what there is so far."""
-        self._keep.set()
-
-    def finishing_early(self) -> bool:
-        """Whether the user wants what there is so far."""
-        return self._keep.is_set() or self.stop()
+_SPINNER = 5  # % of its speed: where no graphics card draws, each turn costs a tenth of a second of a processor
 
 
 @dataclass
@@ -115,32 +53,57 @@ class State(Enum):
 _BUSY = (State.PREPARING, State.WORKING, State.STOPPING)
 
 
+@dataclass
+class _Running:
+    """A job, and the row that shows it: another one, once it was handed over."""
+
+    title: str
+    job: Job
+    row: WorkRow | None
+    bar: Any  # in napari's activity dock
+    result: Callable[[Any], None]
+    report: Callable[[Any], None]
+    waits: bool  # for its end when it is cancelled
+    started: float
+    origin: float | None = 0.0  # of its fraction, where the row began with it
+
+    def tell(self, slot: str, *values: Any) -> None:
+        """Pass on what the job tells; nobody listens any more once its row is gone."""
+        if self.row is not None:
+            getattr(self.row, slot)(*values)
+
+    def forget_row(self, _: Any = None) -> None:
+        """Stop telling."""
+        self.row = None
+
+
 class WorkRow(QWidget):
     """The button that starts the work, the ones that end it, a progress bar and a line of text.
 
     Parameters
     ----------
     start_text : str
-        What the button does.
+        What the button does; none when empty, where only what others hand over is shown.
     keep_text : str
         Of a second button that ends the work early with a result; none when empty.
+    heir : WorkRow, optional
+        Sees a job to its end that was told to end early and only works out what is kept, see `settles`.
     """
 
     start_clicked = Signal()
     state_changed = Signal(object)
     failed = Signal(str)  # what went wrong
-    done = Signal()  # succeeded, failed or cancelled: ready again
+    handed_over = Signal()  # comes before `done`
+    done = Signal()  # succeeded, failed, cancelled or handed over: ready again
 
-    def __init__(self, start_text: str, keep_text: str = "") -> None:
+    def __init__(self, start_text: str, keep_text: str = "", heir: WorkRow | None = None) -> None:
         super().__init__()
         self.state = State.READY
-        self._job: Job | None = None
-        self._bar: cancelable_progress | None = None
-        self._result: Callable[[Any], None] = _ignore
-        self._report: Callable[[Any], None] = _ignore
-        self._started = 0.0
+        self._heir, self._settles = heir, False
+        self._running: _Running | None = None
         self._outcome = State.DONE  # of the latest job
-        self.start_button = QPushButton(start_text)
+        self.start_button = QPushButton(start_text, self)
+        self.start_button.setVisible(bool(start_text))
         self.start_button.clicked.connect(self.start_clicked)
         self.keep_button = QPushButton(keep_text, self)
         self.keep_button.setVisible(bool(keep_text))
@@ -155,7 +118,8 @@ class WorkRow(QWidget):
         self.label.setWordWrap(True)
         self.label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         buttons = QHBoxLayout()
-        buttons.addWidget(self.start_button, 2)
+        if start_text:
+            buttons.addWidget(self.start_button, 2)
         if keep_text:
             buttons.addWidget(self.keep_button, 1)
         buttons.addWidget(self.cancel_button, 1)
@@ -170,7 +134,7 @@ class WorkRow(QWidget):
     @property
     def working(self) -> bool:
         """Whether a job is running."""
-        return self._job is not None
+        return self._running is not None
 
     def run(
         self,
@@ -179,6 +143,7 @@ class WorkRow(QWidget):
         result: Callable[[Any], None],
         report: Callable[[Any], None] | None = None,
         prepares: bool = False,
+        waits: bool = True,
     ) -> None:
         """Call a function in a thread, unless one is running.
 
@@ -194,27 +159,66 @@ class WorkRow(QWidget):
             Called in the main thread with whatever the function reports.
         prepares : bool
             There is nothing to keep until `begin` is called.
+        waits : bool
+            For the end of the job when it is cancelled; else it ends unseen, at its next chance.
         """
         if self.working:
             return
-        self._outcome = State.DONE
-        self._result, self._report = result, report or _ignore
-        self._started = time.monotonic()
         job = create_worker(_Titled(title, function), _worker_class=Job, _start_thread=False, _ignore_errors=True)
-        self._job = job
-        self._bar = job._bar = cancelable_progress(total=_STEPS, desc=title)
-        job.progressed.connect(self._on_progressed)
-        job.reported.connect(self._on_reported)
-        job.returned.connect(self._on_returned)
-        job.errored.connect(self._on_errored)
-        job.aborted.connect(self._on_aborted)
-        job.finished.connect(self._bar.close)
-        job.finished.connect(self._on_finished)
-        self.destroyed.connect(job.quit)
+        job._bar = cancelable_progress(total=_STEPS, desc=title)
+        running = _Running(title, job, None, job._bar, result, report or _ignore, waits, time.monotonic())
+        for signal in ("progressed", "reported", "returned", "errored", "aborted", "finished"):
+            getattr(job, signal).connect(partial(running.tell, f"_on_{signal}"))
+        self._take(running)
         self.say(f"{title}...")
         self._show(State.PREPARING if prepares else State.WORKING)
         self._slow_spinner(_SPINNER)
         job.start()
+
+    def hand_over(self, row: WorkRow) -> None:
+        """Let another row see the job to its end; this one is ready for new work at once.
+
+        Parameters
+        ----------
+        row : WorkRow
+            One that is not working.
+        """
+        running = self._running
+        if running is None or row.working:
+            return
+        self._let_go()
+        running.job.handed_over = True
+        running.waits, running.origin, running.started = True, None, time.monotonic()
+        row._take(running)
+        row._show(State.WORKING)
+        self._show(State.DONE)
+        self.handed_over.emit()
+        self.done.emit()
+
+    def settles(self, yes: bool = True) -> None:
+        """Tell whether the job only works out what was learned: who ends it early need not wait for that.
+
+        Parameters
+        ----------
+        yes : bool
+            It does, for now.
+        """
+        self._settles, running = yes, self._running
+        if yes and self._heir is not None and running is not None and running.job.kept:
+            self.hand_over(self._heir)
+
+    def _take(self, running: _Running) -> None:
+        self._running, running.row = running, self
+        self._outcome, self._settles = State.DONE, False
+        self.destroyed.connect(running.job.quit)
+        self.destroyed.connect(running.forget_row)
+        self.progress_bar.setValue(0)
+
+    def _let_go(self) -> None:
+        if self._running is not None:
+            self.destroyed.disconnect(self._running.job.quit)
+            self.destroyed.disconnect(self._running.forget_row)
+        self._running = None
 
     def _slow_spinner(self, percent: int) -> None:
         """Let the window's busy sign turn slowly: every turn has the whole window drawn, dozens of times a second."""
@@ -230,23 +234,31 @@ class WorkRow(QWidget):
 
     def cancel(self) -> None:
         """Give the work up."""
-        if self._job is not None:
-            self._job.unwanted = True
-            self.leave()
+        running = self._running
+        if running is None:
+            return
+        running.job.unwanted = True
+        self.leave()
+        if not running.waits:
+            self._let_go()
+            running.forget_row()
+            self._on_aborted()
+            self._end(running)
 
     def leave(self) -> None:
         """End the work because its window goes; what can be gone on with is kept."""
-        if self._job is not None:
-            self._job.quit()
+        if self._running is not None:
+            self._running.job.quit()
             self.say("Cancelling...")
             self._show(State.STOPPING)
 
     def finish_early(self) -> None:
         """Ask for what there is so far."""
-        if self._job is not None:
-            self._job.finish_early()
+        if self._running is not None:
+            self._running.job.finish_early()
             self.say("Stopping; what was learned so far is kept...")
             self._show(State.STOPPING)
+            self.settles(self._settles)
 
     def say(self, text: str) -> None:
         """Show a line of text."""
@@ -269,30 +281,38 @@ class WorkRow(QWidget):
         self.state = state
         self.start_button.setEnabled(state not in _BUSY)
         self.keep_button.setEnabled(state is State.WORKING)
-        given_up = self._job is None or self._job.abort_requested
+        given_up = self._running is None or self._running.job.abort_requested
         self.cancel_button.setEnabled(state in _BUSY and not given_up)
         self.progress_bar.setVisible(state in _BUSY)
         self.state_changed.emit(state)
 
     def _on_progressed(self, fraction: float, text: str, seconds_left: float | None) -> None:
-        if self._job is None or self._job.abort_requested or self._bar is None:
+        running = self._running
+        if running is None or running.job.abort_requested:
             return
+        if running.origin is None:
+            running.origin = min(fraction, 0.99)
         step = round(_STEPS * min(max(fraction, 0.0), 1.0))
-        self.progress_bar.setValue(step)
-        elapsed = time.monotonic() - self._started
+        fraction = (fraction - running.origin) / (1 - running.origin)
+        self.progress_bar.setValue(round(_STEPS * min(max(fraction, 0.0), 1.0)))
+        elapsed = time.monotonic() - running.started
         if seconds_left is None and elapsed > 1 and 0.02 < fraction < 1:
             seconds_left = elapsed * (1 - fraction) / fraction
-        self.say(text if seconds_left is None else f"{text} · {duration(seconds_left)} left")
-        self._bar.update(step - self._bar.n)  # handles events, so the result may be shown before it returns
+        text = text if seconds_left is None else f"{text} · {duration(seconds_left)} left"
+        self.say(text)
+        running.bar.set_description(f"{running.title}: {text}")  # handles events: the job may be over when it returns
+        if self._running is running:
+            running.bar.update(step - running.bar.n)  # so does this
 
     def _on_reported(self, thing: Any) -> None:
-        if self.working:
-            self._report(thing)
+        if self._running is not None:
+            self._running.report(thing)
 
     def _on_returned(self, value: Any) -> None:
         self.say("")
+        assert self._running is not None
         try:
-            self._result(value)
+            self._running.result(value)
         except Exception as error:  # shown to the user; the dock stays usable
             self.fail(error)
 
@@ -304,82 +324,22 @@ class WorkRow(QWidget):
         self.say("Cancelled; nothing was changed.")
 
     def _on_finished(self) -> None:
-        if self._job is not None:
-            self.destroyed.disconnect(self._job.quit)
-            self._job._bar = None
-        self._job = self._bar = None
+        running = self._running
+        if running is not None:
+            self._let_go()
+            running.job._bar = None
+            if running.job.abort_requested and self._outcome is State.DONE:
+                self.say("Cancelled when it was over already.")
+            self._end(running)
+
+    def _end(self, running: _Running) -> None:
+        running.bar.close()
+        running.row = None
+        running.result = running.report = _ignore  # napari remembers the job
         self.progress_bar.setValue(0)
         self._slow_spinner(100)
-        self._result = self._report = _ignore
         self._show(self._outcome)
         self.done.emit()
-
-
-class Latest(QObject):
-    """Runs only the latest of many requests, in a thread, after a moment without new ones."""
-
-    failed = Signal(str)
-
-    def __init__(self, parent: QObject) -> None:
-        super().__init__(parent)
-        self._wanted: tuple[Callable[[], Any], Callable[[Any], None]] | None = None
-        self._result: Callable[[Any], None] | None = None
-        self._job: Job | None = None
-        self._timer = QTimer(self)
-        self._timer.setSingleShot(True)
-        self._timer.setInterval(_PATIENCE)
-        self._timer.timeout.connect(self._start)
-
-    def request(self, function: Callable[[], Any], result: Callable[[Any], None]) -> None:
-        """Ask for a function to be called in a thread and for its result, unless something newer comes."""
-        self._wanted = function, result
-        self._timer.start()
-
-    def forget(self) -> None:
-        """Ask for nothing any more."""
-        self._wanted = self._result = None
-        self._timer.stop()
-
-    def _start(self) -> None:
-        if self._job is not None or self._wanted is None:
-            return
-        function, self._result = self._wanted
-        self._wanted = None
-        self._job = create_worker(lambda _: function(), _worker_class=Job, _start_thread=False, _ignore_errors=True)
-        self._job.returned.connect(self._on_returned)
-        self._job.errored.connect(self._on_errored)
-        self._job.finished.connect(self._on_finished)
-        self._job.start()
-
-    def _on_returned(self, value: Any) -> None:
-        if self._result is not None and self._wanted is None:
-            self._result(value)
-
-    def _on_errored(self, error: Exception) -> None:
-        self.failed.emit(in_words(error))
-
-    def _on_finished(self) -> None:
-        self._job = None
-        if self._wanted is not None:
-            self._timer.start()
-
-
-def in_words(error: Exception) -> str:
-    """Say what went wrong.
-
-    Parameters
-    ----------
-    error : Exception
-        Any error.
-
-    Returns
-    -------
-    str
-        A sentence.
-    """
-    if isinstance(error, MemoryError):
-        return f"There is not enough memory: crop the image or close other programs. {error}".strip()
-    return str(error) if isinstance(error, RVAEError) else f"Failed with {type(error).__name__}: {error}"
 
 
 def duration(seconds: float) -> str:

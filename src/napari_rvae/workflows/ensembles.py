@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -94,8 +94,10 @@ def train_ensemble(
         rows = _rows(number, len(patches), one.seed, labels)
         part = patches if number == 0 else patches.select(rows)
         given = [values if values is None else values[rows] for values in (labels, condition)]
-        model = None if checkpoint is None else checkpoint.begin(number + 1, part, one, *given)
-        if model is None:
+        done = None if checkpoint is None else checkpoint.begin(number + 1, part, one, *given)
+        if done is not None:
+            model, losses = done
+        else:
             options: dict[str, Any] = {"labels": given[0], "condition": given[1], "checkpoint": checkpoint}
             options |= {
                 "look_every": look_every,
@@ -103,13 +105,18 @@ def train_ensemble(
                 "like": models[0] if models else None,
             }
             told = scaled(progress, number / count, (number + 1) / count)
-            model, losses = _trained(part, one, (number + 1, count), told, stop, keep, report, **options)
-            if number == 0:
-                curve = losses
-            elif "stopped_after" in model.recipe:
+            try:
+                model, losses = _trained(part, one, (number + 1, count), told, stop, keep, report, **options)
+            except Stopped:
+                if not models or (stop is not None and stop()):
+                    raise
+                break  # before the next one had begun to learn
+            if number > 0 and "stopped_after" in model.recipe:
                 break  # half trained, it would differ from the others for no good reason
             if checkpoint is not None and count > 1:
-                checkpoint.finish(model, part, *given)
+                checkpoint.finish(model, losses, part, *given)
+        if number == 0:
+            curve = pd.DataFrame(losses, columns=_CURVE)
         models.append(model)
     first, *others = models
     first.members.extend(others)
@@ -142,21 +149,22 @@ def _trained(
     keep: Stop | None,
     report: Callable[[TrainingReport], None] | None,
     **options: Any,
-) -> tuple[Model, pd.DataFrame]:
+) -> tuple[Model, Sequence[Any]]:
     from napari_rvae.training import train
 
     def ends() -> bool:
         return (stop is not None and stop()) or (keep is not None and keep())
 
-    losses, model = [], None
+    model: Model | None = None
+    losses: Sequence[Any] = ()
     words = f"Member {which[0]} of {which[1]}: " if which[1] > 1 else ""
     with closing(train(patches, settings, stop=ends, **options)) as reports:
         for one in reports:
             if stop is not None and stop():
                 raise Stopped("Stopped while training; nothing was kept.")
-            model = one.model
-            if one.loss is not None:
-                losses.append((one.epoch, one.loss, one.held_out))
+            model, losses = one.model, one.losses
+            if which[0] > 1 and one.phase == "finishing" and model is not None and "stopped_after" in model.recipe:
+                break  # it is not used
             if report is not None:
                 report(replace(one, member=which[0], members=which[1]))
             if progress is not None:
@@ -165,4 +173,4 @@ def _trained(
                 progress(share, words + one.message)
     if model is None:
         raise InputDataError("the training gave no model")
-    return model, pd.DataFrame(losses, columns=_CURVE)
+    return model, losses

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,6 +138,7 @@ def analyze_image(
     stop: Stop | None = None,
     keep: Stop | None = None,
     report: Callable[[TrainingReport], None] | None = None,
+    trained: Callable[[Model], None] | None = None,
     checkpoint: Checkpoint | None = None,
     earlier: Earlier | None = None,
     look_every: float | None = None,
@@ -161,6 +163,8 @@ def analyze_image(
         Asked whether to end the training early and go on with what was learned so far.
     report : callable, optional
         Handed every report of the training.
+    trained : callable, optional
+        Handed the model once it can be used, before atoms are encoded.
     checkpoint, earlier, look_every : optional
         As for `napari_rvae.training.train`.
 
@@ -196,10 +200,6 @@ def analyze_image(
     options |= {"progress": told, "stop": stop, "keep": keep, "report": report}
     model, losses = train_ensemble(inner, known.settings, **options)
     model.recipe |= known.noted
-    latent = encode(
-        model, patches, atoms=table, condition=known.condition, progress=scaled(progress, 0.9, 1), stop=stop
-    )
-    latent = add_physical_positions(latent, image.pixel_size, image.unit)
     recipe = Recipe(
         command="run",
         inputs=inputs,
@@ -207,8 +207,16 @@ def analyze_image(
         where=where,
         settings=dumped(find=find, patch=patch, train=training),
         used=_used(model, patches, image) | known.noted,
-        units=column_units(latent, image.unit),
     )
+    _noted_in_model(model, recipe)
+    if trained is not None:
+        trained(model)
+    with _released(model):
+        latent = encode(
+            model, patches, atoms=table, condition=known.condition, progress=scaled(progress, 0.9, 1), stop=stop
+        )
+    latent = add_physical_positions(latent, image.pixel_size, image.unit)
+    recipe = recipe.model_copy(update={"units": column_units(latent, image.unit)})
     _noted_in_model(model, recipe)
     return Analysis(image, table, patches, model, latent, recipe, losses, known.condition)
 
@@ -264,7 +272,8 @@ def analyze_patches(
     inputs = {"patches": FileRecord.of(source)} | {name: FileRecord.of(file) for name, file in (files or {}).items()}
     options: dict[str, Any] = {"labels": labels, "condition": condition, "checkpoint": checkpoint, "earlier": earlier}
     model, losses = train_ensemble(patches, training, progress=scaled(progress, 0, 0.9), stop=stop, **options)
-    latent = encode(model, patches, condition=condition, progress=scaled(progress, 0.9, 1), stop=stop)
+    with _released(model):
+        latent = encode(model, patches, condition=condition, progress=scaled(progress, 0.9, 1), stop=stop)
     recipe = Recipe(
         command="train",
         inputs=inputs,
@@ -300,8 +309,16 @@ def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
 
 def _noted_in_model(model: Model, recipe: Recipe) -> None:
     """Let the model file say where it comes from, and how other images are to be cut for it."""
+    model.recipe["made_by"] = recipe.model_dump(mode="json", exclude={"atoms"}, exclude_none=True)
+
+
+@contextmanager
+def _released(model: Model) -> Iterator[None]:
+    """Leave nothing in the memory of a graphics card, whatever happens."""
     from napari_rvae.training.memory import release
 
-    model.to("cpu")  # nothing stays in the memory of a graphics card
-    release(model.recipe.get("device", "cpu"))
-    model.recipe["made_by"] = recipe.model_dump(mode="json", exclude={"atoms"}, exclude_none=True)
+    try:
+        yield
+    finally:
+        model.to("cpu")
+        release(model.recipe.get("device", "cpu"))

@@ -13,16 +13,20 @@ class Preferences:
     Attributes
     ----------
     device : str
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+        ``auto``, ``cpu``, ``cuda:0`` or ``mps``.
     threads : int or None
         Processor threads; None leaves one core free.
     cache : Path or None
         Where trainings are kept for a crash; None is the user's cache.
+    numbers, angles : str
+        Names of napari's colormaps for features that are numbers, and for angles.
     """
 
     device: str = "auto"
     threads: int | None = None
     cache: Path | None = None
+    numbers: str = "viridis"
+    angles: str = "hsv"
 
 
 def preferences() -> Preferences:
@@ -36,7 +40,10 @@ def preferences() -> Preferences:
     try:
         from napari.settings import get_plugin_settings
 
-        chosen = get_plugin_settings("napari-rvae").training
+        saved = get_plugin_settings("napari-rvae")
+        training, colors = saved.training, saved.colors
     except (ImportError, AttributeError, KeyError):
         return Preferences()
-    return Preferences(chosen.device, chosen.threads or None, Path(chosen.cache).expanduser() if chosen.cache else None)
+    cache = Path(training.cache).expanduser() if training.cache else None
+    device = {"cuda": "cuda:0"}.get(training.device, training.device)
+    return Preferences(device, training.threads or None, cache, colors.numbers, colors.angles)

@@ -1,0 +1,71 @@
+"""Results put onto the atoms they belong to, whatever has become of these meanwhile."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from napari_rvae.layers import RECIPE, add_atoms, color_points, coloring_of, is_result, join_results
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from napari.layers import Points
+    from napari.viewer import Viewer
+
+    from napari_rvae.widgets.training_job import Run, TrainingInputs
+
+
+def put_results(
+    viewer: Viewer, inputs: TrainingInputs, table: pd.DataFrame, recipe: Any, model: Any, run: Run | None = None
+) -> tuple[Points, str]:
+    """Write results onto their atoms, or onto new ones where that would overwrite others, and colour these.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where the layers are.
+    inputs : TrainingInputs
+        What the results were made from.
+    table : DataFrame
+        Latent table.
+    recipe : object
+        Kept with the layer.
+    model : Model
+        Kept with the layer.
+    run : Run, optional
+        The training, where the user has gone on with something else meanwhile.
+
+    Returns
+    -------
+    points : Points
+        The layer with the results.
+    words : str
+        How many atoms have results, and why the others have none.
+    """
+    points, why = inputs.points, ""
+    if points not in viewer.layers:
+        why = "theirs was removed meanwhile"
+    elif run is not None and points.metadata.get(RECIPE) is not run.recipe:
+        why = "theirs was given other results meanwhile"
+    if why:
+        kept = [name for name in table if not is_result(name)]
+        points = add_atoms(viewer, table[kept], inputs.image, points.metadata.get(RECIPE))
+    join_results(points, table, recipe, model, None if why else inputs.places)
+    coloring = coloring_of(points)
+    shown = coloring.column if coloring is not None and is_result(coloring.column) else _first_look(points)
+    color_points(points, shown)
+    return points, _in_words(points, inputs, why)
+
+
+def _in_words(points: Points, inputs: TrainingInputs, why_new: str) -> str:
+    encoded = points.features["z1"].notna() if "z1" in points.features else points.features["atom_id"].notna()
+    text = f"{int(encoded.sum()):,} of {len(points.data):,} atoms have results"
+    if why_new:
+        return f"{text}, in a new layer: {why_new}."
+    later = int((~encoded & ~points.features["atom_id"].isin(inputs.unmoved())).sum())
+    text += f"; {later:,} were added or moved meanwhile." if later else "."
+    return text if inputs.image_is_same() else f"{text} The image was changed meanwhile: these are of the one before."
+
+
+def _first_look(points: Points) -> str:
+    classes = points.features.get("class")
+    return "class" if classes is not None and classes.nunique() > 1 else "z1"
