@@ -93,7 +93,7 @@ class PolarSpace(nn.Module):
             "degrees_of_freedom": freedom,
         }
         for name, values in buffers.items():
-            kept = values if values.dtype.kind == "i" else _without_denormals(values)
+            kept = values if values.dtype.kind == "i" else without_denormals(values)
             self.register_buffer(name, torch.as_tensor(kept), persistent=False)
         self._generators: Tensor | None = None
 
@@ -294,7 +294,7 @@ def triangle(rings: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return order, ring
 
 
-def _without_denormals(values: NDArray[np.float64]) -> NDArray[np.float32]:
+def without_denormals(values: NDArray[np.float64]) -> NDArray[np.float32]:
     """In single precision, without numbers so small that processors multiply them a hundred times more slowly."""
     return np.where(abs(values) < 1e-20 * abs(values).max(), 0, values).astype(np.float32)
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from napari_rvae.polar import PolarSpace, pixel_grid
+from napari_rvae.polar import PolarSpace, pixel_grid, without_denormals
 
 
 class Resampler(nn.Module):
@@ -36,7 +36,7 @@ class Resampler(nn.Module):
         # fro within each pixel, by up to .05 of it
         fine = (np.arange(3 * size) + 0.5) / 3 - 0.5
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
-        self.register_buffer("upsample", torch.as_tensor(matrix.astype(np.float32)), persistent=False)
+        self.register_buffer("upsample", torch.as_tensor(without_denormals(matrix)), persistent=False)
         grid = np.stack(pixel_grid(size)).reshape(2, size, size) * (2 / size)
         self.register_buffer("grid", torch.as_tensor(grid.astype(np.float32)), persistent=False)
 

@@ -20,7 +20,8 @@ from napari_rvae.threads import threads
 if TYPE_CHECKING:
     import torch
 
-    from napari_rvae.averages.exemplars import PoseFinder, PoseSearch
+    from napari_rvae.averages.exemplars import PoseFinder
+    from napari_rvae.averages.search import PoseSearch
 
 FEWEST_PATCHES = 10
 _KIND_ROUNDS = 3

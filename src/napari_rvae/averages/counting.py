@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from napari_rvae.averages import FEWEST_PATCHES, average_space
-from napari_rvae.averages.exemplars import PoseSearch, add_exemplars, average_round, ring_weight
+from napari_rvae.averages.exemplars import add_exemplars, average_round, ring_weight
 from napari_rvae.averages.joining import Between
+from napari_rvae.averages.search import PoseSearch
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.settings import CountSettings
 from napari_rvae.threads import threads

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_rvae.averages.exemplars import Distances, PoseSearch
+from napari_rvae.averages.search import Distances, PoseSearch
 from napari_rvae.poses import turned_shape
 
 _DETECTABLE = 25.0
@@ -18,7 +18,7 @@ _DETECTABLE = 25.0
 _FIRM = 10
 """An average of fewer members may show a mixture of kinds."""
 
-_PROBED = 100
+_PROBED = 60
 """Members of each average that tell whether others lie between it and the next."""
 
 
