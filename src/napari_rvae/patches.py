@@ -15,6 +15,8 @@ from napari_rvae.settings import PatchSettings
 
 NEIGHBOR_DISTANCES = 3.0
 """Side of an automatic patch in nearest-neighbour distances: the first shell, whole, inside the inscribed circle."""
+STRAIN_DISTANCES = 5.0
+"""The same where strain is looked for: it shows in far neighbours more than in near ones."""
 SMALLEST_WORKING_SIZE, LARGEST_WORKING_SIZE = 24, 64
 _BLOCK = 512
 
@@ -160,6 +162,7 @@ def extract_patches(
     *,
     channel_axis: int | None = None,
     pixel_size: tuple[float, float] | None = None,
+    strained: bool = False,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Patches:
@@ -179,6 +182,8 @@ def extract_patches(
     pixel_size : tuple of float, optional
         Physical size of a pixel along rows and columns. Where they differ by more than 1 %, patches are cut on a
         square physical grid.
+    strained : bool
+        Whether strain is to be found from the patches: an automatic size is larger then.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 
@@ -198,7 +203,7 @@ def extract_patches(
     stacked = "frame" in atoms
     _check(image, atoms, stacked, channel_axis)
     spatial = _frame(image, 0, stacked, channel_axis).shape[1:]
-    size = settings.size or automatic_size(atoms, spatial)
+    size = settings.size or automatic_size(atoms, spatial, strained)
     if not 8 <= size <= min(spatial):
         raise InputDataError(
             f"Patches of {max(size, 8)} pixels do not fit into an image of {spatial[0]} x {spatial[1]} pixels: "
@@ -300,7 +305,7 @@ def _check(image: Any, atoms: pd.DataFrame, stacked: bool, channel_axis: int | N
             )
 
 
-def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...]) -> int:
+def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...], strained: bool = False) -> int:
     """Side of a patch where none is given.
 
     Parameters
@@ -309,6 +314,8 @@ def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...]) -> int:
         Atoms table.
     spatial : tuple of int
         Height and width of the image.
+    strained : bool
+        Whether strain is to be found from the patches.
 
     Returns
     -------
@@ -323,7 +330,8 @@ def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...]) -> int:
     distance = nearest_neighbor_distance(atoms)
     if not np.isfinite(distance):
         raise InputDataError("One atom alone does not tell how large a patch should be: give the patch size in pixels.")
-    return int(min(np.clip(round(NEIGHBOR_DISTANCES * distance), 8, 512), *spatial))
+    across = STRAIN_DISTANCES if strained else NEIGHBOR_DISTANCES
+    return int(min(np.clip(round(across * distance), 8, 512), *spatial))
 
 
 def _step(step: float, pixel_size: tuple[float, float] | None) -> tuple[float, float]:

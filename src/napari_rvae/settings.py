@@ -169,7 +169,7 @@ class PatchSettings(Settings):
         None,
         ge=8,
         le=512,
-        description="Side of the square patch; about three neighbour distances when empty.",
+        description="Side of the square patch; about three neighbour distances when empty, five where strain is free.",
         json_schema_extra=_extra("px", option="--patch"),
     )
     working_size: int | None = Field(

@@ -586,6 +586,8 @@ def test_patch_of_the_atom_under_the_cursor(viewer, image, points, dock, qtbot):
     assert list(shapes.shape_type) == ["rectangle", "ellipse"]
     np.testing.assert_allclose(shapes.scale, image.scale)
     assert viewer.layers.selection.active is points
+    dock.invariance.set_value(("rotation", "translation", "strain"))
+    qtbot.waitUntil(lambda: dock.form.controls["size"].widget.text() == "auto (60 px)", timeout=20_000)
     dock.form.controls["size"].set_value(20)
     refreshed(dock)
     hover(viewer, image, (67, 65))

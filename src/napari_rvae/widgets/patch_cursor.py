@@ -117,7 +117,7 @@ class PatchCursor(QObject):
                 self._viewer.layers.move(self._viewer.layers.index(self.layer), -1)
 
 
-def size_for(table: pd.DataFrame, image: Image) -> int | None:
+def size_for(table: pd.DataFrame, image: Image, invariances: tuple[str, ...]) -> int | None:
     """Patch size where none is set; of many atoms this takes a while.
 
     Parameters
@@ -126,6 +126,8 @@ def size_for(table: pd.DataFrame, image: Image) -> int | None:
         Atoms table.
     image : Image
         Where the atoms lie.
+    invariances : tuple of str
+        Poses that are free.
 
     Returns
     -------
@@ -135,6 +137,6 @@ def size_for(table: pd.DataFrame, image: Image) -> int | None:
     from napari_rvae.patches import automatic_size
 
     try:
-        return automatic_size(table, image_data(image).shape[-2:])
+        return automatic_size(table, image_data(image).shape[-2:], "strain" in invariances)
     except RVAEError:
         return None

@@ -75,7 +75,7 @@ class TrainWidget(Dock):
         self._settled: Run | None = None  # one that was stopped and whose results follow
         self._devices, self._sizes = Latest(self), Latest(self)
         self._size: int | None = None  # of a patch, where none is set
-        self._moved = True
+        self._asked: Any = ...  # the invariances for which it was asked for
         self._shown = QTimer(self)
         self._shown.setSingleShot(True)
         self._shown.setInterval(_SEEN)
@@ -250,7 +250,7 @@ class TrainWidget(Dock):
             self._later()
 
     def _on_moved(self, _: Any = None) -> None:
-        self._size, self._moved = None, True
+        self._size, self._asked = None, ...
         self._later()
 
     def _on_size(self, size: int | None) -> None:
@@ -286,9 +286,9 @@ class TrainWidget(Dock):
         self.pixels.setText(text)
 
     def _show_cursor(self, image: Image | None, table: pd.DataFrame | None) -> None:
-        if self._moved and image is not None and table is not None:
-            self._moved = False  # of many atoms this takes a while
-            self._sizes.request(partial(size_for, table, image), self._on_size)
+        if self._asked != self.invariance.value() and image is not None and table is not None:
+            self._asked = self.invariance.value()
+            self._sizes.request(partial(size_for, table, image, self._asked or ()), self._on_size)
         self.form.set_estimates({"size": self._size})
         half = (self.form.controls["size"].value() or self._size or 0) / 2
         if image is None or table is None or not half or not self.cursor_box.isChecked():

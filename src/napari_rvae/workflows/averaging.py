@@ -132,7 +132,7 @@ def average_image(
         inputs["atoms"] = FileRecord.of(atoms_file)
     found = atoms_of(image, find, atoms, scaled(progress, 0, 0.3), stop)
     inputs |= finder_record(find, atoms)
-    patches = chosen_patches(image, found, patch, where, scaled(progress, 0.3, 0.5), stop)
+    patches = chosen_patches(image, found, patch, where, scaled(progress, 0.3, 0.5), stop, settings.invariance)
     averages = average(patches, settings, progress=scaled(progress, 0.5, 1), stop=stop)
     places = found[[column for column in ("atom_id", "frame", "y", "x") if column in found]]
     table = places.merge(averages.table, on="atom_id", how="right", validate="one_to_one")

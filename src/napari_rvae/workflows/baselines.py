@@ -54,8 +54,9 @@ def baseline_image(
     """
     from napari_rvae.latent import baseline
 
+    patch, settings = patch or PatchSettings(), settings or BaselineSettings()
     found = atoms_of(image, find or FindSettings(), atoms, scaled(progress, 0, 0.3), stop)
-    patches = chosen_patches(image, found, patch or PatchSettings(), where, scaled(progress, 0.3, 0.4), stop)
+    patches = chosen_patches(image, found, patch, where, scaled(progress, 0.3, 0.4), stop, settings.invariance)
     table = baseline(patches, settings, atoms=found, progress=scaled(progress, 0.4, 1), stop=stop)
     return add_physical_positions(table, image.pixel_size, image.unit)
 

@@ -54,8 +54,9 @@ def count_image(
     """
     from napari_rvae.averages.counting import class_stability
 
+    patch, settings = patch or PatchSettings(), settings or CountSettings()
     found = atoms_of(image, find or FindSettings(), atoms, scaled(progress, 0, 0.3), stop)
-    patches = chosen_patches(image, found, patch or PatchSettings(), where, scaled(progress, 0.3, 0.4), stop)
+    patches = chosen_patches(image, found, patch, where, scaled(progress, 0.3, 0.4), stop, settings.invariance)
     return class_stability(patches, settings, progress=scaled(progress, 0.4, 1), stop=stop)
 
 

@@ -187,7 +187,7 @@ def analyze_image(
         inputs["atoms"] = FileRecord.of(atoms_file)
     table = atoms_of(image, find, atoms, scaled(progress, 0, 0.1), stop)
     inputs |= finder_record(find, atoms)
-    patches = chosen_patches(image, table, patch, where, scaled(progress, 0.1, 0.15), stop)
+    patches = chosen_patches(image, table, patch, where, scaled(progress, 0.1, 0.15), stop, training.invariances)
     learned_from, told = _learned_from(patches, table), scaled(progress, 0.15, 0.9)
     rows = table.set_index("atom_id", drop=False).loc[patches.atom_id]
     known = given_by(training, rows)

@@ -139,6 +139,7 @@ def chosen_patches(
     where: str | None,
     progress: Progress | None,
     stop: Stop | None,
+    invariances: tuple[str, ...] = (),
 ) -> Patches:
     """Cut patches around the atoms that an expression chooses.
 
@@ -154,6 +155,8 @@ def chosen_patches(
         Expression on the atoms table.
     progress, stop : callable or None
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
+    invariances : tuple of str
+        Poses that will be free.
 
     Returns
     -------
@@ -178,6 +181,7 @@ def chosen_patches(
         settings,
         channel_axis=image.channel_axis,
         pixel_size=image.pixel_size,
+        strained="strain" in invariances,
         progress=progress,
         stop=stop,
     )
