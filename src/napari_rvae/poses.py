@@ -32,9 +32,10 @@ class Resampler(nn.Module):
         super().__init__()
         from scipy.ndimage import map_coordinates
 
-        # three times the pixels by cubic spline, then bilinear: torch's bicubic kernel moves even a linear ramp to and
-        # fro within each pixel, by up to .05 of it
-        fine = (np.arange(3 * size) + 0.5) / 3 - 0.5
+        # four times the pixels by cubic spline, then bilinear: torch's bicubic kernel moves even a linear ramp to and
+        # fro within each pixel, by up to .05 of it. An even number, so that no sample of a patch that is hardly moved
+        # lies where the slope of the bilinear surface jumps
+        fine = (np.arange(4 * size) + 0.5) / 4 - 0.5
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
         self.register_buffer("upsample", torch.as_tensor(without_denormals(matrix)), persistent=False)
         grid = np.stack(pixel_grid(size)).reshape(2, size, size) * (2 / size)
