@@ -191,6 +191,20 @@ def test_the_resampler_moves_patches_by_what_is_asked_for():
     np.testing.assert_allclose(place, -moves, atol=0.003)
 
 
+def test_offsets_alone_are_taken_out_by_exact_splines():
+    from scipy.ndimage import map_coordinates
+
+    images = torch.as_tensor(np.random.default_rng(0).standard_normal((3, 2, SIZE, SIZE)).astype(np.float32))
+    offset = torch.tensor([[0.0, 0.0], [0.4, -0.7], [-1.3, 0.2]])
+    moved = Resampler(SIZE).moved(images, offset)
+    y, x = np.mgrid[:SIZE, :SIZE]
+    inner = slice(2, -2)
+    for image, (dx, dy), found in zip(images, offset.tolist(), moved, strict=True):
+        for channel in (0, 1):
+            expected = map_coordinates(image[channel].numpy(), [y + dy, x + dx], order=3, mode="mirror")
+            np.testing.assert_allclose(found[channel, inner, inner], expected[inner, inner], atol=1e-5)
+
+
 def test_strains_turn_twice_as_fast_as_offsets():
     shape = torch.tensor([[1.0, 0.0, 0.1, 0.0, 0.3]])
     quarter = turned_shape(shape, angles(np.pi / 2))

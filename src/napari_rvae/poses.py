@@ -26,11 +26,12 @@ class Resampler(nn.Module):
     """
 
     upsample: Tensor
+    spline: Tensor
     grid: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        from scipy.ndimage import map_coordinates
+        from scipy.ndimage import map_coordinates, spline_filter1d
 
         # four times the pixels by cubic spline, then bilinear: torch's bicubic kernel moves even a linear ramp to and
         # fro within each pixel, by up to .05 of it. An even number, so that no sample of a patch that is hardly moved
@@ -38,6 +39,8 @@ class Resampler(nn.Module):
         fine = (np.arange(4 * size) + 0.5) / 4 - 0.5
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
         self.register_buffer("upsample", torch.as_tensor(without_denormals(matrix)), persistent=False)
+        spline = spline_filter1d(np.eye(size), 3, axis=0, mode="mirror")
+        self.register_buffer("spline", torch.as_tensor(without_denormals(spline)), persistent=False)
         grid = np.stack(pixel_grid(size)).reshape(2, size, size) * (2 / size)
         self.register_buffer("grid", torch.as_tensor(grid.astype(np.float32)), persistent=False)
 
@@ -67,6 +70,33 @@ class Resampler(nn.Module):
         grid = matrix[:, :, 0, None, None] * self.grid[0] + matrix[:, :, 1, None, None] * self.grid[1] + move
         grid = grid.movedim(1, -1)
         return nn.functional.grid_sample(fine, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+    def moved(self, x: Tensor, offset: Tensor) -> Tensor:
+        """Take out an offset alone, by cubic splines along rows and columns: the same, in a fraction of the time.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            (n, channels, D, D).
+        offset : torch.Tensor
+            (n, 2): dx, dy in patch pixels.
+
+        Returns
+        -------
+        torch.Tensor
+            (n, channels, D, D).
+        """
+        size = x.shape[-1]
+        pixels = torch.arange(-1, size + 1, device=x.device, dtype=x.dtype)
+        places = (pixels[1:-1, None] + offset.T[:, :, None, None]).clamp(0, size - 1)  # (2, n, D, 1)
+        apart = (places - pixels).abs()
+        weight = ((2 - apart).clamp_min(0) ** 3 - 4 * (1 - apart).clamp_min(0) ** 3) / 6  # the cubic B-spline
+        inner = weight[..., 1:-1].clone()
+        inner[..., 1] += weight[..., 0]  # beyond the border it is a mirror image
+        inner[..., -2] += weight[..., -1]
+        across, down = inner @ self.spline
+        result: Tensor = down[:, None] @ x @ across[:, None].transpose(-1, -2)
+        return result
 
 
 def strain_matrix(shape: Tensor) -> Tensor:

@@ -80,3 +80,16 @@ def test_a_kind_with_less_symmetry_chooses_among_the_turns_that_are_free(space):
     theta = np.where(kind == 1, np.pi, 0.0) + np.random.default_rng(0).normal(0, 0.1, 100)
     zero = common_zeros(space, spectra, weight, theta, kind, np.array([2, 1]))
     assert abs(np.angle(np.exp(1j * (theta[kind == 1] - zero[1])).mean())) < 0.2
+
+
+@pytest.mark.parametrize("turned", [0.0, 0.4, -1.1])
+def test_without_a_common_direction_the_motif_tells_zero_whatever_its_frame(space, turned):
+    motif = noise(space, 1)
+    truth = np.linspace(0, 2 * np.pi, 200, endpoint=False)
+    weight = torch.ones(1, 2 * space.terms)
+    zeros = []
+    for start in (0.0, turned):
+        spectra = space.turn(motif, torch.tensor([start]))
+        kind = np.zeros(200, np.int64)
+        zeros.append(common_zeros(space, spectra, weight, truth - start, kind, np.array([1]))[0] + start)
+    assert abs(np.angle(np.exp(1j * (zeros[0] - zeros[1])))) < 1e-4

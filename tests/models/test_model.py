@@ -156,6 +156,7 @@ def test_a_step_stays_on_the_models_device(make_model, name):
     assert residual.shape == model.noise.shape
     assert all(p.grad is not None and p.grad.device.type == "meta" for p in model.parameters())
     assert model.resample(torch.empty(n, 1, 24, 24, device="meta"), torch.empty(n, 5, device="meta")).is_meta
+    assert model.resample.moved(torch.empty(n, 1, 24, 24, device="meta"), torch.empty(n, 2, device="meta")).is_meta
 
 
 @pytest.mark.parametrize("theta", [0.0, 1.3, -2.8])

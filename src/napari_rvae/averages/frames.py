@@ -85,7 +85,7 @@ def symmetry_of(
     free = (prior[:4] > 0).nonzero()[:, 0]
     for m in range(highest, 1, -1):
         told = free[free < (2 if m == 2 else 4)]  # half a turn leaves strain as it is
-        found, before, change = _centered(space, harmonics, weight, m, told)
+        found, before, change = _centered(space, harmonics, weight, m, told, prior)
         seen = change * weight
         if float((change * seen).sum()) < max(_SEEN, _UNSEEN * before * bool(len(told))):
             return Symmetry(m, found)
@@ -97,7 +97,7 @@ def symmetry_of(
 
 
 def _centered(
-    space: PolarSpace, harmonics: Tensor, weight: Tensor, order: int, told: Tensor
+    space: PolarSpace, harmonics: Tensor, weight: Tensor, order: int, told: Tensor, prior: Tensor
 ) -> tuple[Tensor, float, Tensor]:
     """Offset and strain that leave the least asymmetry; the asymmetry, squared, before, and what is left of it."""
     turn = torch.full((1,), 2 * torch.pi / order, device=harmonics.device)
@@ -109,7 +109,9 @@ def _centered(
         slope = torch.einsum("pij,cj->pci", space.generators[told], upright)
         slope = slope - space.turn(slope, turn.expand(len(told)))
         weighted = (slope * weight).flatten(1)
-        shape[told] += torch.linalg.solve(weighted @ slope.flatten(1).T, weighted @ change.flatten())
+        damping = prior[told] ** -2
+        curvature = weighted @ slope.flatten(1).T + torch.diag(damping)
+        shape[told] += torch.linalg.solve(curvature, weighted @ change.flatten() - damping * shape[told])
         upright = space.moved(harmonics, -shape.nan_to_num())
         change = upright - space.turn(upright[None], turn)[0]
     return shape, before, change
@@ -153,10 +155,9 @@ def common_zeros(
     counts = np.bincount(kind, minlength=len(spectra))
     order = int(np.argmax(np.bincount(symmetry, counts)))
     first = int(np.argmax(np.where(symmetry == order, counts, -1)))
-    turned = space.turn(
-        spectra[first : first + 1], torch.tensor([-zero[first]], dtype=spectra.dtype).to(spectra.device)
-    )
-    zero = zero + zero_angle(space, turned[0], (theta - zero[kind])[symmetry[kind] == order], order)
+    upright = torch.full((1,), float(zero[first]), device=spectra.device)
+    motif = space.turn(spectra[first : first + 1], upright)[0]
+    zero = zero + zero_angle(space, motif, (theta - zero[kind])[symmetry[kind] == order], order)
     for number, own in enumerate(symmetry):
         if own < order and counts[number]:
             mean = np.angle(np.exp(1j * own * (theta[kind == number] - zero[number])).mean()) / own
@@ -187,9 +188,9 @@ def aligned(space: PolarSpace, spectra: Tensor, weight: Tensor) -> NDArray[np.fl
     fine = torch.arange(_FINER, device=spectra.device) * (2 * torch.pi / space.angles / _FINER)
     turned = [space.turn(spectra * weight, -one.expand(len(spectra))) for one in fine]
     all_angles = torch.stack([space.correlate_all(one, spectra) for one in turned], -1)
-    match = all_angles.flatten(2).double().cpu().numpy()
+    match = all_angles.flatten(2).cpu().double().numpy()
     power = np.diagonal(match[:, :, 0])
-    angle = (space.theta[:, None] + fine).flatten().double().cpu().numpy()
+    angle = (space.theta[:, None] + fine).flatten().cpu().double().numpy()
     best, theta = match.max(2), angle[match.argmax(2)]  # (motif, template)
     apart = power[:, None] + power - 2 * best
     while len(done) < len(power):  # Prim's tree of least distances
@@ -228,7 +229,7 @@ def zero_angle(space: PolarSpace, harmonics: Tensor, theta: NDArray[np.float64],
     direction = np.exp(1j * symmetry * theta).mean() if len(theta) else 0
     if abs(direction) > 3 / np.sqrt(max(len(theta), 1)):
         return float(np.angle(direction)) / symmetry
-    real, imaginary = harmonics.double().cpu().unflatten(-1, (2, -1)).unbind(1)
+    real, imaginary = harmonics.cpu().double().unflatten(-1, (2, -1)).unbind(1)
     order = space.order.cpu().numpy()
     wave = torch.complex(real, imaginary).numpy()
     # sum the rings with the phase of the strongest one, so that they do not cancel
@@ -238,7 +239,7 @@ def zero_angle(space: PolarSpace, harmonics: Tensor, theta: NDArray[np.float64],
         part = wave[:, order == m].ravel()
         if m % symmetry == 0 and np.sum(np.abs(part) ** 2) > strength:
             strength, best, phase = float(np.sum(np.abs(part) ** 2)), m, float(np.angle(part[np.argmax(np.abs(part))]))
-    zero = phase / best
+    zero = -phase / best  # a motif that points to an angle has the phase of -m times that angle
     if best > symmetry:  # the strongest harmonic leaves a choice: take the direction in which the profile is highest
         choices = zero + 2 * np.pi * np.arange(best) / best
         profile = [float(np.sum((wave * np.exp(1j * order * c)).real)) for c in choices]

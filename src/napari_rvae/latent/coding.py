@@ -41,7 +41,8 @@ def encode(
     """What the model says of every patch; of an ensemble, what its members say together, see `combine`.
 
     Angle, offset, strain, scale and z are found together by search and Gauss-Newton steps (`models.inference`); windows
-    that were cut from an image follow their motif. Errors are standard deviations from the inverse curvature.
+    that were cut from an image follow their motif. Errors are standard deviations: from the curvature,
+    and from what the model leaves out (`models.left_out`).
 
     Parameters
     ----------
@@ -236,13 +237,10 @@ def _angle(model: Model, found: Inferred, order: Tensor, zero: Tensor, width: Te
     """Angle in the common frame modulo the motif's symmetry, and its standard deviation."""
     period = 2 * torch.pi / order
     angle = (found.theta - zero + period / 2) % period - period / 2
-    grid = model.space.theta
-    spread = []
-    for m in (order, torch.ones_like(order)):
-        mean = torch.einsum("nj,nj->n", found.angles.to(torch.cfloat), torch.exp(1j * m[:, None] * grid))
-        length = mean.abs().clamp(1e-6, 1)
-        spread.append((-2 * length.log()).sqrt() / m)
-    return angle, torch.maximum(width, spread[0]).clamp_max(torch.pi / 3**0.5)
+    turns = torch.exp(1j * order[:, None] * model.space.theta)
+    length = torch.einsum("nj,nj->n", found.angles.to(torch.cfloat), turns).abs().clamp(1e-6, 1)
+    spread = (-2 * length.log()).sqrt() / order
+    return angle, torch.maximum(width, spread).clamp_max(torch.pi / 3**0.5)
 
 
 def decode(

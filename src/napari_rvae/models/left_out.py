@@ -64,9 +64,7 @@ def estimated(model: Model, harmonics: Tensor, templates: Tensor, content: Tenso
     left = _seen(model, _without(left, every, weight))
     bright = _seen(model, templates.flatten(1)[:, None])
     taper = _taper(model, left)
-    causes = torch.stack([taper.square().expand_as(bright), taper * bright]).flatten(1)
-    level, rise = torch.linalg.lstsq(causes.T, left.flatten()[:, None] ** 2).solution[:, 0]
-    result[5] = (rise / level.clamp_min(1e-12)).clamp(0, 1)
+    result[5] = _rise(taper.square().expand_as(bright), taper * bright, left.square())
     # votes of the middle on its own place, and those of as much noise alone
     moved = _moved(model, templates, theta)
     noise = torch.randn(left.shape, generator=torch.Generator().manual_seed(0)).to(left)
@@ -75,7 +73,7 @@ def estimated(model: Model, harmonics: Tensor, templates: Tensor, content: Tenso
     noise = (noise @ model.space.analysis.T * alone[:, None]).flatten(2)
     noise = _seen(model, _without(noise, every, weight))
     excess = _votes(left, moved, model.size) - _votes(noise, moved, model.size)
-    result[3:5] = excess.clamp_min(0).sqrt()
+    result[3:5] = excess.clamp(0, 1).sqrt()  # further than a pixel nothing is linear
     return result
 
 
@@ -156,6 +154,14 @@ def _moved(model: Model, templates: Tensor, theta: Tensor) -> Tensor:
     return torch.stack([c * x - s * y, s * x + c * y], 1)
 
 
+def _rise(constant: Tensor, bright: Tensor, square: Tensor) -> Tensor:
+    """Rise of a variance with the intensity relative to its mean: ``square = level (constant + rise bright)``."""
+    a, b, d = (constant * constant).sum(), (constant * bright).sum(), (bright * bright).sum()
+    p, q = (constant * square).sum(), (bright * square).sum()
+    level, slope = d * p - b * q, a * q - b * p  # both times the determinant
+    return (slope / level.clamp_min(1e-12 * float(d * p) + 1e-30)).clamp(0, 1)
+
+
 def _unevenness(model: Model, rise: Tensor, templates: Tensor) -> Tensor:
     """Variance of the noise of every pixel in units of its mean, (n, 1, channels * D * D)."""
     taper = _taper(model, templates)
@@ -170,7 +176,8 @@ def _votes(left: Tensor, moved: Tensor, size: int) -> Tensor:
     pull = _by_part(left, moved, size)[:, 0, :, middle]
     ridge = 1e-6 * torch.diag_embed(curvature.diagonal(dim1=1, dim2=2) + 1e-12)
     vote = torch.linalg.solve(curvature + ridge, pull)
-    weight: Tensor = torch.linalg.det(curvature).clamp_min(0)[:, None]
+    (xx, xy), (_, yy) = curvature.permute(1, 2, 0)
+    weight: Tensor = (xx * yy - xy * xy).clamp_min(0)[:, None]
     mean: Tensor = (weight * vote.square()).sum(0) / weight.sum().clamp_min(1e-12)
     return mean
 

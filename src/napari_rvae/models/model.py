@@ -227,8 +227,11 @@ class Model(nn.Module):
             (n, channels, 2 T).
         """
         x = self.normalised(x)
-        if shape is not None and bool((self.pose_prior > 0).any()):
+        free = self.settings.invariances
+        if shape is not None and ("strain" in free or "scale" in free):
             x = self.resample(x, shape)
+        elif shape is not None and "translation" in free:
+            x = self.resample.moved(x, shape[:, :2])
         return self.space.analyse(x)
 
     def normalised(self, x: Tensor) -> Tensor:

@@ -173,7 +173,7 @@ def _train(
     done = model.recipe["epochs_done"]
     yield TrainingReport(
         "done", done, settings.epochs, message=f"Trained for {done} epochs", model=model, averages=averages,
-        notes=tuple(course.notes), losses=course.at.losses,
+        notes=tuple(course.notes), losses=tuple(course.at.losses),
     )  # fmt: skip
 
 

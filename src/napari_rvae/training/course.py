@@ -175,7 +175,7 @@ class Course:
                 "training", at.epoch, self.settings.epochs, loss, held_out, at.terms,
                 at.epoch * len(trainer.train_rows) / at.seconds, (at.end - at.epoch) * at.seconds / at.epoch,
                 f"Epoch {at.epoch}", trainer.model, averages, tuple(self.notes), look,
-                losses=at.losses,
+                losses=tuple(at.losses),  # the list goes on to grow
             )  # fmt: skip
             at.epoch, at.part, at.done = at.epoch + 1, "learning", 0
             yield report

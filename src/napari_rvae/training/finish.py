@@ -77,11 +77,11 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
         middle = own[rows].mean(0) if len(rows) else torch.zeros(5, device=theta.device)
         order.append(symmetry.order)
         form.append(torch.where(symmetry.shape.isfinite(), -symmetry.shape, middle))
-    angles = theta.double().cpu().numpy()
+    angles = theta.cpu().double().numpy()
     zero = common_zeros(model.space, torch.stack(motif), model.weight, angles, kind, np.array(order))
     model.set_frames(
         torch.stack(motif),
-        torch.as_tensor(zero, device=theta.device),
+        torch.as_tensor(zero, dtype=theta.dtype, device=theta.device),
         torch.stack(form),
         torch.tensor(order, device=theta.device),
     )

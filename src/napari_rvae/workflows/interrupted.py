@@ -99,6 +99,12 @@ class KeptTraining:
             If it cannot be written there.
         """
         image, folder = inputs.image, cache / uuid.uuid4().hex
+        try:
+            folder.mkdir(parents=True)
+        except OSError as error:
+            raise OutputError(f"cannot write to {cache}: {error.strerror or error}") from error
+        kept = cls(folder)
+        kept.claim()  # before it holds a recipe: whoever looks for trainings takes what nobody has claimed
         recipe = Recipe(
             command="run",
             inputs={"image": FileRecord.of(image)},
@@ -107,14 +113,16 @@ class KeptTraining:
             settings=dumped(find=inputs.find, patch=inputs.patch, train=inputs.training),
             used={"pixel_size": image.pixel_size, "unit": image.unit, "name": image.name},
         )
-        recipe.save(folder / _RECIPE)
-        if not image.path.exists():
-            if image.data.nbytes > _LARGEST:
-                raise OutputError(f"{image.name} is in no file and too large to be copied; save it first")
-            with replacing(folder / _IMAGE) as place:
-                np.save(place, np.asarray(image.data))
-        kept = cls(folder)
-        kept.claim()
+        try:
+            recipe.save(folder / _RECIPE)
+            if not image.path.exists():
+                if image.data.nbytes > _LARGEST:
+                    raise OutputError(f"{image.name} is in no file and too large to be copied; save it first")
+                with replacing(folder / _IMAGE) as place:
+                    np.save(place, np.asarray(image.data))
+        except BaseException:
+            kept.remove()
+            raise
         return kept
 
     def claim(self) -> bool:
