@@ -11,6 +11,7 @@ from napari_rvae.patches import extract_patches, patches_from_array
 from napari_rvae.samples import cards
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.training import TrainingReport, available_devices, choose_device, train, trained
+from napari_rvae.training.finish import _representative
 
 TINY = {"hidden": 16, "device": "cpu", "threads": 1}
 
@@ -279,3 +280,13 @@ def test_training_starts_from_principal_components():
         left = trainer.model.decode(z)[:, 0] - trainer.harmonics
     assert left.square().sum() < 0.2 * (trainer.harmonics - trainer.harmonics.mean(0)).square().sum()
     assert abs(np.corrcoef(z[:, 1], scores[:, 1])[0, 1]) > 0.95
+
+
+def test_of_very_many_patches_some_of_every_kind_tell_frames():
+    kind = np.zeros(30_000, np.int64)
+    kind[[5, 17_003, 29_998]] = 1
+    rows = _representative(kind)
+    assert len(rows) < 11_000
+    assert {5, 17_003, 29_998} <= set(rows)
+    assert (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(_representative(kind[:300]), np.arange(300))

@@ -5,8 +5,9 @@ A result in itself, the first look at the data, and the start of every training.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +22,12 @@ if TYPE_CHECKING:
     import torch
 
     from napari_rvae.averages.exemplars import PoseFinder
-    from napari_rvae.averages.search import PoseSearch
+    from napari_rvae.averages.search import Assignment, PoseSearch
 
 FEWEST_PATCHES = 10
 _KIND_ROUNDS = 3
+_BLOCK = 1000
+"""Patches that are worked on at a time."""
 
 
 @dataclass(frozen=True)
@@ -106,12 +109,12 @@ def average(
 
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.no_grad(), threads(None):
-        full = _normalised(patches)
+        normalised = _normalization(patches)
         prior = shape_prior(settings.invariance, patches.scale)
-        finder = PoseFinder(settings.invariance, prior, full.shape[-1])
-        search, space, x = finder.search, finder.search.space, finder.reduce(full)
+        finder = PoseFinder(settings.invariance, prior, patches.data.shape[-1])
+        search, space = finder.search, finder.search.space
         chosen = torch.as_tensor(inner)[torch.randperm(len(inner), generator=generator)[: settings.sample]]
-        some = x[chosen]
+        some = finder.reduce(normalised(chosen))
         harmonics = space.analyse(some)
         tell(0.0, "Choosing exemplars")
         if start is None:
@@ -134,9 +137,8 @@ def average(
                 distances = distances.among(kinds_of(search, some, images, distances, weight, settings.kinds))
             tell(0.8 + 0.03 * number, "Averaging kinds")
             images, distances, weight = average_round(search, some, harmonics, distances)
-        tell(0.9, "Assigning all patches")
         finder.images, finder.weight = images, weight
-        found = finder.find(full)
+        found = _found(finder, normalised, len(patches), tell)
         spectra = space.analyse(images)
         which, theta = found.which.numpy(), found.theta.double().numpy()
         small = found.shape[chosen] / found.shape.new_tensor([finder.reduction, finder.reduction, 1, 1, 1])
@@ -151,9 +153,9 @@ def average(
         period = 2 * np.pi / symmetry[which]
         angle = (theta - zero[which] + period / 2) % period - period / 2
         turn = torch.as_tensor(angle, dtype=torch.float32)
-        pictures = _mean_images(full, which, turn, found.shape, inner, len(images))
+        pictures = _mean_images(normalised, which, turn, found.shape, inner, len(images))
         shape, own = found.shape.numpy(), turned_shape(found.shape, -turn).numpy()
-        freedom = float(space.degrees_of_freedom.sum()) * x.shape[1]
+        freedom = float(space.degrees_of_freedom.sum()) * some.shape[1]
     tell(1.0, "Averaging")
     table = pd.DataFrame(
         {
@@ -191,9 +193,8 @@ def average_space(patches: Patches, invariance: tuple[str, ...]) -> tuple[PoseSe
     """
     from napari_rvae.averages.exemplars import PoseFinder
 
-    full = _normalised(patches)
-    finder = PoseFinder(invariance, shape_prior(invariance, patches.scale), full.shape[-1])
-    return finder.search, finder.reduce(full)
+    finder = PoseFinder(invariance, shape_prior(invariance, patches.scale), patches.data.shape[-1])
+    return finder.search, finder.reduce(_normalization(patches)(slice(None)))
 
 
 def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:
@@ -205,21 +206,41 @@ def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:
     return torch.tensor([offset, offset, strain, strain, size])
 
 
-def _normalised(patches: Patches) -> torch.Tensor:
+def _normalization(patches: Patches) -> Callable[[Any], torch.Tensor]:
+    """Gives some of the patches, by rows, in units of their spread: of many there is no second copy."""
     import torch
 
     x = torch.as_tensor(patches.data)
     mean, spread = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
     if not bool((spread > 0).all()):
         raise InputDataError("All patches are the same, constant image: there is nothing to tell apart.")
-    x = (x - mean) / spread
-    if patches.settings.normalization == "patch":
-        x = x / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
-    return x
+
+    def normalised(rows: Any) -> torch.Tensor:
+        some: torch.Tensor = (x[rows] - mean) / spread
+        if patches.settings.normalization == "patch":
+            some = some / some.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+        return some
+
+    return normalised
+
+
+def _found(
+    finder: PoseFinder, normalised: Callable[[Any], torch.Tensor], count: int, tell: Callable[[float, str], None]
+) -> Assignment:
+    """Class and pose of all patches, block by block."""
+    import torch
+
+    from napari_rvae.averages.search import Assignment
+
+    parts = []
+    for start in range(0, count, _BLOCK):
+        tell(0.9 + 0.1 * start / count, "Assigning all patches")
+        parts.append(finder.find(normalised(slice(start, start + _BLOCK))))
+    return Assignment(*(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(Assignment)))
 
 
 def _mean_images(
-    x: torch.Tensor,
+    normalised: Callable[[Any], torch.Tensor],
     which: NDArray[np.int64],
     theta: torch.Tensor,
     shape: torch.Tensor,
@@ -231,8 +252,9 @@ def _mean_images(
 
     from napari_rvae.poses import Resampler
 
-    resample = Resampler(x.shape[-1])
-    sums, counts = torch.zeros(count, *x.shape[1:]), np.bincount(which[inner], minlength=count)
-    for rows in np.split(inner, range(1000, len(inner), 1000)):
-        sums.index_add_(0, torch.as_tensor(which[rows]), resample(x[rows], shape[rows], theta[rows]))
+    one = normalised(slice(0, 1))
+    resample = Resampler(one.shape[-1])
+    sums, counts = torch.zeros(count, *one.shape[1:]), np.bincount(which[inner], minlength=count)
+    for rows in np.split(inner, range(_BLOCK, len(inner), _BLOCK)):
+        sums.index_add_(0, torch.as_tensor(which[rows]), resample(normalised(rows), shape[rows], theta[rows]))
     return (sums / torch.as_tensor(counts).clamp_min(1)[:, None, None, None]).numpy()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_rvae.averages.frames import common_zeros, symmetry_of
 from napari_rvae.models.inference import decoder_slope, infer
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from napari_rvae.averages import Averages
     from napari_rvae.training.loop import Trainer
 
+_MOST, _EACH = 10_000, 100
+"""So many patches tell noise and frames, and at least so many of every kind."""
 _SAMPLE = 600
 """Patches from which is estimated how large it is that the model leaves out."""
 
@@ -23,6 +26,8 @@ _SAMPLE = 600
 @torch.no_grad()
 def finish(trainer: Trainer, averages: Averages | None) -> None:
     """Estimate poses and noise once more; store each kind's zero angle, shape and symmetry in the model.
+
+    Of very many patches some of every kind tell that.
 
     Parameters
     ----------
@@ -33,8 +38,11 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     """
     model = trainer.model
     trainer.cut_again()
+    kind = np.zeros(len(trainer.x), np.int64) if averages is None else averages.table["class"].to_numpy()
+    every = _representative(kind)
+    kind, condition, values = kind[every], trainer.condition, trainer.values
     found = []
-    for rows in torch.arange(len(trainer.x), device=trainer.device).split(500):
+    for rows in torch.as_tensor(every, device=trainer.device).split(500):
         one = infer(
             model,
             trainer.x[rows],
@@ -42,31 +50,28 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             base=trainer.base[rows],
             theta=trainer.theta[rows],
             window=trainer.window,
-            condition=None if trainer.condition is None else trainer.condition[rows],
+            condition=None if condition is None else condition[rows],
             steps=2,
             content=True,  # z as the table will hold it
         )
         found.append((one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates, one.z))
     theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
-    if trainer.condition is not None:
-        model.set_given(z, trainer.condition)
-    if trainer.values is not None:
-        off = (z[:, -1] - trainer.values)[trainer.values.isfinite()]
+    if condition is not None:
+        condition = condition[every]
+        model.set_given(z, condition)
+    if values is not None:
+        off = (z[:, -1] - values[every])[values[every].isfinite()]
         model.recipe["value"]["scatter"] = float(off.square().mean().sqrt())
     ring = model.space.ring.repeat(2)
     each = (harmonics - templates).square().mean(0)
     model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
     model.noise.clamp_min_(1e-9)
     some = torch.linspace(0, len(z) - 1, min(len(z), _SAMPLE), device=z.device).long().unique()
-    given = None if trainer.condition is None else trainer.condition[some]
+    given = None if condition is None else condition[some]
     slope = decoder_slope(model, z[some], which_class[some], given)
     model.left_out = estimated(model, harmonics[some], templates[some], slope, theta[some])
     if model.classes > 1:
         kind = which_class.cpu().numpy()
-    elif averages is not None:
-        kind = averages.table["class"].to_numpy()
-    else:
-        kind = np.zeros(len(theta), np.int64)
     kinds = max(int(kind.max()) + 1, model.classes)
     own = turned_shape(shape, -theta)
     motif, order, form = [], [], []
@@ -85,3 +90,12 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
         torch.stack(form),
         torch.tensor(order, device=theta.device),
     )
+
+
+def _representative(kind: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of all patches, or of so many spread over all, and of some of every kind."""
+    if len(kind) <= _MOST:
+        return np.arange(len(kind))
+    spread = np.linspace(0, len(kind) - 1, _MOST).astype(np.int64)
+    each = [np.flatnonzero(kind == number)[:_EACH] for number in np.unique(kind)]
+    return np.unique(np.concatenate([spread, *each]))

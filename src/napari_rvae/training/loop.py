@@ -66,7 +66,8 @@ class Trainer:
         self.capacity = capacity_at(self.settings, 1)
         self.device = model.noise.device
         n = len(patches)
-        self.x = torch.as_tensor(patches.data.copy(), device=self.device)  # windows will follow their motifs
+        follows = patches.cut is not None  # windows will follow their motifs
+        self.x = torch.as_tensor(patches.data.copy() if follows else patches.data, device=self.device)
         told = None if labels is None else torch.as_tensor(labels, device=self.device)
         self.values = told if told is not None and told.is_floating_point() else None
         self.labels = self.known = told if self.values is None else None
@@ -74,7 +75,9 @@ class Trainer:
         self.theta = torch.zeros(n, device=self.device)
         self.shape = torch.zeros(n, 5, device=self.device)
         self.base = torch.zeros(n, 5, device=self.device)
-        self.harmonics = torch.cat([model.harmonics(block) for block in self.x.split(_BLOCK)])
+        self.harmonics = torch.empty(n, patches.data.shape[1], 2 * model.space.terms, device=self.device)
+        for rows in torch.arange(n, device=self.device).split(_BLOCK):
+            self.harmonics[rows] = model.harmonics(self.x[rows])
         self.generator = torch.Generator().manual_seed(self.settings.seed)
         self.held_out, self.train_rows = self._split()
         self.batch_size = int(
