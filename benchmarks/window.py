@@ -29,9 +29,8 @@ COMMAND = 'xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/window.py -
 WORDS = """Training in the window, on a simulated interface of two oxides with {atoms} atoms, one thread of the
 processor, drawn by a software renderer on the same cores. Ticks are those of a timer of 16 ms; in brackets the time of
 the processor that the window's own thread used in between, which other work hardly changes. *At rest*: the
-same window before it trains. The longest ticks are those in which napari adds the layer of the live colours, and in
-which results appear: it removes that layer, collects all of Python's garbage for it, and draws its first colour bar.
-Cost: time that the training spends on looks, on states for a crash and on the last good
+same window before it trains. The longest ticks are those in which results appear, and in which napari draws the first
+colour bar of a layer. Cost: time that the training spends on looks, on states for a crash and on the last good
 model, and the window on showing the looks, as a share of the training."""
 
 

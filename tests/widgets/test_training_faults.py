@@ -15,6 +15,7 @@
 | the disk is full | went on, said | test_full_disk_is_said |
 """
 
+import gc
 import shutil
 from threading import Event
 
@@ -146,6 +147,25 @@ def test_cancel_forgets_the_training(viewer, points, dock, qtbot, cache):  # noq
     assert [layer.name for layer in viewer.layers] == ["crystal", "crystal atoms"]
     assert dock.work.state is State.READY
     assert not dock.live.isVisible()
+
+
+@pytest.mark.skipif(not hasattr(Points, "face_colorbar"), reason="napari 0.7.0 has no colour bar for points")
+def test_first_look_and_colour_bar_are_prepared_unseen(viewer, points, dock, qtbot):  # noqa: F811
+    dock.form.set_value(QUICK)
+    bar = points.face_colorbar
+    dock.work.start_button.click()
+    made = viewer.layers[-1]
+    assert made is dock.live.layer
+    assert (made.face_color[:, 3] == 0).all()  # nothing is to be seen yet
+    assert viewer.layers.selection.active is not made
+    assert not bar.visible
+    with qtbot.waitSignal(dock.trained, timeout=120_000):
+        qtbot.waitUntil(lambda: NAME in viewer.layers, timeout=60_000)
+        assert viewer.layers[NAME] is made
+        assert (made.face_color[:, 3] == 1).all()
+    qtbot.waitUntil(lambda: bar.visible)
+    assert made not in viewer.layers
+    qtbot.waitUntil(lambda: gc.get_freeze_count() == 0)
 
 
 def test_cancelled_training_is_not_waited_for(points, dock, qtbot, cache, monkeypatch):  # noqa: F811

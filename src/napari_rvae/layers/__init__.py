@@ -17,7 +17,9 @@ from napari_rvae.layers.atoms import (
     image_of,
     is_result,
     join_results,
+    make_color_bar,
     set_features,
+    show_color_bar,
     undo_results,
 )
 from napari_rvae.layers.coloring import GREY, Coloring, class_colors, set_class_colors
@@ -82,6 +84,7 @@ __all__ = [
     "inside",
     "is_result",
     "join_results",
+    "make_color_bar",
     "model_of",
     "outline_of_cells",
     "pixel_size",
@@ -90,6 +93,7 @@ __all__ = [
     "save_features",
     "set_class_colors",
     "set_features",
+    "show_color_bar",
     "show_classes",
     "shows",
     "transformation",

@@ -357,7 +357,7 @@ def color_choices(points: Points) -> list[str]:
     return sorted(names, key=lambda name: not is_result(name))
 
 
-def color_points(points: Points, column: str) -> Coloring:
+def color_points(points: Points, column: str, bar: bool = True) -> Coloring:
     """Colour atoms by a feature; those without a value are grey.
 
     Parameters
@@ -366,6 +366,8 @@ def color_points(points: Points, column: str) -> Coloring:
         The atoms.
     column : str
         Name of a feature.
+    bar : bool
+        Whether the colour bar follows at once; else `show_color_bar` is for the caller.
 
     Returns
     -------
@@ -385,11 +387,37 @@ def color_points(points: Points, column: str) -> Coloring:
             points.face_contrast_limits = coloring.limits
             points.face_color = column
             points.face_color_mode = "colormap"
-    bar = getattr(points, "face_colorbar", None)  # napari >= 0.7.1
-    if bar is not None:
-        bar.visible = coloring.kind in ("sequential", "diverging")
+    if bar:
+        show_color_bar(points)
     events.colored.emit(points)
     return coloring
+
+
+def show_color_bar(points: Points) -> None:
+    """Show napari's colour bar where points are coloured by a quantity; it takes a while to draw the first time.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+    """
+    coloring, bar = coloring_of(points), getattr(points, "face_colorbar", None)  # napari >= 0.7.1
+    if bar is not None:
+        bar.visible = coloring is not None and coloring.kind in ("sequential", "diverging")
+
+
+def make_color_bar(points: Points) -> None:
+    """Let napari make a colour bar without showing it, for later.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+    """
+    bar = getattr(points, "face_colorbar", None)
+    if bar is not None and not bar.visible:
+        bar.visible = True
+        bar.visible = False  # before it is drawn
 
 
 def coloring_of(points: Points) -> Coloring | None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from napari.layers import Points
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from napari_rvae.layers import Coloring, atoms_table, transformation
+from napari_rvae.layers import Coloring, atoms_table, make_color_bar, transformation
 from napari_rvae.widgets.explore_patches import Picture
 from napari_rvae.widgets.parts import HELPER, quietly_added
 
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
     from napari_rvae.training.reports import Look
 
 NAME = "rVAE is learning: z1"
+_EARLY = "rVAE begins to learn"
 _HEIGHT = 150
+_SETTLED = 2000  # ms after which results are drawn
 
 
 class LiveLook(QWidget):
@@ -36,6 +40,7 @@ class LiveLook(QWidget):
         self._viewer = viewer
         self._points: Points | None = None
         self.layer: Points | None = None
+        self._spares = False  # see `_spare`
         self.manifold = Picture()
         self.manifold.setFixedHeight(_HEIGHT)
         self.manifold.setToolTip("<p>Patches decoded on a grid over z1 (to the right) and z2 (downwards).</p>")
@@ -44,13 +49,50 @@ class LiveLook(QWidget):
         layout.addWidget(self.manifold)
         self.hide()
 
+    def begin(self, points: Points) -> None:
+        """Make before there is a look what takes a while to make; nothing is to be seen on the layer yet.
+
+        Parameters
+        ----------
+        points : Points
+            The atoms that looks will be of.
+        """
+        if points is self._points:
+            return
+        self.end()
+        self._points = points
+        if points in self._viewer.layers:
+            self._spare()
+            layer = Points(
+                points.data, size=points.size, face_color="transparent", border_width=0, name=_EARLY,
+                metadata=dict(HELPER), **transformation(points),
+            )  # fmt: skip
+            self.layer = quietly_added(self._viewer, layer)
+            make_color_bar(points)  # of the results
+
     def end(self) -> None:
         """Take everything away again."""
         layer, self.layer, self._points = self.layer, None, None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
+        self._spare_no_more()
         self.manifold.show_array(None)
         self.hide()
+
+    def _spare(self) -> None:
+        """Let Python look for garbage only in what is made from now on.
+
+        napari has all garbage collected when a layer is removed. Among all that PyTorch and napari are made of, this
+        takes a third of a second; that of the layer is found as well among what came with it and after it.
+        """
+        if gc.get_freeze_count() == 0:  # else somebody else does so
+            gc.freeze()
+            self._spares = True
+
+    def _spare_no_more(self) -> None:
+        if self._spares:
+            self._spares = False
+            QTimer.singleShot(_SETTLED, gc.unfreeze)
 
     def show_look(self, look: Look, points: Points) -> None:
         """Show what the model says now.
@@ -62,35 +104,25 @@ class LiveLook(QWidget):
         points : Points
             Their layer; with another one than before it begins anew.
         """
-        if points is not self._points:
-            self.end()
-            self._points = points
+        self.begin(points)
         self.manifold.show_array(look.manifold)
         self.show()
-        if points not in self._viewer.layers or (self.layer is not None and self.layer not in self._viewer.layers):
+        if points not in self._viewer.layers or self.layer is None or self.layer not in self._viewer.layers:
             return  # the user has removed the one or the other
         table = atoms_table(points)
         z = pd.Series(look.latents[:, 0], look.atom_id).reindex(table["atom_id"])
         known = z.notna().to_numpy()
-        if not known.any():
-            return
-        colors = _colors(z[known].to_numpy())
-        if self.layer is None or len(self.layer.data) != known.sum():
-            self._show_layer(points, points.data[known], np.asarray(points.size)[known], colors)
-        else:
-            self.layer.data = points.data[known]
-            self.layer.face_color = colors
+        if known.any():
+            _show(self.layer, points.data[known], np.asarray(points.size)[known], _colors(z[known].to_numpy()))
 
-    def _show_layer(self, points: Points, places: Any, sizes: Any, colors: Any) -> None:
-        if self.layer is not None:
-            self._viewer.layers.remove(self.layer)
-        self.layer = quietly_added(
-            self._viewer,
-            Points(
-                places, size=sizes, face_color=colors, border_width=0, name=NAME, metadata=dict(HELPER),
-                **transformation(points),
-            ),
-        )  # fmt: skip
+
+def _show(layer: Points, places: Any, sizes: Any, colors: Any) -> None:
+    if not np.array_equal(layer.data, places):  # napari works on all points for each of these
+        layer.data = places
+        layer.size = sizes
+    layer.face_color = colors
+    if layer.name == _EARLY:
+        layer.name = NAME
 
 
 def _colors(z: Any) -> Any:

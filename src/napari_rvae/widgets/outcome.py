@@ -1,17 +1,57 @@
-"""Results put onto the atoms they belong to, whatever has become of these meanwhile."""
+"""What becomes of layers: results put onto the atoms they belong to, layers of an interrupted training brought back."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari_rvae.layers import RECIPE, add_atoms, color_points, coloring_of, is_result, join_results
+from napari.layers import Image
+from qtpy.QtCore import QTimer
+
+from napari_rvae.layers import (
+    RECIPE,
+    add_atoms,
+    add_image,
+    color_points,
+    coloring_of,
+    is_result,
+    join_results,
+    show_color_bar,
+    shows,
+)
+from napari_rvae.widgets.training_job import TrainingInputs
 
 if TYPE_CHECKING:
     import pandas as pd
     from napari.layers import Points
     from napari.viewer import Viewer
 
-    from napari_rvae.widgets.training_job import Run, TrainingInputs
+    from napari_rvae.widgets.training_job import Run
+    from napari_rvae.workflows.interrupted import Inputs
+
+_LATER = 50  # ms: the window draws the results first, and answers, before it makes a colour bar
+
+
+def brought_back(viewer: Viewer, given: Inputs) -> TrainingInputs:
+    """Show the image, unless it is open, and the atoms of an interrupted training.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where the layers are.
+    given : Inputs
+        What the training was begun with.
+
+    Returns
+    -------
+    TrainingInputs
+        The same, with its layers.
+    """
+    open_now = [layer for layer in viewer.layers if isinstance(layer, Image) and shows(layer, given.image)]
+    image = open_now[0] if open_now else add_image(viewer, given.image)
+    recipe = {"command": "find", "settings": {"find": given.find.model_dump(mode="json")}}
+    points = add_atoms(viewer, given.atoms, image, recipe)
+    return TrainingInputs(image, points, given.image, given.atoms, given.where, given.find, given.patch, given.training)
 
 
 def put_results(
@@ -52,7 +92,8 @@ def put_results(
     join_results(points, table, recipe, model, None if why else inputs.places)
     coloring = coloring_of(points)
     shown = coloring.column if coloring is not None and is_result(coloring.column) else _first_look(points)
-    color_points(points, shown)
+    color_points(points, shown, bar=False)
+    QTimer.singleShot(_LATER, partial(show_color_bar, points))
     return points, _in_words(points, inputs, why)
 
 

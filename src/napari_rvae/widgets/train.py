@@ -16,14 +16,11 @@ from qtpy.QtWidgets import QCheckBox, QDockWidget, QFormLayout, QLabel
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.layers import (
     RECIPE,
-    add_atoms,
-    add_image,
     atoms_table,
     events,
     image_of,
     image_source,
     pixel_size,
-    shows,
 )
 from napari_rvae.layers.preferences import preferences
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
@@ -34,7 +31,7 @@ from napari_rvae.widgets.jobs import Latest
 from napari_rvae.widgets.joint_panel import JointPanel
 from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
-from napari_rvae.widgets.outcome import put_results
+from napari_rvae.widgets.outcome import brought_back, put_results
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.patch_cursor import PatchCursor, size_for
 from napari_rvae.widgets.results_panel import ResultsPanel
@@ -341,6 +338,8 @@ class TrainWidget(Dock):
         self.averages.show_averages(None)
         self.averages.hide()
         self.curve.show()
+        if inputs is not None:
+            self.live.begin(inputs.points)
         self._run = run = Run(inputs)
         job = partial(trained_in_thread, inputs, kept, self.cache)
         on_trained, on_report = partial(self._on_trained, run), partial(self._on_report, run)
@@ -367,17 +366,13 @@ class TrainWidget(Dock):
             self.work.settles(report.phase in ("finishing", "done"))
 
     def _resumed(self, given: Inputs) -> TrainingInputs:
-        """Show the image and the atoms of an interrupted training."""
-        open_now = [layer for layer in self.viewer.layers if isinstance(layer, Image) and shows(layer, given.image)]
-        image = open_now[0] if open_now else add_image(self.viewer, given.image)
-        recipe = {"command": "find", "settings": {"find": given.find.model_dump(mode="json")}}
-        points = add_atoms(self.viewer, given.atoms, image, recipe)
+        """Show what an interrupted training is about."""
+        inputs = brought_back(self.viewer, given)
         for settings in (given.patch, given.training):
             self.form.set_value(settings)
-        self.points_box.choose(points)
-        return TrainingInputs(
-            image, points, given.image, given.atoms, given.where, given.find, given.patch, given.training
-        )
+        self.points_box.choose(inputs.points)
+        self.live.begin(inputs.points)
+        return inputs
 
     def _on_handed_over(self) -> None:
         """Be ready for something else; atoms show what the model knew last until its results are there."""

@@ -35,8 +35,8 @@ class LossCurve(QWidget):
         self.legend = QLabel()  # above the plot: the plot's own one hides the curves
         self.legend.setAlignment(Qt.AlignmentFlag.AlignRight)
         layout.addWidget(self.legend)
-        self._curves: list[Any] = []  # made when there is something to draw: it takes a while
-        self.restart()
+        self._curves: list[Any] = []  # made when a training begins: it takes a while
+        self._forget()
 
     def _make_plot(self) -> None:
         import pyqtgraph as pg
@@ -63,7 +63,14 @@ class LossCurve(QWidget):
             self.legend.setText(f'{self.legend.text()} &nbsp;<span style="color:{color}">&#9632;</span> {name}')
 
     def restart(self) -> None:
-        """Forget the curves."""
+        """Show an empty plot."""
+        if not self._curves:
+            self._make_plot()
+        self._forget()
+        for curve in self._curves:
+            curve.setData([], [])
+
+    def _forget(self) -> None:
         self.member = 1
         self.epochs: list[int] = []
         self.losses: list[float] = []
@@ -71,8 +78,6 @@ class LossCurve(QWidget):
         self.information: list[float] = []
         self.physics: list[float] = []
         self._drawn = 0.0
-        for curve in self._curves:
-            curve.setData([], [])
 
     def add(self, report: Any) -> None:
         """Go on with the curves, or begin those of the next member of an ensemble.
@@ -109,8 +114,6 @@ class LossCurve(QWidget):
         if not self.epochs:
             return
         losses, held_out = np.array(self.losses), np.array(self.held_out)
-        if not self._curves:
-            self._make_plot()
         lowest = np.nanmin([losses, held_out]) - 1
         physics = np.maximum(self.physics, 1e-3)
         if len(self._curves) == len(_CURVES) and np.isfinite(physics).any():
