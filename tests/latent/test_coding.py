@@ -141,6 +141,17 @@ def test_offsets_are_image_pixels_with_the_right_sign(crystal, axis):
     assert abs(start) < 0.05
 
 
+def test_offsets_are_true_whichever_of_its_equivalent_angles_a_motif_takes():
+    image, atoms = lattice()
+    moved = np.random.default_rng(0).uniform(-0.9, 0.9, atoms.shape)
+    patches = extract_patches(image, atoms + moved, PatchSettings(size=30))
+    table = encode(trained(patches, TrainSettings(epochs=8, early_stopping=False, **TINY)), patches)
+    assert (table["symmetry"] == 4).all()
+    left = table[["dy", "dx"]].to_numpy() + moved
+    np.testing.assert_allclose((table[["dy", "dx"]].to_numpy() * -moved).sum() / (moved**2).sum(), 1, atol=0.02)
+    assert np.sqrt((left**2).mean()) < 0.03
+
+
 def test_offsets_of_resampled_patches_are_image_pixels_too(crystal):
     from scipy.ndimage import zoom
 
