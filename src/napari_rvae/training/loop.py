@@ -208,11 +208,10 @@ class Trainer:
         self._teach(target, torch.cat([spread, spread.new_full((expected.shape[1],), -1.0)]))
 
     def _tangents(self, harmonics: Tensor) -> Tensor:
-        """What small changes of the free poses do to a motif, (channels, 2 T); (channels * 2 T, poses)."""
-        space = self.model.space
-        moved = torch.einsum("pij,cj->pci", space.generators[self.model.pose_prior > 0], harmonics)
-        turned = space.turning(harmonics[None])[: int(self.model.turns)]
-        return torch.cat([moved, turned]).flatten(1).T
+        """What a little strain and scale, where free, do to a motif, (channels, 2 T); (channels * 2 T, poses)."""
+        free = self.model.pose_prior > 0
+        free[:2] = False  # angle and offset are found well enough for none to be left
+        return torch.einsum("pij,cj->pci", self.model.space.generators[free], harmonics).flatten(1).T
 
     def _expected_values(self, flat: Tensor) -> Tensor:
         """A first guess of the quantity that some patches are labelled with, for all, (n, 1): linear in components."""
