@@ -168,8 +168,8 @@ class Trainer:
     def _start_linear(self, kind: Tensor | None = None) -> None:
         """Start decoder and encoder from the principal components of the patches, their poses taken out.
 
-        What is known of a patch, or guessed of its class, is explained first, by least squares; so is what a change of
-        pose would do to the average of its kind, (n,): strain is to be told by the strain, not by a latent.
+        What is known of a patch, or guessed of its class, is explained first, by least squares; so is what strain
+        and scale, where free, would do to the average of its kind, (n,): strain is to be told by the strain.
         """
         model, latent = self.model, self.settings.latent - (self.values is not None)
         flat = self.harmonics.flatten(1)
