@@ -158,7 +158,9 @@ def test_first_look_and_colour_bar_are_prepared_unseen(viewer, points, dock, qtb
     assert made is dock.live.layer
     assert (made.face_color[:, 3] == 0).all()  # nothing is to be seen yet
     assert viewer.layers.selection.active is not made
-    assert not bar.visible
+    assert bar.visible
+    assert bar.opacity == 0  # drawn, but not seen
+    qtbot.waitUntil(lambda: not bar.visible and bar.opacity == 1)
     with qtbot.waitSignal(dock.trained, timeout=120_000):
         qtbot.waitUntil(lambda: NAME in viewer.layers, timeout=60_000)
         assert viewer.layers[NAME] is made

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -406,18 +407,29 @@ def show_color_bar(points: Points) -> None:
         bar.visible = coloring is not None and coloring.kind in ("sequential", "diverging")
 
 
-def make_color_bar(points: Points) -> None:
-    """Let napari make a colour bar without showing it, for later.
+def make_color_bar(points: Points) -> Callable[[], None]:
+    """Let napari make and draw a colour bar that cannot be seen, so that later it comes at once.
 
     Parameters
     ----------
     points : napari.layers.Points
         The atoms.
+
+    Returns
+    -------
+    callable
+        Takes it away again; to be called when the window was drawn.
     """
     bar = getattr(points, "face_colorbar", None)
-    if bar is not None and not bar.visible:
-        bar.visible = True
-        bar.visible = False  # before it is drawn
+    if bar is None or bar.visible:
+        return lambda: None
+    seen = bar.opacity
+    bar.opacity, bar.visible = 0.0, True
+
+    def hide() -> None:
+        bar.visible, bar.opacity = False, seen
+
+    return hide
 
 
 def coloring_of(points: Points) -> Coloring | None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 NAME = "rVAE is learning: z1"
 _EARLY = "rVAE begins to learn"
 _HEIGHT = 150
+_BREATH = 20  # ms in which the window draws the one and answers before it is given the other
+_DRAWN = 300  # ms after which what is new was drawn
 _SETTLED = 2000  # ms after which results are drawn
 
 
@@ -40,6 +42,16 @@ class LiveLook(QWidget):
         self._viewer = viewer
         self._points: Points | None = None
         self.layer: Points | None = None
+        self._look: Look | None = None
+        self._recolored = QTimer(self)
+        self._recolored.setSingleShot(True)
+        self._recolored.setInterval(_BREATH)
+        self._recolored.timeout.connect(self._recolor)
+        self._settled = QTimer(self)
+        self._settled.setSingleShot(True)
+        self._settled.setInterval(_SETTLED)
+        for signal in (self._settled.timeout, self.destroyed):
+            signal.connect(_unfreeze)
         self._spares = False  # see `_spare`
         self.manifold = Picture()
         self.manifold.setFixedHeight(_HEIGHT)
@@ -68,11 +80,11 @@ class LiveLook(QWidget):
                 metadata=dict(HELPER), **transformation(points),
             )  # fmt: skip
             self.layer = quietly_added(self._viewer, layer)
-            make_color_bar(points)  # of the results
+            QTimer.singleShot(_DRAWN, make_color_bar(points))  # of the results
 
     def end(self) -> None:
         """Take everything away again."""
-        layer, self.layer, self._points = self.layer, None, None
+        layer, self.layer, self._points, self._look = self.layer, None, None, None
         if layer is not None and layer in self._viewer.layers:
             self._viewer.layers.remove(layer)
         self._spare_no_more()
@@ -85,14 +97,15 @@ class LiveLook(QWidget):
         napari has all garbage collected when a layer is removed. Among all that PyTorch and napari are made of, this
         takes a third of a second; that of the layer is found as well among what came with it and after it.
         """
-        if gc.get_freeze_count() == 0:  # else somebody else does so
+        if self._settled.isActive() or gc.get_freeze_count() == 0:  # else somebody else does so
+            self._settled.stop()
             gc.freeze()
             self._spares = True
 
     def _spare_no_more(self) -> None:
         if self._spares:
             self._spares = False
-            QTimer.singleShot(_SETTLED, gc.unfreeze)
+            self._settled.start()
 
     def show_look(self, look: Look, points: Points) -> None:
         """Show what the model says now.
@@ -107,13 +120,22 @@ class LiveLook(QWidget):
         self.begin(points)
         self.manifold.show_array(look.manifold)
         self.show()
-        if points not in self._viewer.layers or self.layer is None or self.layer not in self._viewer.layers:
-            return  # the user has removed the one or the other
+        self._look = look
+        self._recolored.start()
+
+    def _recolor(self) -> None:
+        points, look, self._look = self._points, self._look, None
+        if look is None or points not in self._viewer.layers or self.layer not in self._viewer.layers:
+            return  # it has ended, or the user has removed the one or the other
         table = atoms_table(points)
         z = pd.Series(look.latents[:, 0], look.atom_id).reindex(table["atom_id"])
         known = z.notna().to_numpy()
         if known.any():
             _show(self.layer, points.data[known], np.asarray(points.size)[known], _colors(z[known].to_numpy()))
+
+
+def _unfreeze(_: Any = None) -> None:
+    gc.unfreeze()
 
 
 def _show(layer: Points, places: Any, sizes: Any, colors: Any) -> None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from napari_rvae.workflows.interrupted import Inputs, KeptTraining
 
 _SEEN = 200  # ms
+_BREATH = 20  # ms in which the window answers before what follows from a change is shown
 _SQUARE = 0.01  # pixels whose sides differ by less count as square
 
 
@@ -79,6 +80,7 @@ class TrainWidget(Dock):
         self._shown.timeout.connect(self._find_devices)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
+        self._soon.setInterval(_BREATH)
         self._soon.timeout.connect(self._refresh)
         self._build_input()
         self._build_settings()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 from napari.qt.threading import create_worker
 from napari.utils import cancelable_progress
 from napari.utils.notifications import notification_manager, show_error
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from napari_rvae.errors import RVAEError
@@ -20,6 +21,8 @@ from napari_rvae.widgets.jobs import Job, in_words
 
 _STEPS = 1000  # of a progress bar
 _SPINNER = 5  # % of its speed: where no graphics card draws, each turn costs a tenth of a second of a processor
+
+_BREATH = 1  # ms between two things that are told
 
 
 @dataclass
@@ -66,15 +69,37 @@ class _Running:
     waits: bool  # for its end when it is cancelled
     started: float
     origin: float | None = 0.0  # of its fraction, where the row began with it
+    _told: deque[tuple[str, Any]] = field(default_factory=deque)
+    _turn: QTimer = field(default_factory=QTimer)
+    _telling: bool = False
+
+    def __post_init__(self) -> None:
+        self._turn.setSingleShot(True)
+        self._turn.timeout.connect(self._tell_next)
 
     def tell(self, slot: str, *values: Any) -> None:
-        """Pass on what the job tells; nobody listens any more once its row is gone."""
-        if self.row is not None:
+        """Pass on what the job tells, one thing at a time: in between the window draws and answers."""
+        if self.row is None:  # nobody listens any more
+            return
+        self._told.append((slot, values))
+        if not self._telling:
+            self._turn.start(_BREATH)
+
+    def _tell_next(self) -> None:
+        slot, values = self._told.popleft()
+        self._telling = True  # napari's progress handles events
+        try:
             getattr(self.row, slot)(*values)
+        finally:
+            self._telling = False
+            if self._told:
+                self._turn.start(_BREATH)
 
     def forget_row(self, _: Any = None) -> None:
         """Stop telling."""
         self.row = None
+        self._told.clear()
+        self._turn.stop()
 
 
 class WorkRow(QWidget):
@@ -167,8 +192,10 @@ class WorkRow(QWidget):
         job = create_worker(_Titled(title, function), _worker_class=Job, _start_thread=False, _ignore_errors=True)
         job._bar = cancelable_progress(total=_STEPS, desc=title)
         running = _Running(title, job, None, job._bar, result, report or _ignore, waits, time.monotonic())
-        for signal in ("progressed", "reported", "returned", "errored", "aborted", "finished"):
+        for signal in ("progressed", "reported", "returned", "errored", "aborted"):
             getattr(job, signal).connect(partial(running.tell, f"_on_{signal}"))
+        for slot in ("_close_bar", "_on_finished"):
+            job.finished.connect(partial(running.tell, slot))
         self._take(running)
         self.say(f"{title}...")
         self._show(State.PREPARING if prepares else State.WORKING)
@@ -243,6 +270,7 @@ class WorkRow(QWidget):
             self._let_go()
             running.forget_row()
             self._on_aborted()
+            running.bar.close()
             self._end(running)
 
     def leave(self) -> None:
@@ -323,6 +351,10 @@ class WorkRow(QWidget):
         self._outcome = State.READY
         self.say("Cancelled; nothing was changed.")
 
+    def _close_bar(self) -> None:
+        if self._running is not None:
+            self._running.bar.close()  # handles events
+
     def _on_finished(self) -> None:
         running = self._running
         if running is not None:
@@ -333,8 +365,7 @@ class WorkRow(QWidget):
             self._end(running)
 
     def _end(self, running: _Running) -> None:
-        running.bar.close()
-        running.row = None
+        running.forget_row()
         running.result = running.report = _ignore  # napari remembers the job
         self.progress_bar.setValue(0)
         self._slow_spinner(100)
