@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -184,8 +185,8 @@ class ModelFiles(QWidget):
         inputs = TrainingInputs(image, points, source, atoms, where)
         dock.work.run("Applying the model", step, partial(self._on_applied, inputs, model))
 
-    def _on_applied(self, inputs: TrainingInputs, model: Any, table: pd.DataFrame) -> None:
-        self._dock.show_results(inputs, table, {"command": "encode", "used": model.recipe}, model)
+    def _on_applied(self, inputs: TrainingInputs, model: Any, table: pd.DataFrame) -> Callable[[], None]:
+        return self._dock.show_results(inputs, table, {"command": "encode", "used": model.recipe}, model)
 
     def ask_and_apply_to_image(self) -> None:
         """Ask for an image and apply the model to it."""
@@ -210,12 +211,12 @@ class ModelFiles(QWidget):
             source = load_image(path)
             return source, encode_image(model, source, find, progress=job.progress, stop=job.stop)
 
-        def done(made: Any) -> None:
+        def done(made: Any) -> Callable[[], None]:
             source, table = made
             image = add_image(dock.viewer, source)
             atoms = table[[name for name in table if not is_result(name)]]
             points = add_atoms(dock.viewer, atoms, image, {"command": "find"})
-            self._on_applied(TrainingInputs(image, points, source, atoms, None), model, table)
+            return self._on_applied(TrainingInputs(image, points, source, atoms, None), model, table)
 
         dock.work.run("Applying the model", step, done)
 

@@ -57,7 +57,7 @@ def brought_back(viewer: Viewer, given: Inputs) -> TrainingInputs:
 def put_results(
     viewer: Viewer, inputs: TrainingInputs, table: pd.DataFrame, recipe: Any, model: Any, run: Run | None = None
 ) -> tuple[Points, str]:
-    """Write results onto their atoms, or onto new ones where that would overwrite others, and colour these.
+    """Write results onto their atoms, or onto new ones where that would overwrite others.
 
     Parameters
     ----------
@@ -90,11 +90,21 @@ def put_results(
         kept = [name for name in table if not is_result(name)]
         points = add_atoms(viewer, table[kept], inputs.image, points.metadata.get(RECIPE))
     join_results(points, table, recipe, model, None if why else inputs.places)
+    return points, _in_words(points, inputs, why)
+
+
+def color_results(points: Points) -> None:
+    """Colour atoms by what is new about them, and show a colour bar a little later.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        Atoms with results.
+    """
     coloring = coloring_of(points)
     shown = coloring.column if coloring is not None and is_result(coloring.column) else _first_look(points)
     color_points(points, shown, bar=False)
     QTimer.singleShot(_LATER, partial(show_color_bar, points))
-    return points, _in_words(points, inputs, why)
 
 
 def _in_words(points: Points, inputs: TrainingInputs, why_new: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,7 @@ from napari_rvae.widgets.jobs import Latest
 from napari_rvae.widgets.joint_panel import JointPanel
 from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
-from napari_rvae.widgets.outcome import brought_back, put_results
+from napari_rvae.widgets.outcome import brought_back, color_results, put_results
 from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.patch_cursor import PatchCursor, size_for
 from napari_rvae.widgets.results_panel import ResultsPanel
@@ -401,16 +401,15 @@ class TrainWidget(Dock):
         self._run = None
         self.resume_row.look(self.cache)  # it may have failed
 
-    def _on_trained(self, run: Run, analysis: Analysis) -> None:
+    def _on_trained(self, run: Run, analysis: Analysis) -> Callable[[], None] | None:
         self.analysis = analysis
         if run is not self._settled:
             self.files.loaded = None
-        if (inputs := run.inputs) is not None:
-            recipe = analysis.recipe.model_dump(mode="json", exclude={"atoms"})
-            notes = analysis.recipe.used.get("notes", [])
-            self.show_results(
-                inputs, analysis.table, recipe, analysis.model, notes, run if run is self._settled else None
-            )
+        if (inputs := run.inputs) is None:
+            return None
+        recipe = analysis.recipe.model_dump(mode="json", exclude={"atoms"})
+        notes, behind = analysis.recipe.used.get("notes", []), run if run is self._settled else None
+        return self.show_results(inputs, analysis.table, recipe, analysis.model, notes, behind)
 
     def show_results(
         self,
@@ -420,8 +419,8 @@ class TrainWidget(Dock):
         model: Any,
         notes: Sequence[str] = (),
         behind: Run | None = None,
-    ) -> None:
-        """Write results onto their atoms, see `put_results`.
+    ) -> Callable[[], None]:
+        """Write results onto their atoms, see `put_results`; what is returned shows them.
 
         Parameters
         ----------
@@ -434,10 +433,14 @@ class TrainWidget(Dock):
         """
         follow = behind is None or self.points_box.layer is inputs.points or inputs.points not in self.viewer.layers
         points, words = put_results(self.viewer, inputs, table, recipe, model, behind)
+        return partial(self._show_results, points, words, notes, follow, behind is not None)
+
+    def _show_results(self, points: Points, words: str, notes: Sequence[str], follow: bool, behind: bool) -> None:
+        color_results(points)
         if follow:
             self.points_box.choose(points)
             self.results.watch(points)
-        self._say(" ".join([words, *notes]), behind is not None)
+        self._say(" ".join([words, *notes]), behind)
         if notes:
             show_warning(" ".join(notes))
         self.files.refresh()

@@ -64,7 +64,7 @@ class _Running:
     job: Job
     row: WorkRow | None
     bar: Any  # in napari's activity dock
-    result: Callable[[Any], None]
+    result: Callable[[Any], Any]
     report: Callable[[Any], None]
     waits: bool  # for its end when it is cancelled
     started: float
@@ -77,11 +77,11 @@ class _Running:
         self._turn.setSingleShot(True)
         self._turn.timeout.connect(self._tell_next)
 
-    def tell(self, slot: str, *values: Any) -> None:
+    def tell(self, slot: str, *values: Any, first: bool = False) -> None:
         """Pass on what the job tells, one thing at a time: in between the window draws and answers."""
         if self.row is None:  # nobody listens any more
             return
-        self._told.append((slot, values))
+        (self._told.appendleft if first else self._told.append)((slot, values))
         if not self._telling:
             self._turn.start(_BREATH)
 
@@ -165,7 +165,7 @@ class WorkRow(QWidget):
         self,
         title: str,
         function: Callable[[Job], Any],
-        result: Callable[[Any], None],
+        result: Callable[[Any], Any],
         report: Callable[[Any], None] | None = None,
         prepares: bool = False,
         waits: bool = True,
@@ -179,7 +179,8 @@ class WorkRow(QWidget):
         function : callable
             ``function(job)``, run in the thread: no Qt, no napari in it.
         result : callable
-            Called in the main thread with what the function returned.
+            Called in the main thread with what the function returned; a function that it returns itself is called
+            after the window has answered.
         report : callable, optional
             Called in the main thread with whatever the function reports.
         prepares : bool
@@ -339,10 +340,16 @@ class WorkRow(QWidget):
     def _on_returned(self, value: Any) -> None:
         self.say("")
         assert self._running is not None
+        self._call(partial(self._running.result, value))
+
+    def _call(self, function: Callable[[], Any]) -> None:
         try:
-            self._running.result(value)
+            more = function()
         except Exception as error:  # shown to the user; the dock stays usable
             self.fail(error)
+        else:
+            if callable(more) and self._running is not None:
+                self._running.tell("_call", more, first=True)
 
     def _on_errored(self, error: Exception) -> None:
         self.fail(error)
