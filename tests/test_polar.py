@@ -229,7 +229,7 @@ def fitted(space, x, start, prior, weight, rounds=8):
     covariance = None
     for _ in range(rounds):
         current = space.analyse(resample(x, shape))
-        theta, shape, z, covariance = gauss_newton(
+        theta, shape, z, covariance, _ = gauss_newton(
             space, current, template.expand(len(x), -1, -1), theta, shape, weight, prior, True
         )
         assert z is None
@@ -248,7 +248,7 @@ def test_what_is_not_free_stays(space):
     weight, prior = torch.full((1, 2 * space.terms), 1e4), torch.tensor([5.0, 5.0, 0.0, 0.0, 0.0])
     start = angles(0.0), torch.tensor([[0.0, 0.0, 0.03, 0.0, 0.02]])
     x = patch(dx=0.5)
-    theta, shape, _, covariance = gauss_newton(space, space.analyse(x), harmonics(space), *start, weight, prior, False)
+    theta, shape, _, covariance, _ = gauss_newton(space, space.analyse(x), harmonics(space), *start, weight, prior, False)
     assert covariance.shape == (1, 2, 2)
     assert float(theta) == 0
     np.testing.assert_allclose(shape[0, 2:], [0.03, 0.0, 0.02], atol=1e-7)
@@ -262,7 +262,7 @@ def test_content_is_found_together_with_the_pose(space):
     data = space.analyse(patch() + 0.4 * blob)
     content = torch.zeros(1, 1), torch.ones(1), space.analyse(blob)[:, None]
     weight, prior = torch.full((1, 2 * space.terms), 1e4), torch.tensor([5.0, 5.0, 0.0, 0.0, 0.0])
-    *_, z, covariance = gauss_newton(
+    *_, z, covariance, _ = gauss_newton(
         space, data, harmonics(space), angles(0.0), torch.zeros(1, 5), weight, prior, True, content
     )
     assert float(z) == pytest.approx(0.4, abs=0.01)

@@ -15,7 +15,8 @@ weights the transform keeps scalar products within the band, and
   product gives it for all angles;
 - small offsets, strains and changes of scale of a template are matrices (`PolarSpace.generators`).
 
-Harmonics are stored as real vectors ``[real parts, imaginary parts]`` of length 2 T, per channel.
+Harmonics are stored as real vectors ``[real parts, imaginary parts]`` of length 2 T, per channel. Mirrored along x or y,
+each of them keeps its value or changes its sign, so all matrices are known from one quadrant of the pixels.
 """
 
 from __future__ import annotations
@@ -79,13 +80,13 @@ class PolarSpace(nn.Module):
         self.angles = angles
         theta = np.arange(angles) * 2 * np.pi / angles
         phase = order[:, None] * theta
-        basis, taper = _basis(size, order, ring), radial_taper(size).ravel()
-        weighted = basis * taper
-        weighted -= np.outer(weighted.sum(1), taper / taper.sum())  # the mean under the taper is removed
-        freedom = np.bincount(np.tile(ring, 2), (weighted**2).sum(1))
+        quadrant = Quadrant(size)
+        basis = quadrant.basis(order, ring)
+        weighted = quadrant.analysis(basis, order)
+        freedom = np.bincount(np.tile(ring, 2), weighted**2 @ quadrant.count)
         buffers = {
-            "analysis": weighted,
-            "synthesis": basis.T,
+            "analysis": quadrant.unfolded(weighted, order),
+            "synthesis": quadrant.unfolded(basis, order).T,
             "order": order,
             "ring": ring,
             "theta": theta,
@@ -110,9 +111,7 @@ class PolarSpace(nn.Module):
         logarithmic scale without unit. The window stays where it is while the motif moves under it.
         """
         if self._generators is None or self._generators.device != self.analysis.device:
-            made = _generators(
-                self.size, self.order.cpu().numpy(), self.ring.cpu().numpy(), self.analysis.cpu().numpy()
-            )
+            made = _generators(self.size, self.order.cpu().numpy(), self.ring.cpu().numpy())
             self._generators = torch.as_tensor(made, device=self.analysis.device)
         return self._generators
 
@@ -299,41 +298,102 @@ def without_denormals(values: NDArray[np.float64]) -> NDArray[np.float32]:
     return np.where(abs(values) < 1e-20 * abs(values).max(), 0, values).astype(np.float32)
 
 
-def _basis(size: int, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Rows of the untapered transform, (2 T, D * D)."""
-    scale = np.sqrt(np.where(order == 0, 2, 4) * np.pi * (ring + 0.5)) / size
-    wave = _wave(size, order, ring) * scale[:, None]
-    return np.concatenate([wave.real, wave.imag])
+_FLIPS = (1, 2, 0, 3, 0)
+"""Which parity, as in `_parity`, each of `GENERATORS` exchanges."""
 
 
-def _wave(size: int, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArray[np.complex128]:
-    """Cylindrical waves J_m(2 pi k r) exp(-i m psi), (T, D * D)."""
-    from scipy.special import jv
-
-    x, y = pixel_grid(size)
-    radii, where = np.unique(np.hypot(x, y).round(9), return_inverse=True)  # few on a pixel grid
-    k = (ring[:, None] + 0.5) / size
-    bessel: NDArray[np.float64] = jv(order[:, None], 2 * np.pi * k * radii)
-    waves: NDArray[np.complex128] = bessel[:, where] * np.exp(-1j * order[:, None] * np.arctan2(y, x))
-    return waves
+def _parity(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Parity of real and imaginary parts, (2 T,): 1 where odd along x, plus 2 where odd along y."""
+    odd = order % 2
+    return np.concatenate([odd, 3 - odd])
 
 
-def _generators(
-    size: int, order: NDArray[np.int64], ring: NDArray[np.int64], analysis: NDArray[np.float32]
-) -> NDArray[np.float32]:
-    """Derivatives of harmonics with respect to the pose, from the slopes of the basis images."""
-    x, y = pixel_grid(size)
-    radius = np.hypot(x, y).clip(1e-9)
-    taper, step = _taper_at(radius, size), 1e-4
+class Quadrant:
+    """The pixels with negative x and y, from which the others follow.
+
+    Parameters
+    ----------
+    size : int
+        Side D of the patch in pixels; that of the quadrant is H = ceil(D / 2).
+
+    Attributes
+    ----------
+    x, y : numpy.ndarray
+        (H * H,) coordinates from the centre of the patch.
+    count : numpy.ndarray
+        (H * H,): how many pixels of the patch are alike each of these but for signs.
+    taper : numpy.ndarray
+        (H * H,): `radial_taper` there.
+    """
+
+    def __init__(self, size: int) -> None:
+        axis = np.arange(-(-size // 2)) - (size - 1) / 2
+        y, x = np.meshgrid(axis, axis, indexing="ij")
+        self.size, self.x, self.y = size, x.ravel(), y.ravel()
+        self.count = np.where(self.x == 0, 1.0, 2.0) * np.where(self.y == 0, 1.0, 2.0)
+        self.radius = np.hypot(self.x, self.y)
+        self.taper = _taper_at(self.radius, size)
+
+    def waves(self, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArray[np.complex128]:
+        """Cylindrical waves J_m(2 pi k r) exp(-i m psi), (T, H * H)."""
+        radii, where = np.unique(self.radius.round(9), return_inverse=True)  # few on a pixel grid
+        bessel = _bessel(2 * np.pi * (np.arange(ring.max() + 1)[:, None] + 0.5) / self.size * radii, abs(order).max())
+        orders, which = np.unique(order, return_inverse=True)
+        turns = np.exp(-1j * orders[:, None] * np.arctan2(self.y, self.x))
+        sign = np.where((order < 0) & (order % 2 == 1), -1.0, 1.0)
+        waves: NDArray[np.complex128] = (sign[:, None] * bessel[ring, :, abs(order)])[:, where] * turns[which]
+        return waves
+
+    def basis(self, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rows of the untapered transform, (2 T, H * H)."""
+        scale = np.sqrt(np.where(order == 0, 2, 4) * np.pi * (ring + 0.5)) / self.size
+        waves = self.waves(order, ring) * scale[:, None]
+        return np.concatenate([waves.real, waves.imag])
+
+    def analysis(self, basis: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rows of the tapered transform, which removes the mean under the taper, (2 T, H * H)."""
+        weighted, even = basis * self.taper, _parity(order) == 0  # nothing else has a mean
+        share = self.taper / (self.count @ self.taper)
+        weighted[even] -= np.outer(weighted[even] @ self.count, share)
+        return weighted
+
+    def unfolded(self, rows: NDArray[np.float64], order: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Rows of a transform at all pixels, (2 T, D * D)."""
+        parity, other = _parity(order)[:, None, None], self.size // 2
+        corner = rows.reshape(len(rows), -(-self.size // 2), -1)
+        left = np.concatenate([corner, np.where(parity % 2, -1, 1) * corner[:, :, :other][:, :, ::-1]], 2)
+        whole = np.concatenate([left, np.where(parity // 2, -1, 1) * left[:, :other][:, ::-1]], 1)
+        return whole.reshape(len(rows), -1)
+
+
+def _bessel(argument: NDArray[np.float64], highest: int) -> NDArray[np.float64]:
+    """Bessel functions J_0 to J_highest of many arguments, (..., orders): the Fourier series of exp(i z sin phi)."""
+    count = 2 ** math.ceil(math.log2(argument.max() + highest + 50))
+    wave = np.exp(1j * argument[..., None] * np.sin(np.arange(count) * 2 * np.pi / count))
+    series: NDArray[np.float64] = np.fft.fft(wave)[..., : highest + 1].real / count
+    return series
+
+
+def _generators(size: int, order: NDArray[np.int64], ring: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Derivatives of harmonics with respect to the pose, (5, 2 T, 2 T), from the slopes of the basis images."""
+    quadrant, parity, step = Quadrant(size), _parity(order), 1e-4
+    x, y, radius, taper = quadrant.x, quadrant.y, quadrant.radius.clip(1e-9), quadrant.taper
     fall = (_taper_at(radius + step, size) - _taper_at(radius - step, size)) / (2 * step * radius)
     untaper = 1.05 * taper / (taper**2 + 0.05)  # the synthesised image is the motif times the taper
-    lower, upper = _wave(size, order - 1, ring), _wave(size, order + 1, ring)
+    lower, upper = quadrant.waves(order - 1, ring), quadrant.waves(order + 1, ring)
     slope = np.sqrt(np.where(order == 0, 2, 4) * np.pi * (ring + 0.5)) / size * np.pi * (ring + 0.5) / size
     along_x, along_y = slope[:, None] * (lower - upper), -1j * slope[:, None] * (lower + upper)
-    tapering = _basis(size, order, ring) * (untaper * fall)  # the taper's own slope stays where it is
-    slope_x = (np.concatenate([along_x.real, along_x.imag]) - tapering * x).astype(np.float32)
-    slope_y = (np.concatenate([along_y.real, along_y.imag]) - tapering * y).astype(np.float32)
+    basis = quadrant.basis(order, ring)
+    tapering = basis * (untaper * fall)  # the taper's own slope stays where it is
+    slope_x = np.concatenate([along_x.real, along_x.imag]) - tapering * x
+    slope_y = np.concatenate([along_y.real, along_y.imag]) - tapering * y
+    weighted = quadrant.analysis(basis, order) * (untaper * quadrant.count)
     # the motif moves along a displacement field v: d motif = -v . grad motif
     fields = [(1 + 0 * x, 0 * x), (0 * x, 1 + 0 * x), (x, -y), (y, x), (x, y)]
-    weighted = analysis * untaper.astype(np.float32)
-    return np.stack([-weighted @ (slope_x * vx + slope_y * vy).T for vx, vy in fields]).astype(np.float32)
+    made = np.zeros((len(fields), len(parity), len(parity)), np.float32)
+    for generator, flip, (vx, vy) in zip(made, _FLIPS, fields, strict=True):
+        for kind in range(4):
+            row, column = parity == kind ^ flip, parity == kind
+            change = slope_x[column] * vx + slope_y[column] * vy
+            generator[np.ix_(row, column)] = -weighted[row] @ change.T
+    return made

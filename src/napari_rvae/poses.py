@@ -5,6 +5,8 @@ A pose is an angle, and a `shape` of five numbers in the order of `napari_rvae.p
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -167,6 +169,26 @@ def slopes(space: PolarSpace, templates: Tensor, which: Tensor, turn: bool, cont
     return torch.cat(columns, 1).flatten(2)
 
 
+class Step(NamedTuple):
+    """What `gauss_newton` gives.
+
+    Attributes
+    ----------
+    theta, shape, z : torch.Tensor
+        (n,), (n, 5) and, if content is free, (n, k): the improved values.
+    covariance : torch.Tensor
+        (n, p, p) of (the free ones of `GENERATORS`, angle if free, z if free) in the template's frame.
+    gain : torch.Tensor
+        (n,) how much smaller what is minimised is expected to be.
+    """
+
+    theta: Tensor
+    shape: Tensor
+    z: Tensor | None
+    covariance: Tensor
+    gain: Tensor
+
+
 def gauss_newton(
     space: PolarSpace,
     patches: Tensor,
@@ -177,7 +199,7 @@ def gauss_newton(
     prior: Tensor,
     turn: bool,
     content: tuple[Tensor, Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+) -> Step:
     """Improve angle, offset, strain, scale and content together by one damped Gauss-Newton step.
 
     Minimises ``|patch - turned template|^2 weight + (shape / prior)^2`` for each patch by itself.
@@ -203,9 +225,8 @@ def gauss_newton(
 
     Returns
     -------
-    theta, shape, z, covariance : torch.Tensor
-        The improved values, and the covariance of (the free ones of `GENERATORS`, angle if free, z if free) in the
-        template's frame.
+    Step
+        The improved values.
     """
     which = (prior > 0).nonzero()[:, 0]
     centered = space.turn(patches, -theta)
@@ -227,11 +248,13 @@ def gauss_newton(
         curvature + trust[:, None, None] * torch.eye(curvature.shape[-1], device=curvature.device)
     )
     step = (inverse @ pull[:, :, None])[..., 0]
-    change = torch.zeros_like(own)
     limit = torch.tensor([0.7, 0.7, 0.08, 0.08, 0.08], device=shape.device)  # the model is linear only so far
-    p = len(which)
-    change[:, which] = step[:, :p].clamp(-limit[which], limit[which])
+    limit = torch.cat([limit[which], limit.new_tensor([0.1] * turn + [0.7] * (step.shape[1] - len(which) - turn))])
+    step = step.clamp(-limit, limit)
+    gain = (step * (2 * pull - (curvature @ step[:, :, None])[..., 0])).sum(1)
+    change = torch.zeros_like(own)
+    change[:, which], p = step[:, : len(which)], len(which)
     if turn:
-        theta = theta + step[:, p].clamp(-0.1, 0.1)
-    z = content[0] + step[:, p + turn :].clamp(-0.7, 0.7) if content is not None else None
-    return theta, turned_shape(own + change, theta), z, inverse
+        theta = theta + step[:, p]
+    z = content[0] + step[:, p + turn :] if content is not None else None
+    return Step(theta, turned_shape(own + change, theta), z, inverse, gain)

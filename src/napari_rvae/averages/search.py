@@ -204,9 +204,8 @@ class PoseSearch(nn.Module):
                         torch.where(better, left + penalty, best[2]),
                     )
                 if step < steps and (turns or self.moves):
-                    angle, form, _, _ = gauss_newton(
-                        self.space, harmonics, template, angle, form, weight, self.prior, turns
-                    )
+                    step_taken = gauss_newton(self.space, harmonics, template, angle, form, weight, self.prior, turns)
+                    angle, form = step_taken.theta, step_taken.shape
             assert best is not None  # there is always a first round
             done.append(best)
         improved_theta, improved_shape, residual = (torch.cat(part) for part in zip(*done, strict=True))

@@ -109,8 +109,8 @@ class CoordinateDecoder(nn.Module):
             (n, channels, 2 T).
         """
         pixels: Tensor = self.layers(self.place(self.coordinates) + self.content(inputs)[..., None, :])
-        harmonics: Tensor = pixels.transpose(-1, -2) @ self.space[0].analysis.T
-        return harmonics
+        space = self.space[0]
+        return space.analyse(pixels.transpose(-1, -2).unflatten(-1, (space.size, space.size)))
 
     def start_from(self, harmonics: Tensor, slopes: Tensor | None = None) -> None:
         """Nothing to prepare: this network has no bias per pixel."""

@@ -76,6 +76,7 @@ def infer(
     labels: Tensor | None = None,
     steps: int = 2,
     content: bool = False,
+    worth: float = 0.01,
 ) -> Inferred:
     """Find pose and content of a block of patches.
 
@@ -90,7 +91,7 @@ def infer(
     base : torch.Tensor, optional
         (n, 5): the part of `shape` that was already taken out when the patches were cut.
     theta : torch.Tensor, optional
-        (n,) angle to start from; used with `window` only.
+        (n,) angle to start from, where it is near that of the search.
     window : float, optional
         Search the angle only so far (radian) from `theta`.
     condition, labels : torch.Tensor, optional
@@ -99,11 +100,13 @@ def infer(
         Rounds of search and Gauss-Newton.
     content : bool
         Whether z is improved too.
+    worth : float
+        What a step must be expected to bring to be taken, as squared misfit in noise variances.
 
     Returns
     -------
     Inferred
-        The best of all rounds, patch by patch; those that improve no more are left out of later ones.
+        The best of all rounds, patch by patch; those that improve no more, or hardly would, are left out of later ones.
     """
     prior = model.pose_prior
     free = bool((prior > 0).any()) or model.turns or content
@@ -120,7 +123,7 @@ def infer(
         label = None if labels is None else labels[rows]
         log_joint, searched = _profiles(model, harmonics, all_templates, label, theta, window)
         found_theta, found_class = _highest(searched, model.space.theta)
-        theta = _followed(model, found_theta, None if step == 0 else theta)
+        theta = _followed(model, found_theta, theta, 1 if step == 0 else 4)
         templates = all_templates[torch.arange(len(rows), device=x.device), found_class]
         centered = model.space.turn(harmonics, -theta)
         cost = ((centered - templates).square() * model.weight).sum((1, 2))
@@ -148,14 +151,17 @@ def infer(
         if content:
             given = None if condition is None else condition[rows]
             slope = (z, torch.ones_like(z[0]), decoder_slope(model, z, found_class, given))
-        theta, shape, moved, _ = gauss_newton(
-            model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns, slope
+        moved = gauss_newton(model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns, slope)
+        going = (moved.gain > worth).nonzero()[:, 0]
+        if len(going) == 0:
+            break
+        rows, theta, shape, z = (
+            part[going] for part in (rows, moved.theta, moved.shape, z if moved.z is None else moved.z)
         )
-        z = z if moved is None else moved
     covariance = x.new_zeros(len(x), 0, 0)
     if content:
         by_content = decoder_slope(model, best["z"], best["log_class"].argmax(1), condition)
-        *_, covariance = gauss_newton(
+        covariance = gauss_newton(
             model.space,
             model.space.turn(best["harmonics"], best["theta"]),
             best["templates"],
@@ -165,7 +171,7 @@ def infer(
             prior,
             model.turns,
             (best["z"], torch.ones_like(best["z"][0]), by_content),
-        )
+        ).covariance
         covariance = left_out.widened(model, covariance, best["templates"], by_content, best["theta"])
     return Inferred(covariance=covariance, **best)
 
@@ -189,14 +195,14 @@ def _profiles(
     return log_joint, log_joint.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
 
 
-def _followed(model: Model, found: Tensor, theta: Tensor | None) -> Tensor:
-    """The refined angle, unless the search has found another mode."""
+def _followed(model: Model, found: Tensor, theta: Tensor | None, steps: int) -> Tensor:
+    """The refined angle, unless the search has found another mode, more than so many steps of the grid away."""
     if not model.turns:
         return torch.zeros_like(found)
     if theta is None:
         return found
     apart = (found - theta + torch.pi) % (2 * torch.pi) - torch.pi
-    return torch.where(apart.abs() > 4 * torch.pi / model.space.angles, found, theta)
+    return torch.where(apart.abs() > steps * 2 * torch.pi / model.space.angles, found, theta)
 
 
 def log_angle_prior(model: Model, theta: Tensor) -> Tensor:

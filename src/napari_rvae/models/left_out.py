@@ -68,9 +68,9 @@ def estimated(model: Model, harmonics: Tensor, templates: Tensor, content: Tenso
     # votes of the middle on its own place, and those of as much noise alone
     moved = _moved(model, templates, theta)
     noise = torch.randn(left.shape, generator=torch.Generator().manual_seed(0)).to(left)
-    noise = (noise * _unevenness(model, result[5], templates).sqrt()).unflatten(-1, (model.channels, -1))
+    noise = (noise * _unevenness(model, result[5], templates).sqrt()).unflatten(-1, (model.channels, *[model.size] * 2))
     alone = model.noise[:, model.space.rings // 2 :].median(1).values.sqrt()  # where motifs have little, it is noise
-    noise = (noise @ model.space.analysis.T * alone[:, None]).flatten(2)
+    noise = (model.space.analyse(noise) * alone[:, None]).flatten(2)
     noise = _seen(model, _without(noise, every, weight))
     excess = _votes(left, moved, model.size) - _votes(noise, moved, model.size)
     result[3:5] = excess.clamp(0, 1).sqrt()  # further than a pixel nothing is linear

@@ -37,6 +37,8 @@ ALIKE = 0.1
 """How far classes differ at first that are to be told apart little by little, in units of how far they do."""
 TEACHING_STEPS = 200
 """Steps in which the encoder is taught the latents to start from."""
+NOTICED = 0.1
+"""What a pose must be expected to gain to be changed between epochs, in noise variances: a third of a deviation."""
 _BLOCK = 500
 
 
@@ -301,6 +303,7 @@ class Trainer:
                 condition=None if self.condition is None else self.condition[rows],
                 labels=None if self.labels is None else self.labels[rows],
                 steps=1,
+                worth=NOTICED,
             )
             self.theta[rows], self.shape[rows], self.harmonics[rows] = found.theta, found.shape, found.harmonics
 
