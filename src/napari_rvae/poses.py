@@ -29,6 +29,7 @@ class Resampler(nn.Module):
 
     upsample: Tensor
     spline: Tensor
+    taps: Tensor
     grid: Tensor
 
     def __init__(self, size: int) -> None:
@@ -43,6 +44,8 @@ class Resampler(nn.Module):
         self.register_buffer("upsample", torch.as_tensor(without_denormals(matrix)), persistent=False)
         spline = spline_filter1d(np.eye(size), 3, axis=0, mode="mirror")
         self.register_buffer("spline", torch.as_tensor(without_denormals(spline)), persistent=False)
+        taps = torch.arange(size)[:, None] - torch.arange(-2, size + 2) + size + 1
+        self.register_buffer("taps", taps, persistent=False)
         grid = np.stack(pixel_grid(size)).reshape(2, size, size) * (2 / size)
         self.register_buffer("grid", torch.as_tensor(grid.astype(np.float32)), persistent=False)
 
@@ -89,13 +92,13 @@ class Resampler(nn.Module):
             (n, channels, D, D).
         """
         size = x.shape[-1]
-        pixels = torch.arange(-1, size + 1, device=x.device, dtype=x.dtype)
-        places = (pixels[1:-1, None] + offset.T[:, :, None, None]).clamp(0, size - 1)  # (2, n, D, 1)
-        apart = (places - pixels).abs()
-        weight = ((2 - apart).clamp_min(0) ** 3 - 4 * (1 - apart).clamp_min(0) ** 3) / 6  # the cubic B-spline
-        inner = weight[..., 1:-1].clone()
-        inner[..., 1] += weight[..., 0]  # beyond the border it is a mirror image
-        inner[..., -2] += weight[..., -1]
+        apart = (offset.T[:, :, None] + torch.arange(-size - 1, size + 2, device=x.device)).abs()  # (2, n, 2 D + 3)
+        far, near = (2 - apart).clamp_min(0), (1 - apart).clamp_min(0)
+        weight = ((far * far * far - 4 * near * near * near) / 6)[..., self.taps]  # the cubic B-spline, (2, n, D, D + 4)
+        inner = weight[..., 2:-2].clone()
+        for beyond in (1, 2):  # the border it is a mirror image
+            inner[..., beyond] += weight[..., 2 - beyond]
+            inner[..., -1 - beyond] += weight[..., -3 + beyond]
         across, down = inner @ self.spline
         result: Tensor = down[:, None] @ x @ across[:, None].transpose(-1, -2)
         return result

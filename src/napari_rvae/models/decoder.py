@@ -55,8 +55,8 @@ class SpectrumDecoder(nn.Module):
         first = nn.functional.silu(self.first(inputs))
         second = nn.functional.silu(self.second(first))
         last = first + second if self.skip else second
-        harmonics: Tensor = (self.linear(inputs) + self.output(last)).unflatten(-1, (self.channels, -1))
-        return harmonics
+        start = torch.addmm(self.output.bias, inputs, self.linear.weight.T)
+        return torch.addmm(start, last, self.output.weight.T).unflatten(-1, (self.channels, -1))
 
     def start_from(self, harmonics: Tensor, slopes: Tensor | None = None) -> None:
         """Decode a motif, (channels, 2 T), and what each input adds, (inputs, channels, 2 T), before training."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -49,13 +50,13 @@ class InvariantEncoder(nn.Module):
         phase = torch.arange(self.orders)[:, None] * torch.arange(_CIRCLE) * (2 * math.pi / _CIRCLE)
         # a complex filter applied to a complex harmonic, then the real part of the series
         series = torch.stack([phase.cos(), -phase.sin()], 1)
-        self.register_buffer("pick", pick.reshape(self.orders, -1), persistent=False)
-        self.register_buffer("series", series.reshape(2 * self.orders, _CIRCLE), persistent=False)
+        self.register_buffer("pick", pick.flatten(), persistent=False)
+        self.register_buffer("series", series.reshape(2 * self.orders, _CIRCLE).T.contiguous(), persistent=False)
         self.real = nn.Parameter(torch.randn(self.orders, rows // 2, maps) / math.sqrt(rows * self.orders / 4))
         self.imaginary = nn.Parameter(torch.randn(self.orders, rows // 2, maps) / math.sqrt(rows * self.orders / 4))
         self.bias = nn.Parameter(torch.zeros(maps))
         self.point = nn.Linear(maps, width)
-        self.attention = nn.Linear(width, 1)
+        self.attention = nn.Linear(width, 1, bias=False)  # it would change nothing
         self.content = nn.Sequential(nn.Linear(2 * width, hidden), nn.SiLU(), nn.Linear(hidden, 2 * outputs))
         self.outputs = outputs
 
@@ -72,19 +73,43 @@ class InvariantEncoder(nn.Module):
         mean, log_deviation : torch.Tensor
             (n, outputs) each.
         """
-        padded = nn.functional.pad(harmonics, (0, 1))
-        rows = padded[..., self.pick].permute(2, 0, 1, 3).unflatten(-1, (2, -1))
-        rows = rows.transpose(2, 3).flatten(2)
-        upper = torch.cat([self.real, -self.imaginary], 1)
-        lower = torch.cat([self.imaginary, self.real], 1)
-        lifted = torch.bmm(rows, torch.cat([upper, lower], 2)).unflatten(-1, (2, -1))
-        features = lifted.permute(1, 3, 0, 2).flatten(2) @ self.series
-        features = nn.functional.silu(features.transpose(1, 2) + self.bias)
+        padded = nn.functional.pad(harmonics.movedim(0, -1), (0, 0, 0, 1))  # whole rows are picked faster
+        picked = padded.index_select(1, self.pick).unflatten(1, (self.orders, 2, -1))
+        rows = picked.permute(1, 2, 0, 3, 4).flatten(1, 3).transpose(1, 2)  # (orders, n, 2 channels rings)
+        real = torch.bmm(rows, torch.cat([self.real, -self.imaginary], 1))
+        imaginary = torch.bmm(rows, torch.cat([self.imaginary, self.real], 1))
+        lifted = torch.stack([real, imaginary], 1).flatten(0, 1)  # (2 orders, n, maps)
+        series = self.series.expand(len(harmonics), -1, -1)
+        features = torch.bmm(series, lifted.transpose(0, 1))  # (n, circle, maps)
+        features = nn.functional.silu(features + self.bias)
         features = nn.functional.silu(self.point(features))
-        weight = self.attention(features).softmax(1)
-        pooled = torch.cat([(weight * features).sum(1), features.mean(1)], 1)
-        mean, log_deviation = self.content(pooled).chunk(2, 1)
+        pooled: Tensor = _Pooled.apply(features, self.attention.weight)
+        mean, log_deviation = self.content(pooled.flatten(1)).chunk(2, 1)
         return mean, log_deviation.clamp(-8, 2)
+
+
+class _Pooled(torch.autograd.Function):
+    """Mean of features on the circle, (n, circle, width), once by attention and once of all: (n, 2, width).
+
+    Written out with its derivatives: the features are large, and every walk through them costs.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, direction: Tensor) -> Tensor:
+        attention = (features @ direction[0]).softmax(1)
+        share = torch.stack([attention, torch.full_like(attention, 1 / features.shape[1])], 1)
+        ctx.save_for_backward(features, direction, share)
+        return share @ features
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
+        features, direction, share = ctx.saved_tensors
+        attention = share[:, 0]
+        change = attention * (features @ slope[:, 0, :, None])[..., 0]
+        change = change - attention * change.sum(1, keepdim=True)
+        by_share = torch.cat([share, change[:, None]], 1).transpose(1, 2)
+        along = torch.cat([slope, direction.expand(len(slope), 1, -1)], 1)
+        return by_share @ along, change.flatten()[None] @ features.flatten(0, 1)
 
 
 class PlainEncoder(nn.Module):
