@@ -29,7 +29,6 @@ class Resampler(nn.Module):
 
     upsample: Tensor
     spline: Tensor
-    taps: Tensor
     grid: Tensor
 
     def __init__(self, size: int) -> None:
@@ -43,9 +42,9 @@ class Resampler(nn.Module):
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
         self.register_buffer("upsample", torch.as_tensor(without_denormals(matrix)), persistent=False)
         spline = spline_filter1d(np.eye(size), 3, axis=0, mode="mirror")
+        mirrored = np.pad(spline, ((2, 2), (0, 0)), mode="reflect")  # beyond the border
+        spline = mirrored[::-1]  # in the order in which windows of weights meet it, see `moved`
         self.register_buffer("spline", torch.as_tensor(without_denormals(spline)), persistent=False)
-        taps = torch.arange(size)[:, None] - torch.arange(-2, size + 2) + size + 1
-        self.register_buffer("taps", taps, persistent=False)
         grid = np.stack(pixel_grid(size)).reshape(2, size, size) * (2 / size)
         self.register_buffer("grid", torch.as_tensor(grid.astype(np.float32)), persistent=False)
 
@@ -94,12 +93,8 @@ class Resampler(nn.Module):
         size = x.shape[-1]
         apart = (offset.T[:, :, None] + torch.arange(-size - 1, size + 2, device=x.device)).abs()  # (2, n, 2 D + 3)
         far, near = (2 - apart).clamp_min(0), (1 - apart).clamp_min(0)
-        weight = ((far * far * far - 4 * near * near * near) / 6)[..., self.taps]  # the cubic B-spline, (2, n, D, D + 4)
-        inner = weight[..., 2:-2].clone()
-        for beyond in (1, 2):  # the border it is a mirror image
-            inner[..., beyond] += weight[..., 2 - beyond]
-            inner[..., -1 - beyond] += weight[..., -3 + beyond]
-        across, down = inner @ self.spline
+        weight = (far * far * far - 4 * near * near * near) / 6  # the cubic B-spline
+        across, down = weight.unfold(-1, size + 4, 1) @ self.spline  # (n, D, D) each
         result: Tensor = down[:, None] @ x @ across[:, None].transpose(-1, -2)
         return result
 

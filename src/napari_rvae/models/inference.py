@@ -71,6 +71,7 @@ def infer(
     *,
     base: Tensor | None = None,
     theta: Tensor | None = None,
+    harmonics: Tensor | None = None,
     window: float | None = None,
     condition: Tensor | None = None,
     labels: Tensor | None = None,
@@ -92,6 +93,8 @@ def infer(
         (n, 5): the part of `shape` that was already taken out when the patches were cut.
     theta : torch.Tensor, optional
         (n,) angle to start from, where it is near that of the search.
+    harmonics : torch.Tensor, optional
+        (n, channels, 2 T) with `theta` and `shape` taken out, where that is known.
     window : float, optional
         Search the angle only so far (radian) from `theta`.
     condition, labels : torch.Tensor, optional
@@ -115,7 +118,10 @@ def infer(
     z: Tensor | None = None
     best: dict[str, Tensor] = {}
     for step in range(steps + 1):
-        harmonics = model.harmonics(x[rows], shape - base[rows])
+        if step == 0 and harmonics is not None and theta is not None:
+            harmonics = model.space.turn(harmonics, theta)
+        else:
+            harmonics = model.harmonics(x[rows], shape - base[rows])
         if z is None:
             z, _ = model.encode(harmonics)
         given = None if condition is None else condition[rows]

@@ -162,7 +162,7 @@ class Trainer:
         if self.model.classes > 1 and self.capacity.classes is None:
             self.labels = self._guessed(kind.to(self.device))
         self.cut_again()
-        self._take_out_poses()
+        self._take_out_poses(torch.arange(len(self.x), device=self.device))
         self.window = WINDOW
         self._start_noise()
         self._start_linear(kind.to(self.device))
@@ -277,11 +277,12 @@ class Trainer:
         some = self.patches.select(rows).moved(offset)
         self.x[rows] = torch.as_tensor(some.data, device=self.device)
         self.base[rows, :2] = self.shape[rows, :2]
+        self._take_out_poses(moved.nonzero()[:, 0])
 
     @torch.no_grad()
-    def _take_out_poses(self) -> None:
+    def _take_out_poses(self, which: Tensor) -> None:
         model = self.model
-        for rows in torch.arange(len(self.x), device=self.device).split(_BLOCK):
+        for rows in which.split(_BLOCK):
             harmonics = model.harmonics(self.x[rows], self.shape[rows] - self.base[rows])
             self.harmonics[rows] = model.space.turn(harmonics, -self.theta[rows])
 
@@ -299,6 +300,7 @@ class Trainer:
                 self.shape[rows],
                 base=self.base[rows],
                 theta=self.theta[rows],
+                harmonics=self.harmonics[rows],
                 window=self.window,
                 condition=None if self.condition is None else self.condition[rows],
                 labels=None if self.labels is None else self.labels[rows],
