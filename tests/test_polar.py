@@ -248,7 +248,9 @@ def test_what_is_not_free_stays(space):
     weight, prior = torch.full((1, 2 * space.terms), 1e4), torch.tensor([5.0, 5.0, 0.0, 0.0, 0.0])
     start = angles(0.0), torch.tensor([[0.0, 0.0, 0.03, 0.0, 0.02]])
     x = patch(dx=0.5)
-    theta, shape, _, covariance, _ = gauss_newton(space, space.analyse(x), harmonics(space), *start, weight, prior, False)
+    theta, shape, _, covariance, _ = gauss_newton(
+        space, space.analyse(x), harmonics(space), *start, weight, prior, False
+    )
     assert covariance.shape == (1, 2, 2)
     assert float(theta) == 0
     np.testing.assert_allclose(shape[0, 2:], [0.03, 0.0, 0.02], atol=1e-7)

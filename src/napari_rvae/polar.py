@@ -15,8 +15,8 @@ weights the transform keeps scalar products within the band, and
   product gives it for all angles;
 - small offsets, strains and changes of scale of a template are matrices (`PolarSpace.generators`).
 
-Harmonics are stored as real vectors ``[real parts, imaginary parts]`` of length 2 T, per channel. Mirrored along x or y,
-each of them keeps its value or changes its sign, so all matrices are known from one quadrant of the pixels.
+Harmonics are stored as real vectors ``[real parts, imaginary parts]`` of length 2 T, per channel. Mirrored along x or
+y, each of them keeps its value or changes its sign, so all matrices are known from one quadrant of the pixels.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class PolarSpace(nn.Module):
             "order": order,
             "ring": ring,
             "theta": theta,
-            "circle": np.concatenate([np.cos(phase), -np.sin(phase)]),
+            "circle": np.concatenate([np.cos(phase), -np.sin(phase)]).round(12),  # zeros shall be zeros
             "degrees_of_freedom": freedom,
         }
         for name, values in buffers.items():

@@ -56,7 +56,8 @@ class SpectrumDecoder(nn.Module):
         second = nn.functional.silu(self.second(first))
         last = first + second if self.skip else second
         start = torch.addmm(self.output.bias, inputs, self.linear.weight.T)
-        return torch.addmm(start, last, self.output.weight.T).unflatten(-1, (self.channels, -1))
+        harmonics: Tensor = torch.addmm(start, last, self.output.weight.T).unflatten(-1, (self.channels, -1))
+        return harmonics
 
     def start_from(self, harmonics: Tensor, slopes: Tensor | None = None) -> None:
         """Decode a motif, (channels, 2 T), and what each input adds, (inputs, channels, 2 T), before training."""

@@ -83,7 +83,7 @@ class InvariantEncoder(nn.Module):
         features = torch.bmm(series, lifted.transpose(0, 1))  # (n, circle, maps)
         features = nn.functional.silu(features + self.bias)
         features = nn.functional.silu(self.point(features))
-        pooled: Tensor = _Pooled.apply(features, self.attention.weight)
+        pooled: Tensor = _Pooled.apply(features, self.attention.weight)  # type: ignore[no-untyped-call]
         mean, log_deviation = self.content(pooled.flatten(1)).chunk(2, 1)
         return mean, log_deviation.clamp(-8, 2)
 

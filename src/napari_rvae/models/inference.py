@@ -136,7 +136,7 @@ def infer(
         cost = cost + torch.where(prior > 0, shape / prior.clamp_min(1e-9), 0.0).square().sum(1)
         cost = cost + (z.square().sum(1) if content else 0)
         state = {"theta": theta, "shape": shape, "z": z, "cost": cost, "harmonics": centered, "templates": templates}
-        state["log_class"] = searched.logsumexp(2).log_softmax(1)
+        state["log_class"] = _evidence(searched).log_softmax(1)
         state["angles"] = log_joint.logsumexp(1).softmax(1)
         if not best:
             best = {name: values.clone() for name, values in state.items()}
@@ -232,10 +232,15 @@ def decoder_slope(model: Model, z: Tensor, which: Tensor, condition: Tensor | No
     return torch.stack([torch.func.jvp(decoded, (z,), (unit.expand_as(z),))[1] for unit in units], 1)
 
 
+def _evidence(log_joint: Tensor) -> Tensor:
+    """Log probability of every class, (n, classes), from (n, classes, J); where there is one, any number."""
+    return log_joint.logsumexp(2) if log_joint.shape[1] > 1 else log_joint[:, :, 0]
+
+
 def _highest(log_joint: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """Angle, between the grid's by a parabola, and class of the highest point of (n, classes, J)."""
     n, _, angles = log_joint.shape
-    which = log_joint.logsumexp(2).argmax(1)
+    which = _evidence(log_joint).argmax(1)
     rows = torch.arange(n, device=grid.device)
     j = log_joint[rows, which].argmax(1)
     if angles < 3:

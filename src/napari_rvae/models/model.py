@@ -92,7 +92,8 @@ class _Marginal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, joint: Tensor) -> tuple[Tensor, Tensor]:
         highest = joint.amax(1, keepdim=True)
-        share = (joint - highest).clamp_min_(-50).exp_()  # what underflows takes many times as long, here and later
+        share = (joint - highest).clamp_min_(-50).exp_()  # what underflows takes many times as long, here
+        nn.functional.threshold(share, 1e-20, 0.0, inplace=True)  # and where it is multiplied
         total = share.sum(1, keepdim=True)
         share /= total
         ctx.save_for_backward(share)
@@ -102,7 +103,8 @@ class _Marginal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, slope: Tensor, _: Tensor) -> Tensor:
         (share,) = ctx.saved_tensors
-        return slope[:, None] * share
+        change: Tensor = slope[:, None] * share
+        return change
 
 
 class Model(nn.Module):
@@ -334,7 +336,7 @@ class Model(nn.Module):
 
     def log_likelihood(self, harmonics: Tensor, templates: Tensor) -> Tensor:
         """``-|X - turn(C, theta)|^2 / (2 s2)`` at all classes and angles, (n, classes, J)."""
-        likelihood: Tensor = _Likelihood.apply(harmonics, templates, self.weight, self.space.circle)
+        likelihood: Tensor = _Likelihood.apply(harmonics, templates, self.weight, self.space.circle)  # type: ignore[no-untyped-call]
         return likelihood
 
     def objective(
@@ -389,7 +391,7 @@ class Model(nn.Module):
         if self.settings.class_capacity is not None and self.classes > 1:
             log_class = joint.logsumexp(2).log_softmax(1)
             said = (log_class.exp() * log_class).sum(1) + math.log(self.classes)
-        data, posterior = _Marginal.apply(joint.flatten(1))
+        data, posterior = _Marginal.apply(joint.flatten(1))  # type: ignore[no-untyped-call]
         posterior = posterior.view_as(joint)
         if not variational:
             divergence = torch.zeros_like(divergence)

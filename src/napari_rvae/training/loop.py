@@ -85,9 +85,9 @@ class Trainer:
         self.batch_size = int(
             np.clip(len(self.train_rows) // 40, min(16, len(self.train_rows)), self.settings.batch_size)
         )
-        rate = self.settings.learning_rate
         groups = [{"params": model.encoder.parameters()}, {"params": model.decoder.parameters()}]
-        self.optimizer = torch.optim.Adam(groups, rate, fused=self.device.type in ("cpu", "cuda"))
+        fused = self.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.Adam(groups, self.settings.learning_rate, fused=fused)
         self.window: float | None = None
         self.misfit = torch.zeros(n, device=self.device)
         self.rarity = torch.ones(n)
@@ -111,8 +111,7 @@ class Trainer:
         if not self.settings.early_stopping or n < 200:
             return everything[:0], everything
         if not patches.centers.any():
-            order = torch.randperm(n, generator=self.generator)
-            count = min(n // 10, 1000)
+            order, count = torch.randperm(n, generator=self.generator), min(n // 10, 1000)
             return order[:count].sort().values, order[count:].sort().values
         from scipy.spatial import cKDTree
 
@@ -270,21 +269,20 @@ class Trainer:
         if self.patches.cut is None or not float(self.model.pose_prior[0]) > 0:
             return
         moved = (self.shape - self.base)[:, :2].abs().amax(1) > tolerance
-        if not bool(moved.any()):
+        rows = moved.nonzero()[:, 0]
+        if len(rows) == 0:
             return
-        rows = moved.nonzero()[:, 0].cpu().numpy()
         offset = self.shape[rows][:, [1, 0]].cpu().numpy().astype(float) * np.array(self.patches.step)
-        some = self.patches.select(rows).moved(offset)
+        some = self.patches.select(rows.cpu().numpy()).moved(offset)
         self.x[rows] = torch.as_tensor(some.data, device=self.device)
         self.base[rows, :2] = self.shape[rows, :2]
-        self._take_out_poses(moved.nonzero()[:, 0])
+        self._take_out_poses(rows)
 
     @torch.no_grad()
     def _take_out_poses(self, which: Tensor) -> None:
-        model = self.model
         for rows in which.split(_BLOCK):
-            harmonics = model.harmonics(self.x[rows], self.shape[rows] - self.base[rows])
-            self.harmonics[rows] = model.space.turn(harmonics, -self.theta[rows])
+            harmonics = self.model.harmonics(self.x[rows], self.shape[rows] - self.base[rows])
+            self.harmonics[rows] = self.model.space.turn(harmonics, -self.theta[rows])
 
     def update_poses(self, ends: Callable[[int], bool] | None = None, start: int = 0) -> None:
         """Estimate every patch's pose anew with the model so far, from row `start` on, until ``ends(row)``."""
@@ -313,10 +311,8 @@ class Trainer:
         """Log probability of the angles, relative to the poses taken out; outside the window there is none."""
         model = self.model
         prior = log_angle_prior(model, self.theta[rows] if model.settings.angle_prior else self.theta[:1])
-        if self.window is None:
-            return prior
         apart = (model.space.theta + torch.pi) % (2 * torch.pi) - torch.pi
-        return prior.masked_fill(apart.abs() > self.window, -1e4)
+        return prior if self.window is None else prior.masked_fill(apart.abs() > self.window, -1e4)
 
     def step(self, rows: Tensor, log_prior: Tensor) -> Tensor:
         """One step of the optimiser; the mean objective's (data, divergence, supervised, physics) terms."""
@@ -339,7 +335,7 @@ class Trainer:
                 self.noise.lerp_(residual, 0.2)
                 self.left.append(residual)
                 model.noise.copy_(self._tempered(self.noise))
-        # a patch may be drawn twice: the larger misfit, whatever the order in which a device writes
+        # a patch may be drawn twice: the larger misfit, in whatever order a device writes
         self.misfit.scatter_reduce_(0, rows, -found.data.detach(), "amax", include_self=False)
         terms = (found.data.mean(), found.divergence.mean(), found.supervised.mean(), physics)
         return torch.stack([one.detach() for one in terms])
@@ -393,7 +389,7 @@ class Trainer:
             return None
         learned_with = self.model.noise.clone()
         self.model.noise.copy_(self.noise)
-        total = torch.zeros((), device=self.device)
+        total = self.noise.new_zeros(())
         for rows in self.held_out.to(self.device).split(_BLOCK):
             condition = None if self.condition is None else self.condition[rows]
             found = self.model.objective(self.harmonics[rows], self.log_prior(rows), None, condition, sample=False)
