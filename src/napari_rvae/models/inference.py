@@ -7,6 +7,7 @@ then improved together. Their covariance is the inverse curvature, widened by wh
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -71,7 +72,6 @@ def infer(
     *,
     base: Tensor | None = None,
     theta: Tensor | None = None,
-    harmonics: Tensor | None = None,
     window: float | None = None,
     condition: Tensor | None = None,
     labels: Tensor | None = None,
@@ -92,9 +92,7 @@ def infer(
     base : torch.Tensor, optional
         (n, 5): the part of `shape` that was already taken out when the patches were cut.
     theta : torch.Tensor, optional
-        (n,) angle to start from, where it is near that of the search.
-    harmonics : torch.Tensor, optional
-        (n, channels, 2 T) with `theta` and `shape` taken out, where that is known.
+        (n,) angle to start from; used with `window` only.
     window : float, optional
         Search the angle only so far (radian) from `theta`.
     condition, labels : torch.Tensor, optional
@@ -118,45 +116,38 @@ def infer(
     z: Tensor | None = None
     best: dict[str, Tensor] = {}
     for step in range(steps + 1):
-        if step == 0 and harmonics is not None and theta is not None:
-            harmonics = model.space.turn(harmonics, theta)
-        else:
-            harmonics = model.harmonics(x[rows], shape - base[rows])
+        harmonics = model.harmonics(x[rows], shape - base[rows])
         if z is None:
             z, _ = model.encode(harmonics)
         given = None if condition is None else condition[rows]
-        all_templates = model.decode(z, given)
         label = None if labels is None else labels[rows]
-        log_joint, searched = _profiles(model, harmonics, all_templates, label, theta, window)
-        found_theta, found_class = _highest(searched, model.space.theta)
-        theta = _followed(model, found_theta, theta, 1 if step == 0 else 4)
-        templates = all_templates[torch.arange(len(rows), device=x.device), found_class]
+        found = _searched(model, harmonics, z, given, label, theta, window)
+        theta, templates = _followed(model, found.theta, None if step == 0 else theta, 4), found.templates
         centered = model.space.turn(harmonics, -theta)
-        cost = ((centered - templates).square() * model.weight).sum((1, 2))
-        cost = cost + torch.where(prior > 0, shape / prior.clamp_min(1e-9), 0.0).square().sum(1)
-        cost = cost + (z.square().sum(1) if content else 0)
+        cost = _cost(model, centered, templates, shape) + (z.square().sum(1) if content else 0)
         state = {"theta": theta, "shape": shape, "z": z, "cost": cost, "harmonics": centered, "templates": templates}
-        state["log_class"] = _evidence(searched).log_softmax(1)
-        state["angles"] = log_joint.logsumexp(1).softmax(1)
+        state |= {"log_class": found.log_class, "angles": found.angles}
         if not best:
-            best = {name: values.clone() for name, values in state.items()}
+            best = {**state, "theta": theta.clone(), "shape": shape.clone(), "z": z.clone()}
         else:
             gained = best["cost"][rows] - cost
+            better = (gained > 0).nonzero()[:, 0]
             for name, values in state.items():
-                best[name][rows] = _where(gained > 0, values, best[name][rows])
+                best[name][rows[better]] = values[better]
         if step == steps or not free:
             break
         if step > 1:
             going = (gained > _WORTH).nonzero()[:, 0]
             if len(going) == 0:
                 break
-            rows, theta, shape, z, harmonics, templates, found_class = (
-                part[going] for part in (rows, theta, shape, z, harmonics, templates, found_class)
+            rows, theta, shape, z, harmonics, templates, which = (
+                part[going] for part in (rows, theta, shape, z, harmonics, templates, found.which)
             )
         slope = None
         if content:
+            which = found.which if step < 2 else which
             given = None if condition is None else condition[rows]
-            slope = (z, torch.ones_like(z[0]), decoder_slope(model, z, found_class, given))
+            slope = (z, torch.ones_like(z[0]), decoder_slope(model, z, which, given))
         moved = gauss_newton(model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns, slope)
         going = (moved.gain > worth).nonzero()[:, 0]
         if len(going) == 0:
@@ -182,23 +173,97 @@ def infer(
     return Inferred(covariance=covariance, **best)
 
 
-def _profiles(
+@torch.no_grad()
+def improve(
+    model: Model,
+    x: Tensor,
+    shape: Tensor,
+    theta: Tensor,
+    harmonics: Tensor,
+    *,
+    base: Tensor,
+    window: float | None = None,
+    condition: Tensor | None = None,
+    labels: Tensor | None = None,
+    worth: float = 0.1,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Improve poses that are nearly right, while a model learns: a search of the angle and one Gauss-Newton step.
+
+    Parameters
+    ----------
+    model, x, shape, base, window, condition, labels
+        As for `infer`.
+    theta : torch.Tensor
+        (n,) angle so far.
+    harmonics : torch.Tensor
+        (n, channels, 2 T) with angle and shape so far taken out.
+    worth : float
+        What a step must be expected to bring to be taken, as squared misfit in noise variances.
+
+    Returns
+    -------
+    shape, theta, harmonics : torch.Tensor
+        The better ones, patch by patch.
+    """
+    prior = model.pose_prior
+    z, _ = model.encode(harmonics)  # turning a patch changes nothing
+    harmonics = model.space.turn(harmonics, theta)
+    found = _searched(model, harmonics, z, condition, labels, theta, window)
+    theta, templates = _followed(model, found.theta, theta, 1), found.templates
+    centered, shape = model.space.turn(harmonics, -theta), shape.clone()
+    step = gauss_newton(model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns)
+    rows = (step.gain > worth).nonzero()[:, 0]
+    new = model.harmonics(x[rows], step.shape[rows] - base[rows])
+    new = model.space.turn(new, -step.theta[rows])
+    before, after = (
+        _cost(model, here, templates[rows], there)
+        for here, there in ((centered[rows], shape[rows]), (new, step.shape[rows]))
+    )
+    better = after < before
+    rows = rows[better]
+    shape[rows], theta[rows], centered[rows] = step.shape[rows], step.theta[rows], new[better]
+    return shape, theta, centered
+
+
+class _Searched(NamedTuple):
+    """Best angle, (n,), and class, (n,), its templates, and probabilities of classes (log) and angles."""
+
+    theta: Tensor
+    which: Tensor
+    templates: Tensor
+    log_class: Tensor
+    angles: Tensor
+
+
+def _searched(
     model: Model,
     harmonics: Tensor,
-    templates: Tensor,
+    z: Tensor,
+    condition: Tensor | None,
     labels: Tensor | None,
     theta: Tensor | None,
     window: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Log probability of class and angle, (n, classes, J); the same within the window around theta only."""
+) -> _Searched:
+    """Search class and angle; within the window around theta only, where there is one."""
+    templates = model.decode(z, condition)
     log_joint = model.log_likelihood(harmonics, templates) + log_angle_prior(model, harmonics.new_zeros(1))
     if labels is not None:
         other = (labels[:, None] >= 0) & (torch.arange(model.classes, device=labels.device) != labels[:, None])
         log_joint = log_joint.masked_fill(other[:, :, None], -1e4)
-    if window is None or theta is None:
-        return log_joint, log_joint
-    apart = (model.space.theta - theta[:, None] + torch.pi) % (2 * torch.pi) - torch.pi
-    return log_joint, log_joint.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
+    within = log_joint
+    if window is not None and theta is not None:
+        apart = (model.space.theta - theta[:, None] + torch.pi) % (2 * torch.pi) - torch.pi
+        within = within.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
+    found, which = _highest(within, model.space.theta)
+    chosen = templates[torch.arange(len(z), device=z.device), which]
+    return _Searched(found, which, chosen, _evidence(within).log_softmax(1), log_joint.logsumexp(1).softmax(1))
+
+
+def _cost(model: Model, centered: Tensor, templates: Tensor, shape: Tensor) -> Tensor:
+    """Squared misfit in noise variances and what the prior of the shape adds, (n,)."""
+    prior = model.pose_prior
+    left = ((centered - templates).square() * model.weight).sum((1, 2))
+    return left + torch.where(prior > 0, shape / prior.clamp_min(1e-9), 0.0).square().sum(1)
 
 
 def _followed(model: Model, found: Tensor, theta: Tensor | None, steps: int) -> Tensor:
@@ -249,7 +314,3 @@ def _highest(log_joint: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     bend = (2 * here - left - right).clamp_min(1e-6)
     shift = (0.5 * (right - left) / bend).clamp(-0.5, 0.5)
     return grid[j] + shift * (2 * torch.pi / angles), which
-
-
-def _where(condition: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    return torch.where(condition.reshape(-1, *[1] * (new.ndim - 1)), new, old)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from napari_rvae.models import Model
-from napari_rvae.models.inference import infer, log_angle_prior
+from napari_rvae.models.inference import improve, log_angle_prior
 from napari_rvae.models.model import Objective
 from napari_rvae.patches import Patches
 from napari_rvae.polar import radial_taper
@@ -37,8 +37,6 @@ ALIKE = 0.1
 """How far classes differ at first that are to be told apart little by little, in units of how far they do."""
 TEACHING_STEPS = 200
 """Steps in which the encoder is taught the latents to start from."""
-NOTICED = 0.1
-"""What a pose must be expected to gain to be changed between epochs, in noise variances: a third of a deviation."""
 _BLOCK = 500
 
 
@@ -292,20 +290,17 @@ class Trainer:
         for rows in torch.arange(start, len(self.x), device=self.device).split(_BLOCK):
             if ends is not None and ends(int(rows[0])):
                 return
-            found = infer(
+            self.shape[rows], self.theta[rows], self.harmonics[rows] = improve(
                 model,
                 self.x[rows],
                 self.shape[rows],
+                self.theta[rows],
+                self.harmonics[rows],
                 base=self.base[rows],
-                theta=self.theta[rows],
-                harmonics=self.harmonics[rows],
                 window=self.window,
                 condition=None if self.condition is None else self.condition[rows],
                 labels=None if self.labels is None else self.labels[rows],
-                steps=1,
-                worth=NOTICED,
             )
-            self.theta[rows], self.shape[rows], self.harmonics[rows] = found.theta, found.shape, found.harmonics
 
     def log_prior(self, rows: Tensor) -> Tensor:
         """Log probability of the angles, relative to the poses taken out; outside the window there is none."""
