@@ -17,6 +17,7 @@ from napari.utils.notifications import show_warning
 from napari_rvae.errors import RVAEError
 from napari_rvae.layers.atoms import RECIPE, color_points, identify, is_result, known_of
 from napari_rvae.layers.coloring import Coloring
+from napari_rvae.layers.images import SOURCE
 from napari_rvae.layers.maps import cell_colormap, link_cells
 from napari_rvae.layers.models import MODEL
 
@@ -133,7 +134,7 @@ def _image(folder: Path, recipe: Recipe, name: str, placed: dict[str, Any], link
         show_warning(f"The image is not shown: {error}")
         return []
     data = image.data if image.channel_axis is None else np.take(image.data, 0, image.channel_axis)
-    metadata = {_LINK: link, "path": str(image.path)}
+    metadata = {_LINK: link, SOURCE: image}
     return [(data, {"name": name, "metadata": metadata, **placed}, "image")]
 
 
