@@ -7,6 +7,7 @@
 | the disk is full | goes on, says so once | test_full_disk_is_said_once |
 | the kept state is damaged, or of another training | refused | test_state_that_does_not_fit_is_refused |
 | the memory is full | batch halved, said, went on | test_full_memory_halves_the_batch |
+| the same, and stopped later | repeated exactly | test_training_with_a_full_memory_that_was_stopped_is_repeated |
 | the loss is no number | the last good model is kept, said | test_unstable_training_keeps_the_last_good_model |
 | stopped by the user | what was learned is kept, and repeated exactly | test_stopped_training_is_repeated |
 """
@@ -221,6 +222,18 @@ def test_full_memory_halves_the_batch(patches, monkeypatch):
     assert done.model.recipe["epochs_done"] == 5
     again = Earlier(batches=((0, 16), (9, 8)))
     assert same(list(train(patches, settings, earlier=again))[-1].model, done.model)
+
+
+def test_training_with_a_full_memory_that_was_stopped_is_repeated(patches, monkeypatch):
+    settings, asked = SHORT.model_copy(update={"batch_size": 50}), []
+    with monkeypatch.context() as patch:
+        limited(patch, at_step=9, largest=10)
+        stop = lambda: asked.append(1) or len(asked) > 25  # noqa: E731
+        stopped = list(train(patches, settings, stop=stop))[-1].model
+    recipe = stopped.recipe
+    assert len(recipe["batches"]) == 2
+    again = Earlier(recipe["stopped_after"], tuple(map(tuple, recipe["batches"])))
+    assert same(list(train(patches, settings, earlier=again))[-1].model, stopped)
 
 
 def test_memory_that_is_always_full_ends_the_training(patches, monkeypatch):
