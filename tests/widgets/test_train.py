@@ -81,7 +81,7 @@ def test_training_colours_every_atom_by_what_it_learned(viewer, image, points, d
     assert points.metadata[RECIPE]["settings"]["train"]["epochs"] == 2
     assert points.metadata[RECIPE]["settings"]["find"]["contrast"] == "bright"
     assert dock.curve.epochs == [1, 2]
-    assert np.isfinite(dock.curve.losses).all()
+    assert np.isfinite(dock.curve.values["loss"]).all()
     assert dock.results.color_box.currentText() == "z1"
     assert dock.results.legend.texts()[2] == "z1"
     assert "121 of 121 atoms have results" in dock.work.label.text()
@@ -441,6 +441,9 @@ def test_labels_come_from_the_classes_given_by_hand(points, dock, press, told):
     assert refreshed(dock).form.controls["label_column"].widget.currentText() == "annotation (40 atoms)"
     press(dock.work.start_button, dock.work)
     assert points.features["class"].nunique() == 2
+    drawn = [curve.name() for curve in dock.curve._plot.listDataItems() if np.isfinite(curve.yData).all()]
+    assert drawn == ["learned from", "misfit", "information in z", "labels"]  # nothing was held out
+    assert dock.curve.legend.text().endswith("labels")
     assert dock.analysis.recipe.used["class_names"] == ["heavy", "light"]
     assert dock.analysis.recipe.atoms["annotation"][38:42] == [kind[38], kind[39], None, None]
 
@@ -801,7 +804,7 @@ def test_a_term_of_ones_own_is_chosen_and_recorded(points, dock, press, monkeypa
     choice.widget.setCurrentIndex(1)
     choice.widget.activated.emit(1)
     press(dock.work.start_button, dock.work)
-    assert np.isfinite(dock.curve.physics).all()
+    assert np.isfinite(dock.curve.values["physics"]).all()
     recipe = model_of(points).recipe
     assert recipe["training"]["physics"] == "small"
     assert "test_a_term" in recipe["physics"]

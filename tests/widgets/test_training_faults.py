@@ -228,7 +228,7 @@ def test_second_training_is_refused(dock, make_dock, qtbot, told):  # noqa: F811
     assert second.work.state is State.DONE
 
 
-def test_what_went_otherwise_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
+def test_what_went_otherwise_is_said(points, dock, qtbot, told, monkeypatch):  # noqa: F811
     import torch
 
     from napari_rvae.training.loop import Trainer
@@ -241,7 +241,10 @@ def test_what_went_otherwise_is_said(points, dock, press, told, monkeypatch):  #
         return step(self, rows, log_prior)
 
     monkeypatch.setattr(Trainer, "step", greedy)
-    press(dock.work.start_button, dock.work)
+    begun(qtbot, dock)
+    assert dock.curve.notes.isVisible()  # at once
+    assert dock.curve.notes.text() == "The memory was full: went on with 8 patches per step."
+    stopped(qtbot, dock)
     assert points.features["z1"].notna().all()
     assert "The memory was full: went on with 8 patches per step." in dock.work.label.text()
     assert "The memory was full" in told()[-1]
@@ -255,6 +258,7 @@ def test_wild_loss_is_said(points, dock, press, told, monkeypatch):  # noqa: F81
     press(dock.work.start_button, dock.work)
     assert points.features["z1"].notna().all()
     assert "unstable in epoch 2: the model of epoch 1 was kept" in dock.work.label.text()
+    assert "unstable in epoch 2" in dock.curve.notes.text()
     assert "unstable" in told()[-1]
 
 

@@ -168,7 +168,9 @@ def _train(
         trainer.start_from(averages)
     course = course_of(trainer)
     yield from course.run(averages)
-    yield TrainingReport("finishing", message="Settling poses and frames", model=model, averages=averages)
+    yield TrainingReport(
+        "finishing", message="Settling poses and frames", model=model, averages=averages, notes=tuple(course.notes)
+    )
     finish(trainer, averages)
     done = model.recipe["epochs_done"]
     yield TrainingReport(
