@@ -31,3 +31,25 @@ class Stopped(RVAEError):
 
 class OutputError(RVAEError):
     """A result cannot be written where it was asked for."""
+
+
+class ExistsError(OutputError):
+    """There is a result already, and nobody said that it is to be replaced."""
+
+
+def in_words(error: Exception) -> str:
+    """Say what went wrong.
+
+    Parameters
+    ----------
+    error : Exception
+        Any error.
+
+    Returns
+    -------
+    str
+        A sentence.
+    """
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory: crop the image or close other programs. {error}".strip()
+    return str(error) if isinstance(error, RVAEError) else f"Failed with {type(error).__name__}: {error}"

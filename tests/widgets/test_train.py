@@ -694,6 +694,12 @@ def test_model_is_applied_to_a_folder(points, dock, press, tmp_path, qtbot, pixe
     assert batch.table.item(0, 2).text() == "121 of 121"
     assert batch.summary.text().startswith("2 done, 1 failed; ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv", "summary.csv"]
+    press(batch.work.start_button, batch.work)
+    assert batch.work.label.text().endswith("exists already; choose another place or have it replaced")
+    assert batch.replace_box.text() == "Replace what is there"
+    batch.replace_box.click()
+    press(batch.work.start_button, batch.work)
+    assert batch.summary.text().startswith("2 done, 1 failed; ")
     with qtbot.waitSignal(batch.destroyed):
         batch.close()
 
