@@ -146,8 +146,14 @@ def _cells(folder: Path, table: pd.DataFrame, name: str, placed: dict[str, Any],
     file = folder / "cells.ome.tif"
     if not file.is_file():
         return []
-    with reading(file):
-        cells = tifffile.imread(file)
+    try:
+        with reading(file):
+            cells = tifffile.imread(file)
+            if cells.dtype.kind not in "iu":
+                raise ValueError("it holds no whole numbers")
+    except RVAEError as error:
+        show_warning(f"The cells are not shown: {error}")
+        return []
     shown = {"name": f"{name} atoms cells", "opacity": 0.5, "visible": False, "metadata": {_LINK: link}, **placed}
     column = _first_result(table)
     if column is not None:
