@@ -11,13 +11,16 @@
 | image, points removed; points renamed | see test_train.py | |
 | a second training | refused, said | test_second_training_is_refused |
 | the memory is full | went on, said | test_what_went_otherwise_is_said |
+| anything fails | nothing of it stays in memory | test_nothing_is_left_of_a_training_that_failed |
 | the loss is no number | the last good model is used, said | test_wild_loss_is_said |
 | the disk is full | went on, said | test_full_disk_is_said |
 """
 
 import gc
 import shutil
+import weakref
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -248,6 +251,34 @@ def test_what_went_otherwise_is_said(points, dock, qtbot, told, monkeypatch):  #
     assert points.features["z1"].notna().all()
     assert "The memory was full: went on with 8 patches per step." in dock.work.label.text()
     assert "The memory was full" in told()[-1]
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory", "something else"])
+def test_nothing_is_left_of_a_training_that_failed(points, dock, press, monkeypatch, words):  # noqa: F811
+    import torch
+
+    from napari_rvae.training import memory
+    from napari_rvae.training.loop import Trainer
+
+    left, released = [], []
+
+    def broken(self, rows, log_prior):
+        left.append(weakref.ref(self))
+        raise (torch.OutOfMemoryError if "memory" in words else RuntimeError)(words)
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    monkeypatch.setattr(memory, "release", lambda device: released.append(left[-1]() is None))
+    if words == "something else":
+        monkeypatch.setattr(
+            "napari_rvae.widgets.work.notification_manager", SimpleNamespace(receive_error=lambda *_: None)
+        )
+    gc.disable()
+    try:
+        press(dock.work.start_button, dock.work)
+    finally:
+        gc.enable()
+    assert dock.work.state is State.FAILED
+    assert released[-1]  # after everything on the device was let go of
 
 
 def test_wild_loss_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
