@@ -635,6 +635,24 @@ def test_results_are_saved_with_later_corrections(points, dock, press, tmp_path,
     np.testing.assert_allclose(table["z1"], points.features["z1"])
 
 
+def test_results_that_cannot_be_saved_say_why(points, dock, press, qtbot):
+    button = refreshed(dock).files.save_button
+    assert not button.isEnabled()
+    assert "no results to save yet" in button.toolTip()
+    press(dock.work.start_button, dock.work)
+    assert "Table, model, recipe" in refreshed(dock).files.save_button.toolTip()
+    press(dock.work.start_button, dock.work)
+    refreshed(dock).results.undo_button.click()
+    assert not refreshed(dock).files.save_button.isEnabled()
+    assert "not those of the latest training" in button.toolTip()
+    dock.results.undo_button.click()
+    assert refreshed(dock).files.save_button.isEnabled()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.apply_action.trigger()
+    assert not refreshed(dock).files.save_button.isEnabled()
+    assert "a model that was applied" in button.toolTip()
+
+
 def test_results_that_are_there_are_not_replaced_unasked(points, dock, press, tmp_path, qtbot, told):
     press(dock.work.start_button, dock.work)
     (tmp_path / "latent.csv").write_text("mine")

@@ -8,6 +8,7 @@
 | cancelled | layers as they were, nothing kept | test_cancel_forgets_the_training |
 | image moved, renamed, exchanged | results on the atoms, said | test_image_moved_and_exchanged |
 | atoms added and moved | grey and flagged, said | test_edited_atoms_have_no_results |
+| the same, after the training | the same | test_what_was_edited_later_is_marked_and_not_repeated |
 | image, points removed; points renamed | see test_train.py | |
 | a second training | refused, said | test_second_training_is_refused |
 | the memory is full | went on, said | test_what_went_otherwise_is_said |
@@ -27,15 +28,16 @@ import pandas as pd
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Points
+from qtpy.QtWidgets import QFileDialog
 
+from napari_rvae import cli
 from napari_rvae.errors import OutputError
 from napari_rvae.io import load_image
-from napari_rvae.layers import add_image, model_of
+from napari_rvae.layers import add_atoms, add_image
 from napari_rvae.settings import TrainSettings
 from napari_rvae.widgets.live import NAME
 from napari_rvae.widgets.train import TrainWidget
 from napari_rvae.widgets.work import State
-from napari_rvae.workflows import repeat
 
 from .test_train import QUICK, atoms, make_dock, points, refreshed  # noqa: F401  fixtures
 
@@ -128,6 +130,14 @@ def test_dock_closed_while_it_trains(viewer, points, dock, make_dock, qtbot, cac
     again = make_dock()  # it is offered to the next one
     qtbot.waitUntil(again.resume_row.isVisible, timeout=60_000)
     assert "interrupted after epoch" in again.resume_row.label.text()
+    again.resume_row.resume_button.click()
+    qtbot.waitUntil(lambda: len(again.curve.epochs) >= 2, timeout=60_000)
+    shown = [layer.name for layer in viewer.layers if not layer.name.startswith("rVAE")]
+    assert shown == ["crystal", "crystal atoms"]  # those that are open
+    assert again.points_box.layer is points
+    ended(qtbot, again, again.closed)
+    again = make_dock()
+    qtbot.waitUntil(again.resume_row.isVisible, timeout=60_000)
     again.resume_row.discard_button.click()
     qtbot.waitUntil(lambda: not again.resume_row.isVisible(), timeout=60_000)
     assert list(cache.iterdir()) == []
@@ -316,9 +326,9 @@ def test_closing_the_window_asks(make_napari_viewer, qtbot):
     qtbot.waitUntil(lambda: not viewer.window._task_status_manager.get_status())
 
 
-def test_training_stopped_in_the_window_is_repeated_from_its_recipe(viewer, make_dock, qtbot, tmp_path, pixels):  # noqa: F811
-    from napari_rvae.layers import add_atoms
-
+@pytest.fixture
+def crystal_file(viewer, tmp_path, pixels):
+    """An image from a file, its scale set by hand, and atoms of which one was moved before."""
     np.save(tmp_path / "crystal.npy", pixels)
     image = add_image(viewer, load_image(tmp_path / "crystal.npy"))
     image.scale = (0.02, 0.02)
@@ -326,12 +336,46 @@ def test_training_stopped_in_the_window_is_repeated_from_its_recipe(viewer, make
     mine = add_atoms(viewer, atoms(), image)
     mine._move({5}, mine.data[5])
     mine._move({5}, mine.data[5] + 0.25)
+    return mine
+
+
+def saved(qtbot, dock, folder, monkeypatch):
+    """Save results with the dock's button."""
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+    ended(qtbot, dock, refreshed(dock).files.save_button.click)
+    return pd.read_csv(folder / "latent.csv")
+
+
+def repeated(recipe, folder):
+    """The table that the shell makes from a recipe."""
+    assert cli.main(["repeat", str(recipe), "-o", str(folder)]) == 0
+    return pd.read_csv(folder / "latent.csv")
+
+
+def test_training_stopped_in_the_window_is_repeated_in_the_shell(crystal_file, make_dock, qtbot, tmp_path, monkeypatch):  # noqa: F811
     dock = make_dock()
     begun(qtbot, dock, epochs=3)
     stopped(qtbot, dock)
     assert dock.analysis.recipe.used["epochs"] >= 3
-    assert model_of(mine) is dock.analysis.model
-    dock.analysis.save(tmp_path / "out")
-    again = repeat(tmp_path / "out" / "recipe.json")
-    columns = dock.analysis.table.columns
-    pd.testing.assert_frame_equal(again.table[columns], dock.analysis.table, check_exact=True, check_dtype=False)
+    table = saved(qtbot, dock, tmp_path / "out", monkeypatch)
+    again = repeated(tmp_path / "out" / "recipe.json", tmp_path / "again")
+    assert {"z1", "angle", "y_nm", "patch_mean"} <= set(table)
+    pd.testing.assert_frame_equal(again[table.columns], table, check_exact=True)
+
+
+def test_what_was_edited_later_is_marked_and_not_repeated(crystal_file, make_dock, press, qtbot, tmp_path, monkeypatch):  # noqa: F811
+    dock = make_dock()
+    press(dock.work.start_button, dock.work)
+    crystal_file._move({7}, crystal_file.data[7])
+    crystal_file._move({7}, crystal_file.data[7] + 2.0)
+    crystal_file.add([60.5, 61.5])
+    assert "; 2 were added or moved since: they have no results" in refreshed(dock).choice.count.text()
+    table = saved(qtbot, dock, tmp_path / "out", monkeypatch)
+    stale = table["z1"].isna()
+    assert table["flag"][stale].tolist() == ["moved", "added"]
+    again = repeated(tmp_path / "out" / "recipe.json", tmp_path / "again")
+    assert again["z1"].notna().all()  # as it was trained
+    assert again["y"][7] == table["y"][7] - 2.0
+    pd.testing.assert_frame_equal(
+        again.loc[~stale[:-1], table.columns], table[~stale], check_exact=True, check_dtype=False
+    )

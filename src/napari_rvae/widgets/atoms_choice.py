@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ALL, SELECTED, REGION, EXPRESSION = "all atoms", "selected atoms", "atoms inside shapes", "atoms for which ..."
 _SUBLATTICE = "sublattice "
 LEFT_OUT = ("edge", "unsupported")  # by their flags; encoded, but not learned from
+_EDITED = ("added", "moved")  # by hand, and flagged so
 
 
 class AtomsChoice(QWidget):
@@ -168,6 +169,9 @@ class AtomsChoice(QWidget):
         doubtful = int((table["flag"].isin(LEFT_OUT).to_numpy() & chosen).sum()) if "flag" in table else 0
         if doubtful:
             text += f"; {doubtful:,} at the edge or unsupported are encoded, but not learned from"
+        if {"flag", "z1"} <= set(table):
+            stale = int((table["flag"].isin(_EDITED) & table["z1"].isna()).sum())
+            text += f"; {stale:,} were added or moved since: they have no results" if stale else ""
         self.count.setText(text)
 
     def _on_mode(self, _: str = "") -> None:
