@@ -34,7 +34,7 @@ from napari_rvae import cli
 from napari_rvae.errors import OutputError
 from napari_rvae.io import load_image
 from napari_rvae.layers import add_atoms, add_image
-from napari_rvae.settings import TrainSettings
+from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.live import NAME
 from napari_rvae.widgets.train import TrainWidget
 from napari_rvae.widgets.work import State
@@ -125,11 +125,10 @@ def test_dock_closed_while_it_trains(viewer, points, dock, make_dock, qtbot, cac
     ended(qtbot, dock, dock.closed)
     pd.testing.assert_frame_equal(points.features, before)
     assert [layer.name for layer in viewer.layers] == ["crystal", "crystal atoms"]
-    if state is not State.WORKING:
-        return
     again = make_dock()  # it is offered to the next one
     qtbot.waitUntil(again.resume_row.isVisible, timeout=60_000)
-    assert "interrupted after epoch" in again.resume_row.label.text()
+    when = "before it had learned anything" if state is State.PREPARING else "after epoch"
+    assert f"interrupted {when}" in again.resume_row.label.text()
     again.resume_row.resume_button.click()
     qtbot.waitUntil(lambda: len(again.curve.epochs) >= 2, timeout=60_000)
     shown = [layer.name for layer in viewer.layers if not layer.name.startswith("rVAE")]
@@ -140,6 +139,13 @@ def test_dock_closed_while_it_trains(viewer, points, dock, make_dock, qtbot, cac
     qtbot.waitUntil(again.resume_row.isVisible, timeout=60_000)
     again.resume_row.discard_button.click()
     qtbot.waitUntil(lambda: not again.resume_row.isVisible(), timeout=60_000)
+    assert list(cache.iterdir()) == []
+
+
+def test_what_failed_before_it_had_learned_is_not_offered_again(points, dock, press, cache):  # noqa: F811
+    dock.form.set_value(PatchSettings(size=126))
+    press(dock.work.start_button, dock.work)
+    assert dock.work.state is State.FAILED
     assert list(cache.iterdir()) == []
 
 

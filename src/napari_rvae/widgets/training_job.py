@@ -194,7 +194,9 @@ def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Pat
         )  # fmt: skip
     except BaseException as error:
         if kept is not None:
-            (kept.remove if isinstance(error, Stopped) and job.unwanted else kept.release)()
+            failed = isinstance(error, Exception) and not isinstance(error, Stopped)
+            in_vain = failed and kept.facts is None  # it would fail again
+            (kept.remove if in_vain or job.unwanted else kept.release)()
         raise
     if kept is not None:
         kept.remove()
