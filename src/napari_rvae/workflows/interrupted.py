@@ -139,6 +139,7 @@ class KeptTraining:
 
     def remove(self) -> None:
         """Forget it: it is over, or not wanted."""
+        (self.folder / _RECIPE).unlink(missing_ok=True)  # before others may claim it
         self._lock.release()
         shutil.rmtree(self.folder, ignore_errors=True)
 
