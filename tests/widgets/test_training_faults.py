@@ -4,6 +4,7 @@
 |---|---|---|
 | the program was killed | offered again with its image and atoms | test_interrupted_training_is_resumed |
 | the dock is closed while preparing, training, stopping | kept, offered again | test_dock_closed_while_it_trains |
+| the window is closed while it trains | asks, kept, offered again | test_closing_the_window_asks_and_keeps |
 | anything, while the results of a stopped training follow | see test_settling.py | |
 | cancelled | layers as they were, nothing kept | test_cancel_forgets_the_training |
 | image moved, renamed, exchanged | results on the atoms, said | test_image_moved_and_exchanged |
@@ -28,7 +29,8 @@ import pandas as pd
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Points
-from qtpy.QtWidgets import QFileDialog
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QDialog, QFileDialog
 
 from napari_rvae import cli
 from napari_rvae.errors import OutputError
@@ -38,6 +40,7 @@ from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.live import NAME
 from napari_rvae.widgets.train import TrainWidget
 from napari_rvae.widgets.work import State
+from napari_rvae.workflows.interrupted import interrupted_trainings
 
 from .test_train import QUICK, atoms, make_dock, points, refreshed  # noqa: F401  fixtures
 
@@ -320,16 +323,37 @@ def test_full_disk_is_said(points, dock, press, told, monkeypatch):  # noqa: F81
     assert "No space left" in told()[0]
 
 
-def test_closing_the_window_asks(make_napari_viewer, qtbot):
+class ClosedByHand(QCloseEvent):
+    """What the window system sends when somebody closes the window."""
+
+    def spontaneous(self):
+        return True
+
+
+def test_closing_the_window_asks_and_keeps(make_napari_viewer, qtbot, pixels, cache, monkeypatch):
     viewer = make_napari_viewer()
+    add_atoms(viewer, atoms(), viewer.add_image(pixels, name="crystal"))
     _, dock = viewer.window.add_plugin_dock_widget("napari-rvae", "Train rVAE")
-    go_on = Event()
-    with qtbot.waitSignal(dock.work.done, timeout=30_000):
-        dock.work.run("Training", lambda job: go_on.wait(20), lambda _: None)
-        asked = viewer.window._task_status_manager.get_status()  # what napari asks before it closes the window
-        go_on.set()
+    begun(qtbot, dock)
+    asked, refused = [], [QDialog.DialogCode.Rejected]
+
+    def dialog(*_, extra_info="", **options):
+        asked.append(extra_info)
+        return SimpleNamespace(exec_=lambda: refused.pop() if refused else QDialog.DialogCode.Accepted)
+
+    monkeypatch.setattr("napari._qt.qt_main_window.ConfirmCloseDialog", dialog)
+    window, event, known = viewer.window._qt_window, ClosedByHand(), len(dock.curve.epochs)
+    window.closeEvent(event)
+    assert not event.isAccepted()
     assert "Training" in asked[0]
-    qtbot.waitUntil(lambda: not viewer.window._task_status_manager.get_status())
+    qtbot.waitUntil(lambda: len(dock.curve.epochs) > known, timeout=60_000)  # it goes on
+    event = ClosedByHand()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        window.closeEvent(event)
+    assert event.isAccepted()
+    assert "Training" in asked[1]
+    (kept,) = interrupted_trainings(cache)
+    assert kept.facts["epoch"] >= known  # it is offered again
 
 
 @pytest.fixture
