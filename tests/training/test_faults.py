@@ -171,6 +171,27 @@ def test_state_is_kept_now_and_then_only(patches, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("seconds", [0.1, 3.0, 10.0])
+def test_states_are_never_more_than_half_a_minute_apart(tmp_path, monkeypatch, seconds):
+    from napari_rvae.training import checkpoints
+
+    now, kept = [0.0], []
+
+    def write(self, course):
+        kept.append(now[0])
+        now[0] += seconds  # the disk is slow
+
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(Checkpoint, "_write", write)
+    checkpoint = Checkpoint(tmp_path)
+    while now[0] < 200:
+        assert checkpoint.keep(None) == ""
+        now[0] += 1
+    apart = np.diff([0, *kept])
+    assert apart.max() <= 30
+    assert apart.min() >= 2 * seconds  # and there is time to train
+
+
 def test_full_disk_is_said_once(patches, whole, tmp_path, monkeypatch):
     from napari_rvae.training import checkpoints
 

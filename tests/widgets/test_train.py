@@ -533,6 +533,36 @@ def test_device_that_will_be_used_is_said(dock):
     assert dock.form.value(TrainSettings).device == "cpu"
 
 
+def test_note_on_small_work_counts_the_chosen_atoms(viewer, image, make_dock):
+    many = pd.DataFrame({"y": np.linspace(5, 100, 3000), "x": np.linspace(5, 100, 3000), "sublattice": 0})
+    many.loc[:99, "sublattice"] = 1
+    add_atoms(viewer, many.assign(atom_id=np.arange(3000)), image)
+    dock = make_dock()
+    dock._on_devices([SimpleNamespace(name="cuda:0", label="NVIDIA H100, 78 GB free", note="")])
+    assert "as fast on the processor" not in refreshed(dock).device_label.text()
+    dock.choice.mode_box.setCurrentText("sublattice 1")
+    assert "as fast on the processor" in refreshed(dock).device_label.text()
+
+
+def test_free_memory_is_looked_up_again_when_a_training_ends(dock, press, qtbot, monkeypatch):
+    def there_is(text):
+        device = SimpleNamespace(name="cpu", label=text, note="")
+        monkeypatch.setattr("napari_rvae.widgets.train.devices_here", lambda: [device])
+
+    def offered():
+        return dock.device.widget.itemText(1)
+
+    dock.device.set_value("cpu")
+    there_is("3 GB free")
+    press(dock.work.start_button, dock.work)
+    qtbot.waitUntil(lambda: offered() == "cpu: 3 GB free")
+    there_is("2 GB free")
+    dock.hide()
+    dock.show()
+    qtbot.waitUntil(lambda: offered() == "cpu: 2 GB free")
+    assert dock.device.value() == "cpu"  # what the user chose stays
+
+
 def test_preferences_are_the_start(points, make_dock, monkeypatch, tmp_path):
     from napari.settings import get_plugin_settings
     from npe2 import PluginManager
