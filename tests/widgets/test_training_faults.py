@@ -29,6 +29,7 @@ import pandas as pd
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Points
+from napari.layers._source import layer_source
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QDialog, QFileDialog
 
@@ -390,6 +391,20 @@ def test_training_stopped_in_the_window_is_repeated_in_the_shell(crystal_file, m
     table = saved(qtbot, dock, tmp_path / "out", monkeypatch)
     again = repeated(tmp_path / "out" / "recipe.json", tmp_path / "again")
     assert {"z1", "angle", "y_nm", "patch_mean"} <= set(table)
+    pd.testing.assert_frame_equal(again[table.columns], table, check_exact=True)
+
+
+def test_exchanged_pixels_are_saved_and_repeated(viewer, make_dock, press, qtbot, tmp_path, pixels, monkeypatch):  # noqa: F811
+    np.save(tmp_path / "crystal.npy", pixels)
+    with layer_source(path=str(tmp_path / "crystal.npy")):  # as napari's own reader leaves it
+        image = viewer.add_image(pixels, name="crystal")
+    image.data = pixels**2
+    add_atoms(viewer, atoms(), image)
+    dock = make_dock()
+    press(dock.work.start_button, dock.work)
+    table = saved(qtbot, dock, tmp_path / "out", monkeypatch)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "image.npy"), image.data)
+    again = repeated(tmp_path / "out" / "recipe.json", tmp_path / "again")
     pd.testing.assert_frame_equal(again[table.columns], table, check_exact=True)
 
 

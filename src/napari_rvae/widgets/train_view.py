@@ -74,7 +74,8 @@ class LossCurve(QWidget):
 
         words, color = _CURVES[name]
         self._curves[name] = self._plot.plot(pen=pg.mkPen(color, width=2), name=words, connect="finite")
-        self.legend.setText(f'{self.legend.text()} &nbsp;<span style="color:{color}">&#9632;</span> {words}')
+        entry = f'<span style="color:{color}">&#9632;</span>&nbsp;{words.replace(" ", "&nbsp;")}'
+        self.legend.setText(f"{self.legend.text()} {entry}")
 
     def restart(self) -> None:
         """Show an empty plot."""
