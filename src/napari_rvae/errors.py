@@ -1,5 +1,7 @@
 """Errors a user can act on: each message says what is wrong and what to do."""
 
+import traceback
+
 
 class RVAEError(Exception):
     """Base of all errors that are shown to a user without a traceback."""
@@ -31,3 +33,39 @@ class Stopped(RVAEError):
 
 class OutputError(RVAEError):
     """A result cannot be written where it was asked for."""
+
+
+class ExistsError(OutputError):
+    """There is a result already, and nobody said that it is to be replaced."""
+
+
+def in_words(error: Exception) -> str:
+    """Say what went wrong.
+
+    Parameters
+    ----------
+    error : Exception
+        Any error.
+
+    Returns
+    -------
+    str
+        A sentence.
+    """
+    if isinstance(error, MemoryError):
+        return f"There is not enough memory: crop the image or close other programs. {error}".strip()
+    return str(error) if isinstance(error, RVAEError) else f"Failed with {type(error).__name__}: {error}"
+
+
+def let_go(error: BaseException) -> None:
+    """Free all that was there where an error was raised, as long as the error may live; it still says where that was.
+
+    Parameters
+    ----------
+    error : BaseException
+        Any error, with those it was raised from.
+    """
+    one: BaseException | None = error
+    while one is not None:
+        traceback.clear_frames(one.__traceback__)
+        one = one.__cause__ or one.__context__

@@ -98,6 +98,16 @@ def test_moved_atom_keeps_its_number_and_loses_what_was_learned_elsewhere(points
     assert points.features["z1"].tolist()[2:] == [0.2, 0.3]
 
 
+def test_edited_atoms_of_a_layer_without_flags_are_marked_too(viewer, image, atoms):
+    points = add_atoms(viewer, atoms.drop(columns="flag").assign(z1=1.0), image)
+    points._move({1}, points.data[1])
+    assert "flag" not in points.features
+    points._move({1}, points.data[1] + 3.0)
+    points.add([1.0, 2.0])
+    assert points.features["flag"].tolist() == ["", "moved", "", "", "added"]
+    assert points.features["z1"].isna().tolist() == [False, True, False, False, True]
+
+
 def test_all_points_can_be_exchanged(points):
     points.data = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [7.0, 8.0], [9.0, 10.0]])
     assert points.features["atom_id"].is_unique

@@ -4,10 +4,11 @@ import dask.array as da
 import numpy as np
 import pytest
 from napari.layers import Image
+from napari.layers._source import layer_source
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.io import FileRecord, load_image
-from napari_rvae.layers import add_image, hashed, image_data, image_source, pixel_size
+from napari_rvae.layers import add_image, hashed, image_data, image_source, pixel_size, shows
 
 
 def test_multiscale_image_is_used_at_full_resolution():
@@ -73,3 +74,26 @@ def test_image_from_a_file_is_known_by_the_file(tmp_path, viewer):
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     layer.data = layer.data + 1  # no longer what is in the file
     assert hashed(image_source(layer)).sha256 != source.sha256
+
+
+def test_scale_set_by_hand_counts(tmp_path, viewer):
+    np.save(tmp_path / "crystal.npy", np.eye(16))
+    layer = add_image(viewer, load_image(tmp_path / "crystal.npy"))
+    assert image_source(layer).pixel_size is None
+    layer.scale, layer.units = (0.2, 0.3), ("angstrom", "angstrom")
+    source = image_source(layer)
+    assert source.pixel_size == pytest.approx((0.02, 0.03))
+    assert (source.unit, source.path) == ("nm", tmp_path / "crystal.npy")
+
+
+def test_pixels_exchanged_since_the_file_was_opened_are_in_no_file(tmp_path, viewer):
+    path = tmp_path / "crystal.npy"
+    np.save(path, np.eye(16))
+    with layer_source(path=str(path)):  # as napari's own reader leaves it
+        layer = viewer.add_image(np.load(path))
+    assert hashed(image_source(layer)).path == path
+    layer.data = layer.data + 1
+    source = hashed(image_source(layer))
+    assert not source.path.exists()
+    assert source.sha256 == hashed(image_source(Image(layer.data))).sha256
+    assert not shows(layer, load_image(path))

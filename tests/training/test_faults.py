@@ -7,6 +7,9 @@
 | the disk is full | goes on, says so once | test_full_disk_is_said_once |
 | the kept state is damaged, or of another training | refused | test_state_that_does_not_fit_is_refused |
 | the memory is full | batch halved, said, went on | test_full_memory_halves_the_batch |
+| the same, and stopped later | repeated exactly | test_training_with_a_full_memory_that_was_stopped_is_repeated |
+| the same, while poses are found | smaller blocks | test_full_memory_halves_the_blocks_in_which_poses_are_found |
+| the same, anywhere else | what to do is said | test_full_memory_is_explained_wherever_it_happens |
 | the loss is no number | the last good model is kept, said | test_unstable_training_keeps_the_last_good_model |
 | stopped by the user | what was learned is kept, and repeated exactly | test_stopped_training_is_repeated |
 """
@@ -168,6 +171,27 @@ def test_state_is_kept_now_and_then_only(patches, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("seconds", [0.1, 3.0, 10.0])
+def test_states_are_never_more_than_half_a_minute_apart(tmp_path, monkeypatch, seconds):
+    from napari_rvae.training import checkpoints
+
+    now, kept = [0.0], []
+
+    def write(self, course):
+        kept.append(now[0])
+        now[0] += seconds  # the disk is slow
+
+    monkeypatch.setattr(checkpoints.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(Checkpoint, "_write", write)
+    checkpoint = Checkpoint(tmp_path)
+    while now[0] < 200:
+        assert checkpoint.keep(None) == ""
+        now[0] += 1
+    apart = np.diff([0, *kept])
+    assert apart.max() <= 30
+    assert apart.min() >= 2 * seconds  # and there is time to train
+
+
 def test_full_disk_is_said_once(patches, whole, tmp_path, monkeypatch):
     from napari_rvae.training import checkpoints
 
@@ -223,10 +247,59 @@ def test_full_memory_halves_the_batch(patches, monkeypatch):
     assert same(list(train(patches, settings, earlier=again))[-1].model, done.model)
 
 
+def test_training_with_a_full_memory_that_was_stopped_is_repeated(patches, monkeypatch):
+    settings, asked = SHORT.model_copy(update={"batch_size": 50}), []
+    with monkeypatch.context() as patch:
+        limited(patch, at_step=9, largest=10)
+        stop = lambda: asked.append(1) or len(asked) > 25  # noqa: E731
+        stopped = list(train(patches, settings, stop=stop))[-1].model
+    recipe = stopped.recipe
+    assert len(recipe["batches"]) == 2
+    again = Earlier(recipe["stopped_after"], tuple(map(tuple, recipe["batches"])))
+    assert same(list(train(patches, settings, earlier=again))[-1].model, stopped)
+
+
 def test_memory_that_is_always_full_ends_the_training(patches, monkeypatch):
     limited(monkeypatch, at_step=0, largest=0)
     with pytest.raises(DeviceError, match="full even with 4 patches per step"):
         list(train(patches, SHORT))
+
+
+def test_full_memory_is_explained_wherever_it_happens(patches, monkeypatch):
+    def greedy(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for place in ("loop.Trainer.__init__", "loop.Trainer.held_out_loss", "finish.estimated"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"napari_rvae.training.{place}", greedy)
+            with pytest.raises(DeviceError, match="not enough memory on cpu: take smaller patches"):
+                list(train(patches, SHORT))
+
+
+def test_full_memory_halves_the_blocks_in_which_poses_are_found(patches, whole, monkeypatch):
+    from napari_rvae.latent import coding, encode
+    from napari_rvae.training import finish, loop
+
+    table = encode(whole, patches)
+    for module in (loop, finish, coding):
+        monkeypatch.setattr(module, "infer", frugal(module.infer))
+    model = list(train(patches, SHORT))[-1].model
+    ours, theirs = dict(model.named_parameters()), dict(whole.named_parameters())
+    assert all(torch.allclose(ours[name], theirs[name], atol=0.05) for name in theirs)
+    again = encode(whole, patches)
+    assert again["atom_id"].equals(table["atom_id"])
+    np.testing.assert_allclose(again[["z1", "z2"]], table[["z1", "z2"]], atol=1e-3)
+
+
+def frugal(infer):
+    """Inference in a memory that holds few patches."""
+
+    def limited_infer(model, x, *given, **options):
+        if len(x) > 30:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return infer(model, x, *given, **options)
+
+    return limited_infer
 
 
 def test_unstable_training_keeps_the_last_good_model(patches, monkeypatch):

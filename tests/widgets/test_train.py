@@ -81,7 +81,7 @@ def test_training_colours_every_atom_by_what_it_learned(viewer, image, points, d
     assert points.metadata[RECIPE]["settings"]["train"]["epochs"] == 2
     assert points.metadata[RECIPE]["settings"]["find"]["contrast"] == "bright"
     assert dock.curve.epochs == [1, 2]
-    assert np.isfinite(dock.curve.losses).all()
+    assert np.isfinite(dock.curve.values["loss"]).all()
     assert dock.results.color_box.currentText() == "z1"
     assert dock.results.legend.texts()[2] == "z1"
     assert "121 of 121 atoms have results" in dock.work.label.text()
@@ -441,6 +441,9 @@ def test_labels_come_from_the_classes_given_by_hand(points, dock, press, told):
     assert refreshed(dock).form.controls["label_column"].widget.currentText() == "annotation (40 atoms)"
     press(dock.work.start_button, dock.work)
     assert points.features["class"].nunique() == 2
+    drawn = [curve.name() for curve in dock.curve._plot.listDataItems() if np.isfinite(curve.yData).all()]
+    assert drawn == ["learned from", "misfit", "information in z", "labels"]  # nothing was held out
+    assert dock.curve.legend.text().endswith("labels")
     assert dock.analysis.recipe.used["class_names"] == ["heavy", "light"]
     assert dock.analysis.recipe.atoms["annotation"][38:42] == [kind[38], kind[39], None, None]
 
@@ -528,6 +531,36 @@ def test_device_that_will_be_used_is_said(dock):
     assert words.startswith("Will train on: processor, 1 thread")
     assert "No graphics card was found." in words
     assert dock.form.value(TrainSettings).device == "cpu"
+
+
+def test_note_on_small_work_counts_the_chosen_atoms(viewer, image, make_dock):
+    many = pd.DataFrame({"y": np.linspace(5, 100, 3000), "x": np.linspace(5, 100, 3000), "sublattice": 0})
+    many.loc[:99, "sublattice"] = 1
+    add_atoms(viewer, many.assign(atom_id=np.arange(3000)), image)
+    dock = make_dock()
+    dock._on_devices([SimpleNamespace(name="cuda:0", label="NVIDIA H100, 78 GB free", note="")])
+    assert "as fast on the processor" not in refreshed(dock).device_label.text()
+    dock.choice.mode_box.setCurrentText("sublattice 1")
+    assert "as fast on the processor" in refreshed(dock).device_label.text()
+
+
+def test_free_memory_is_looked_up_again_when_a_training_ends(dock, press, qtbot, monkeypatch):
+    def there_is(text):
+        device = SimpleNamespace(name="cpu", label=text, note="")
+        monkeypatch.setattr("napari_rvae.widgets.train.devices_here", lambda: [device])
+
+    def offered():
+        return dock.device.widget.itemText(1)
+
+    dock.device.set_value("cpu")
+    there_is("3 GB free")
+    press(dock.work.start_button, dock.work)
+    qtbot.waitUntil(lambda: offered() == "cpu: 3 GB free")
+    there_is("2 GB free")
+    dock.hide()
+    dock.show()
+    qtbot.waitUntil(lambda: offered() == "cpu: 2 GB free")
+    assert dock.device.value() == "cpu"  # what the user chose stays
 
 
 def test_preferences_are_the_start(points, make_dock, monkeypatch, tmp_path):
@@ -632,6 +665,24 @@ def test_results_are_saved_with_later_corrections(points, dock, press, tmp_path,
     np.testing.assert_allclose(table["z1"], points.features["z1"])
 
 
+def test_results_that_cannot_be_saved_say_why(points, dock, press, qtbot):
+    button = refreshed(dock).files.save_button
+    assert not button.isEnabled()
+    assert "no results to save yet" in button.toolTip()
+    press(dock.work.start_button, dock.work)
+    assert "Table, model, recipe" in refreshed(dock).files.save_button.toolTip()
+    press(dock.work.start_button, dock.work)
+    refreshed(dock).results.undo_button.click()
+    assert not refreshed(dock).files.save_button.isEnabled()
+    assert "not those of the latest training" in button.toolTip()
+    dock.results.undo_button.click()
+    assert refreshed(dock).files.save_button.isEnabled()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.apply_action.trigger()
+    assert not refreshed(dock).files.save_button.isEnabled()
+    assert "a model that was applied" in button.toolTip()
+
+
 def test_results_that_are_there_are_not_replaced_unasked(points, dock, press, tmp_path, qtbot, told):
     press(dock.work.start_button, dock.work)
     (tmp_path / "latent.csv").write_text("mine")
@@ -691,6 +742,12 @@ def test_model_is_applied_to_a_folder(points, dock, press, tmp_path, qtbot, pixe
     assert batch.table.item(0, 2).text() == "121 of 121"
     assert batch.summary.text().startswith("2 done, 1 failed; ")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.csv", "c.csv", "summary.csv"]
+    press(batch.work.start_button, batch.work)
+    assert batch.work.label.text().endswith("exists already; choose another place or have it replaced")
+    assert batch.replace_box.text() == "Replace what is there"
+    batch.replace_box.click()
+    press(batch.work.start_button, batch.work)
+    assert batch.summary.text().startswith("2 done, 1 failed; ")
     with qtbot.waitSignal(batch.destroyed):
         batch.close()
 
@@ -801,7 +858,7 @@ def test_a_term_of_ones_own_is_chosen_and_recorded(points, dock, press, monkeypa
     choice.widget.setCurrentIndex(1)
     choice.widget.activated.emit(1)
     press(dock.work.start_button, dock.work)
-    assert np.isfinite(dock.curve.physics).all()
+    assert np.isfinite(dock.curve.values["physics"]).all()
     recipe = model_of(points).recipe
     assert recipe["training"]["physics"] == "small"
     assert "test_a_term" in recipe["physics"]

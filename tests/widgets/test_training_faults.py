@@ -4,35 +4,44 @@
 |---|---|---|
 | the program was killed | offered again with its image and atoms | test_interrupted_training_is_resumed |
 | the dock is closed while preparing, training, stopping | kept, offered again | test_dock_closed_while_it_trains |
+| the window is closed while it trains | asks, kept, offered again | test_closing_the_window_asks_and_keeps |
 | anything, while the results of a stopped training follow | see test_settling.py | |
 | cancelled | layers as they were, nothing kept | test_cancel_forgets_the_training |
 | image moved, renamed, exchanged | results on the atoms, said | test_image_moved_and_exchanged |
 | atoms added and moved | grey and flagged, said | test_edited_atoms_have_no_results |
+| the same, after the training | the same | test_what_was_edited_later_is_marked_and_not_repeated |
 | image, points removed; points renamed | see test_train.py | |
 | a second training | refused, said | test_second_training_is_refused |
 | the memory is full | went on, said | test_what_went_otherwise_is_said |
+| anything fails | nothing of it stays in memory | test_nothing_is_left_of_a_training_that_failed |
 | the loss is no number | the last good model is used, said | test_wild_loss_is_said |
 | the disk is full | went on, said | test_full_disk_is_said |
 """
 
 import gc
 import shutil
+import weakref
 from threading import Event
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 from napari.components import ViewerModel
 from napari.layers import Image, Points
+from napari.layers._source import layer_source
+from qtpy.QtGui import QCloseEvent
+from qtpy.QtWidgets import QDialog, QFileDialog
 
+from napari_rvae import cli
 from napari_rvae.errors import OutputError
 from napari_rvae.io import load_image
-from napari_rvae.layers import add_image, model_of
-from napari_rvae.settings import TrainSettings
+from napari_rvae.layers import add_atoms, add_image
+from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.live import NAME
 from napari_rvae.widgets.train import TrainWidget
 from napari_rvae.widgets.work import State
-from napari_rvae.workflows import repeat
+from napari_rvae.workflows.interrupted import interrupted_trainings
 
 from .test_train import QUICK, atoms, make_dock, points, refreshed  # noqa: F401  fixtures
 
@@ -120,13 +129,27 @@ def test_dock_closed_while_it_trains(viewer, points, dock, make_dock, qtbot, cac
     ended(qtbot, dock, dock.closed)
     pd.testing.assert_frame_equal(points.features, before)
     assert [layer.name for layer in viewer.layers] == ["crystal", "crystal atoms"]
-    if state is not State.WORKING:
-        return
     again = make_dock()  # it is offered to the next one
     qtbot.waitUntil(again.resume_row.isVisible, timeout=60_000)
-    assert "interrupted after epoch" in again.resume_row.label.text()
+    when = "before it had learned anything" if state is State.PREPARING else "after epoch"
+    assert f"interrupted {when}" in again.resume_row.label.text()
+    again.resume_row.resume_button.click()
+    qtbot.waitUntil(lambda: len(again.curve.epochs) >= 2, timeout=60_000)
+    shown = [layer.name for layer in viewer.layers if not layer.name.startswith("rVAE")]
+    assert shown == ["crystal", "crystal atoms"]  # those that are open
+    assert again.points_box.layer is points
+    ended(qtbot, again, again.closed)
+    again = make_dock()
+    qtbot.waitUntil(again.resume_row.isVisible, timeout=60_000)
     again.resume_row.discard_button.click()
     qtbot.waitUntil(lambda: not again.resume_row.isVisible(), timeout=60_000)
+    assert list(cache.iterdir()) == []
+
+
+def test_what_failed_before_it_had_learned_is_not_offered_again(points, dock, press, cache):  # noqa: F811
+    dock.form.set_value(PatchSettings(size=126))
+    press(dock.work.start_button, dock.work)
+    assert dock.work.state is State.FAILED
     assert list(cache.iterdir()) == []
 
 
@@ -228,7 +251,7 @@ def test_second_training_is_refused(dock, make_dock, qtbot, told):  # noqa: F811
     assert second.work.state is State.DONE
 
 
-def test_what_went_otherwise_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
+def test_what_went_otherwise_is_said(points, dock, qtbot, told, monkeypatch):  # noqa: F811
     import torch
 
     from napari_rvae.training.loop import Trainer
@@ -241,10 +264,41 @@ def test_what_went_otherwise_is_said(points, dock, press, told, monkeypatch):  #
         return step(self, rows, log_prior)
 
     monkeypatch.setattr(Trainer, "step", greedy)
-    press(dock.work.start_button, dock.work)
+    begun(qtbot, dock)
+    assert dock.curve.notes.isVisible()  # at once
+    assert dock.curve.notes.text() == "The memory was full: went on with 8 patches per step."
+    stopped(qtbot, dock)
     assert points.features["z1"].notna().all()
     assert "The memory was full: went on with 8 patches per step." in dock.work.label.text()
     assert "The memory was full" in told()[-1]
+
+
+@pytest.mark.parametrize("words", ["CUDA out of memory", "something else"])
+def test_nothing_is_left_of_a_training_that_failed(points, dock, press, monkeypatch, words):  # noqa: F811
+    import torch
+
+    from napari_rvae.training import memory
+    from napari_rvae.training.loop import Trainer
+
+    left, released = [], []
+
+    def broken(self, rows, log_prior):
+        left.append(weakref.ref(self))
+        raise (torch.OutOfMemoryError if "memory" in words else RuntimeError)(words)
+
+    monkeypatch.setattr(Trainer, "step", broken)
+    monkeypatch.setattr(memory, "release", lambda device: released.append(left[-1]() is None))
+    if words == "something else":
+        monkeypatch.setattr(
+            "napari_rvae.widgets.work.notification_manager", SimpleNamespace(receive_error=lambda *_: None)
+        )
+    gc.disable()
+    try:
+        press(dock.work.start_button, dock.work)
+    finally:
+        gc.enable()
+    assert dock.work.state is State.FAILED
+    assert released[-1]  # after everything on the device was let go of
 
 
 def test_wild_loss_is_said(points, dock, press, told, monkeypatch):  # noqa: F811
@@ -255,6 +309,7 @@ def test_wild_loss_is_said(points, dock, press, told, monkeypatch):  # noqa: F81
     press(dock.work.start_button, dock.work)
     assert points.features["z1"].notna().all()
     assert "unstable in epoch 2: the model of epoch 1 was kept" in dock.work.label.text()
+    assert "unstable in epoch 2" in dock.curve.notes.text()
     assert "unstable" in told()[-1]
 
 
@@ -269,21 +324,42 @@ def test_full_disk_is_said(points, dock, press, told, monkeypatch):  # noqa: F81
     assert "No space left" in told()[0]
 
 
-def test_closing_the_window_asks(make_napari_viewer, qtbot):
+class ClosedByHand(QCloseEvent):
+    """What the window system sends when somebody closes the window."""
+
+    def spontaneous(self):
+        return True
+
+
+def test_closing_the_window_asks_and_keeps(make_napari_viewer, qtbot, pixels, cache, monkeypatch):
     viewer = make_napari_viewer()
+    add_atoms(viewer, atoms(), viewer.add_image(pixels, name="crystal"))
     _, dock = viewer.window.add_plugin_dock_widget("napari-rvae", "Train rVAE")
-    go_on = Event()
-    with qtbot.waitSignal(dock.work.done, timeout=30_000):
-        dock.work.run("Training", lambda job: go_on.wait(20), lambda _: None)
-        asked = viewer.window._task_status_manager.get_status()  # what napari asks before it closes the window
-        go_on.set()
+    begun(qtbot, dock)
+    asked, refused = [], [QDialog.DialogCode.Rejected]
+
+    def dialog(*_, extra_info="", **options):
+        asked.append(extra_info)
+        return SimpleNamespace(exec_=lambda: refused.pop() if refused else QDialog.DialogCode.Accepted)
+
+    monkeypatch.setattr("napari._qt.qt_main_window.ConfirmCloseDialog", dialog)
+    window, event, known = viewer.window._qt_window, ClosedByHand(), len(dock.curve.epochs)
+    window.closeEvent(event)
+    assert not event.isAccepted()
     assert "Training" in asked[0]
-    qtbot.waitUntil(lambda: not viewer.window._task_status_manager.get_status())
+    qtbot.waitUntil(lambda: len(dock.curve.epochs) > known, timeout=60_000)  # it goes on
+    event = ClosedByHand()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        window.closeEvent(event)
+    assert event.isAccepted()
+    assert "Training" in asked[1]
+    (kept,) = interrupted_trainings(cache)
+    assert kept.facts["epoch"] >= known  # it is offered again
 
 
-def test_training_stopped_in_the_window_is_repeated_from_its_recipe(viewer, make_dock, qtbot, tmp_path, pixels):  # noqa: F811
-    from napari_rvae.layers import add_atoms
-
+@pytest.fixture
+def crystal_file(viewer, tmp_path, pixels):
+    """An image from a file, its scale set by hand, and atoms of which one was moved before."""
     np.save(tmp_path / "crystal.npy", pixels)
     image = add_image(viewer, load_image(tmp_path / "crystal.npy"))
     image.scale = (0.02, 0.02)
@@ -291,12 +367,60 @@ def test_training_stopped_in_the_window_is_repeated_from_its_recipe(viewer, make
     mine = add_atoms(viewer, atoms(), image)
     mine._move({5}, mine.data[5])
     mine._move({5}, mine.data[5] + 0.25)
+    return mine
+
+
+def saved(qtbot, dock, folder, monkeypatch):
+    """Save results with the dock's button."""
+    monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(folder))
+    ended(qtbot, dock, refreshed(dock).files.save_button.click)
+    return pd.read_csv(folder / "latent.csv")
+
+
+def repeated(recipe, folder):
+    """The table that the shell makes from a recipe."""
+    assert cli.main(["repeat", str(recipe), "-o", str(folder)]) == 0
+    return pd.read_csv(folder / "latent.csv")
+
+
+def test_training_stopped_in_the_window_is_repeated_in_the_shell(crystal_file, make_dock, qtbot, tmp_path, monkeypatch):  # noqa: F811
     dock = make_dock()
     begun(qtbot, dock, epochs=3)
     stopped(qtbot, dock)
     assert dock.analysis.recipe.used["epochs"] >= 3
-    assert model_of(mine) is dock.analysis.model
-    dock.analysis.save(tmp_path / "out")
-    again = repeat(tmp_path / "out" / "recipe.json")
-    columns = dock.analysis.table.columns
-    pd.testing.assert_frame_equal(again.table[columns], dock.analysis.table, check_exact=True, check_dtype=False)
+    table = saved(qtbot, dock, tmp_path / "out", monkeypatch)
+    again = repeated(tmp_path / "out" / "recipe.json", tmp_path / "again")
+    assert {"z1", "angle", "y_nm", "patch_mean"} <= set(table)
+    pd.testing.assert_frame_equal(again[table.columns], table, check_exact=True)
+
+
+def test_exchanged_pixels_are_saved_and_repeated(viewer, make_dock, press, qtbot, tmp_path, pixels, monkeypatch):  # noqa: F811
+    np.save(tmp_path / "crystal.npy", pixels)
+    with layer_source(path=str(tmp_path / "crystal.npy")):  # as napari's own reader leaves it
+        image = viewer.add_image(pixels, name="crystal")
+    image.data = pixels**2
+    add_atoms(viewer, atoms(), image)
+    dock = make_dock()
+    press(dock.work.start_button, dock.work)
+    table = saved(qtbot, dock, tmp_path / "out", monkeypatch)
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "image.npy"), image.data)
+    again = repeated(tmp_path / "out" / "recipe.json", tmp_path / "again")
+    pd.testing.assert_frame_equal(again[table.columns], table, check_exact=True)
+
+
+def test_what_was_edited_later_is_marked_and_not_repeated(crystal_file, make_dock, press, qtbot, tmp_path, monkeypatch):  # noqa: F811
+    dock = make_dock()
+    press(dock.work.start_button, dock.work)
+    crystal_file._move({7}, crystal_file.data[7])
+    crystal_file._move({7}, crystal_file.data[7] + 2.0)
+    crystal_file.add([60.5, 61.5])
+    assert "; 2 were added or moved since: they have no results" in refreshed(dock).choice.count.text()
+    table = saved(qtbot, dock, tmp_path / "out", monkeypatch)
+    stale = table["z1"].isna()
+    assert table["flag"][stale].tolist() == ["moved", "added"]
+    again = repeated(tmp_path / "out" / "recipe.json", tmp_path / "again")
+    assert again["z1"].notna().all()  # as it was trained
+    assert again["y"][7] == table["y"][7] - 2.0
+    pd.testing.assert_frame_equal(
+        again.loc[~stale[:-1], table.columns], table[~stale], check_exact=True, check_dtype=False
+    )

@@ -45,6 +45,22 @@ def test_one_that_fails_does_not_stop_the_rest(analysis, series, tmp_path):
         apply_to_files(analysis.model, files, tmp_path / "out")
 
 
+def test_a_reader_that_fails_in_any_way_is_told(analysis, series, tmp_path, monkeypatch):
+    from napari_rvae.workflows import applying
+
+    load = applying.load_image
+
+    def strange(path):
+        if path.stem == "a":
+            raise ZeroDivisionError("no rows")
+        return load(path)
+
+    monkeypatch.setattr(applying, "load_image", strange)
+    summary = apply_to_files(analysis.model, image_files([series]), tmp_path / "out")
+    assert summary["state"].tolist() == ["failed", "failed", "failed", "done"]
+    assert summary["error"][0] == "Failed with ZeroDivisionError: no rows"
+
+
 def test_what_was_done_before_a_stop_stays(analysis, series, tmp_path):
     done = []
     summary = apply_to_files(

@@ -71,14 +71,32 @@ def test_what_was_interrupted_is_offered_and_gone_on_with(inputs, tmp_path, in_m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_those_that_had_not_begun_are_forgotten(inputs, tmp_path):
+def test_those_that_had_learned_nothing_begin_anew(inputs, tmp_path):
     KeptTraining.begin(inputs, tmp_path).release()
     damaged = KeptTraining.begin(inputs, tmp_path)
     damaged.checkpoint.file.write_bytes(b"nothing")
     damaged.release()
+    found = interrupted_trainings(tmp_path)
+    assert len(found) == 2
+    for kept in found:
+        assert kept.in_words().endswith("was interrupted before it had learned anything; it begins anew.")
+        assert kept.claim()
+        pd.testing.assert_frame_equal(
+            kept.inputs().atoms[inputs.atoms.columns], inputs.atoms, check_exact=True, check_dtype=False
+        )
+        kept.remove()
+
+
+def test_those_of_which_not_even_the_inputs_were_kept_are_forgotten(inputs, tmp_path):
+    KeptTraining.begin(inputs, tmp_path).release()
+    half = KeptTraining.begin(inputs, tmp_path)
+    (half.folder / "recipe.json").unlink()
+    assert len(interrupted_trainings(tmp_path)) == 1  # it may just be at it
+    half.release()
+    (half.folder / "lock").touch()
     (tmp_path / "of somebody else").mkdir()
-    assert interrupted_trainings(tmp_path) == []
-    assert [place.name for place in tmp_path.iterdir()] == ["of somebody else"]
+    (kept,) = interrupted_trainings(tmp_path)
+    assert {place.name for place in tmp_path.iterdir()} == {"of somebody else", kept.folder.name}
     assert interrupted_trainings(tmp_path / "nowhere") == []
 
 

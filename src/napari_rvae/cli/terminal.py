@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from napari_rvae.errors import RVAEError
+from napari_rvae.errors import ExistsError, RVAEError
 
 Progress = Callable[[float, str], None]
 
@@ -39,7 +39,7 @@ def keep_libraries_quiet() -> None:
 def in_one_line(error: Exception) -> str:
     """Say what went wrong and what to do."""
     if isinstance(error, RVAEError):
-        text = str(error)
+        text = f"{error} with --force" if isinstance(error, ExistsError) else str(error)
     elif hasattr(error, "format_message"):  # a usage error of typer, whichever parser it brings
         text = f"{error.format_message().rstrip('.')}; see --help"
     elif isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):  # torch's own words

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from napari_rvae.errors import InputDataError, OutputError, RVAEError
+from napari_rvae.errors import ExistsError, InputDataError, OutputError, RVAEError
 
 
 def sha256(path: Path) -> str:
@@ -119,14 +119,16 @@ def check_outputs(targets: Sequence[Path], force: bool = False) -> None:
 
     Raises
     ------
+    ExistsError
+        If a file exists and `force` is not given.
     OutputError
-        If a file exists and `force` is not given, or nothing can be written there.
+        If nothing can be written there.
     """
     for target in targets:
         if target.is_dir():
             raise OutputError(f"{target} is a folder; give the name of a file")
         if target.exists() and not force:
-            raise OutputError(f"{target} exists already; choose another place or replace it with --force")
+            raise ExistsError(f"{target} exists already; choose another place or have it replaced")
     for folder in {_existing(target.parent) for target in targets}:
         if not folder.is_dir():
             raise OutputError(f"{folder} is a file; choose another place for the results")

@@ -17,6 +17,7 @@ from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.polar import radial_taper
 from napari_rvae.poses import turned_shape
 from napari_rvae.threads import threads
+from napari_rvae.training.memory import by_halves, explained
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -66,6 +67,8 @@ def encode(
     ------
     InputDataError
         If the patches do not fit the model.
+    DeviceError
+        If the memory is full even with few patches at a time.
     Stopped
         If `stop` said so.
     """
@@ -97,15 +100,18 @@ def _encoded(
     model: Any, patches: Patches, known: Tensor | None, progress: Progress | None, stop: Stop | None
 ) -> pd.DataFrame:
     """What a single model says."""
-    device = model.noise.device
-    parts = []
+    device, parts = model.noise.device, []
+
+    def encoded(rows: NDArray[np.int64]) -> pd.DataFrame:
+        one = None if known is None else known[rows].to(device)
+        return _columns(model, patches, *_settled(model, patches.select(rows), one))
+
     for start in range(0, len(patches), _BLOCK):
         if stop is not None and stop():
             raise Stopped("Stopped while encoding.")
         rows = np.arange(start, min(start + _BLOCK, len(patches)))
-        one = None if known is None else known[rows].to(device)
-        with threads(model.settings.threads):
-            parts.append(_columns(model, patches, *_settled(model, patches.select(rows), one)))
+        with threads(model.settings.threads), explained(device):
+            parts += by_halves(encoded, rows, device)
         if progress is not None:
             progress(min(1.0, (start + _BLOCK) / len(patches)), "Encoding")
     table = pd.concat(parts, ignore_index=True)

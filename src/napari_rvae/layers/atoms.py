@@ -33,7 +33,7 @@ _PLAIN = "#56B4E9"
 _PLACE = ("atom_id", "frame", "y", "x")
 _RESULT = re.compile(
     r"(z\d+|angle|d[yx])(_error|_dispersion)?|symmetry|reconstruction_error|class(_probability|_dispersion)?"
-    r"|(scale|strain_(a|b|xx|yy|xy))(_dispersion)?|predicted(_error)?"
+    r"|(scale|strain_(a|b|xx|yy|xy))(_dispersion)?|predicted(_error)?|patch_mean\d*"
 )
 
 
@@ -323,9 +323,8 @@ def _placed(features: pd.DataFrame, positions: NDArray[np.float64]) -> pd.DataFr
 
 
 def _flagged(features: pd.DataFrame, rows: NDArray[np.bool_], flag: str) -> pd.DataFrame:
-    if "flag" not in features:
-        return features
-    return features.assign(flag=features["flag"].astype(object).fillna("").mask(rows, flag))
+    flags = features.get("flag", pd.Series("", features.index)).astype(object).fillna("").mask(rows, flag)
+    return features.assign(flag=flags) if rows.any() else features
 
 
 def _set_features(points: Points, features: pd.DataFrame) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_rvae.errors import InputDataError
-from napari_rvae.io import ImageData
+from napari_rvae.errors import InputDataError, RVAEError
+from napari_rvae.io import ImageData, load_image
 from napari_rvae.io.files import sha256
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
     from numpy.typing import NDArray
 
-_SOURCE = "napari_rvae_source"  # key of a layer's metadata under which the file it was read from lies
+SOURCE = "napari_rvae_source"
+"""Key of a layer's metadata under which the file it was read from lies."""
+_UNSAVED = Path("in no file")
 
 
 def add_image(viewer: ViewerModel, image: ImageData) -> Image:
@@ -42,7 +44,7 @@ def add_image(viewer: ViewerModel, image: ImageData) -> Image:
     if image.pixel_size is not None:
         unit = image.unit or "pixel"
         placed = {"scale": (*(1.0,) * frames, *image.pixel_size), "units": (*("pixel",) * frames, unit, unit)}
-    layer: Image = viewer.add_image(data, name=image.name, metadata={_SOURCE: image}, **placed)
+    layer: Image = viewer.add_image(data, name=image.name, metadata={SOURCE: image}, **placed)
     return layer
 
 
@@ -247,16 +249,17 @@ def image_source(layer: Image) -> ImageData:
     InputDataError
         If the layer has colours or more than three axes.
     """
-    known = layer.metadata.get(_SOURCE)
-    if isinstance(known, ImageData) and known.data is layer.data:
-        return known
     size, unit = pixel_size(layer)
     if layer.units[-1].is_compatible_with("nm"):
         factor = float((1 * layer.units[-1]).to("nm").magnitude)
         size, unit = (size[0] * factor, size[1] * factor), "nm"
     else:
         unit = ""
-    path = Path(layer.source.path or layer.name)
+    known = layer.metadata.get(SOURCE)
+    if isinstance(known, ImageData) and known.data is layer.data:
+        same = (unit == "nm") == (known.unit == "nm") and np.allclose(size, known.pixel_size or 1.0)
+        return known if same else replace(known, pixel_size=size, unit=unit or None)  # set by hand
+    path = Path(layer.source.path or _UNSAVED / layer.name)
     return ImageData(image_data(layer), layer.name, size, unit or None, path, sha256="")
 
 
@@ -279,15 +282,13 @@ def shows(layer: Image, image: ImageData) -> bool:
         own = image_source(layer)
     except InputDataError:
         return False
-    if own.data.shape != image.data.shape:
-        return False
     if image.path.exists():
-        return own.path.absolute() == image.path
-    return own.name == image.name and np.array_equal(own.data, image.data)
+        return own.path.absolute() == image.path and _same_pixels(own.data, image.data)
+    return own.name == image.name and _same_pixels(own.data, image.data)
 
 
 def hashed(source: ImageData) -> ImageData:
-    """Add the hash of the pixels, or of the file where they come from one.
+    """Add the hash of the file, or of the pixels where they are in none; both are read, which takes time.
 
     Parameters
     ----------
@@ -297,14 +298,37 @@ def hashed(source: ImageData) -> ImageData:
     Returns
     -------
     ImageData
-        Ready for a recipe.
+        Ready for a recipe; its path does not exist where no file holds these pixels, for they may have been exchanged.
     """
     if source.sha256:
         return source
-    if source.path.exists():
+    if _is_in(source.path, source.data):
         return replace(source, sha256=sha256(source.path))
     digest = hashlib.sha256(f"{source.data.shape} {source.data.dtype}".encode())
-    frames = source.data if source.data.ndim == 3 else [source.data]
-    for frame in frames:  # lazy stacks one by one
+    for frame in _frames(source.data):
         digest.update(np.ascontiguousarray(frame).data)
-    return replace(source, sha256=digest.hexdigest())
+    return replace(source, path=_UNSAVED / source.name, sha256=digest.hexdigest())
+
+
+def _is_in(path: Path, data: Any) -> bool:
+    """Whether a file, read as a recipe would read it, holds just these pixels."""
+    if not path.exists():
+        return False
+    try:
+        found = load_image(path)
+    except RVAEError:
+        return False
+    return found.channel_axis is None and _same_pixels(found.data, data)
+
+
+def _same_pixels(one: Any, other: Any) -> bool:
+    if one.shape != other.shape:
+        return False
+    floats = one.dtype.kind == other.dtype.kind == "f"
+    pairs = zip(_frames(one), _frames(other), strict=True)
+    return all(np.array_equal(*pair, equal_nan=floats) for pair in pairs)
+
+
+def _frames(data: Any) -> Any:
+    """Lazy stacks one image after the other."""
+    return data if data.ndim == 3 else [data]

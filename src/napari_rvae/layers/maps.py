@@ -14,10 +14,10 @@ from napari_rvae.layers.coloring import GREY, LEVELS, Coloring
 from napari_rvae.layers.images import transformation
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from napari.components import ViewerModel
-    from napari.layers import Image, Points
+    from napari.layers import Image, Layer, Points
     from numpy.typing import NDArray
 
 
@@ -133,6 +133,24 @@ def atoms_of(labels: Labels) -> Points | None:
     """
     points = _atoms.get(labels)
     return points() if points else None
+
+
+def cells_of(points: Points, layers: Iterable[Layer]) -> list[Labels]:
+    """Find the labels layers that show the cells of atoms.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+    layers : iterable of Layer
+        Among which to look: those of a viewer.
+
+    Returns
+    -------
+    list of napari.layers.Labels
+        Drawn now, or opened with saved results.
+    """
+    return [layer for layer in layers if isinstance(layer, Labels) and atoms_of(layer) is points]
 
 
 def outline_of_cells(outlines: NDArray[np.uint8], cells: Labels) -> Labels:

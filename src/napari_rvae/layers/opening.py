@@ -17,6 +17,7 @@ from napari.utils.notifications import show_warning
 from napari_rvae.errors import RVAEError
 from napari_rvae.layers.atoms import RECIPE, color_points, identify, is_result, known_of
 from napari_rvae.layers.coloring import Coloring
+from napari_rvae.layers.images import SOURCE
 from napari_rvae.layers.maps import cell_colormap, link_cells
 from napari_rvae.layers.models import MODEL
 
@@ -133,7 +134,7 @@ def _image(folder: Path, recipe: Recipe, name: str, placed: dict[str, Any], link
         show_warning(f"The image is not shown: {error}")
         return []
     data = image.data if image.channel_axis is None else np.take(image.data, 0, image.channel_axis)
-    metadata = {_LINK: link, "path": str(image.path)}
+    metadata = {_LINK: link, SOURCE: image}
     return [(data, {"name": name, "metadata": metadata, **placed}, "image")]
 
 
@@ -145,8 +146,14 @@ def _cells(folder: Path, table: pd.DataFrame, name: str, placed: dict[str, Any],
     file = folder / "cells.ome.tif"
     if not file.is_file():
         return []
-    with reading(file):
-        cells = tifffile.imread(file)
+    try:
+        with reading(file):
+            cells = tifffile.imread(file)
+            if cells.dtype.kind not in "iu":
+                raise ValueError("it holds no whole numbers")
+    except RVAEError as error:
+        show_warning(f"The cells are not shown: {error}")
+        return []
     shown = {"name": f"{name} atoms cells", "opacity": 0.5, "visible": False, "metadata": {_LINK: link}, **placed}
     column = _first_result(table)
     if column is not None:

@@ -77,7 +77,7 @@ def train(
     SettingsError
         If the settings lack something.
     DeviceError
-        If the device is not there.
+        If the device is not there, or its memory is full.
     """
     settings = settings or TrainSettings()
     if len(patches) < FEWEST_PATCHES:
@@ -100,15 +100,15 @@ def train(
     with threads(kept.get("threads", settings.threads)) as count:
         from napari_rvae.training.course import Course
         from napari_rvae.training.looking import Looker
+        from napari_rvae.training.memory import explained, release
 
         def course(trainer: Trainer) -> Course:
             return Course(trainer, stop, checkpoint, None if look_every is None else Looker(look_every), earlier)
 
         try:
-            yield from _train(patches, settings, known, given, device, count, stop, course, like)
+            with explained(device):
+                yield from _train(patches, settings, known, given, device, count, stop, course, like)
         finally:
-            from napari_rvae.training.memory import release
-
             release(device)
 
 
@@ -168,7 +168,9 @@ def _train(
         trainer.start_from(averages)
     course = course_of(trainer)
     yield from course.run(averages)
-    yield TrainingReport("finishing", message="Settling poses and frames", model=model, averages=averages)
+    yield TrainingReport(
+        "finishing", message="Settling poses and frames", model=model, averages=averages, notes=tuple(course.notes)
+    )
     finish(trainer, averages)
     done = model.recipe["epochs_done"]
     yield TrainingReport(

@@ -30,7 +30,6 @@ EVERY = 25.0
 """Seconds between two checkpoints, a little less than the half minute of work that may be lost."""
 FILE = "state.safetensors"
 _FORMAT = 1
-_SHARE = 0.04  # of the time that writing may take
 _MADE_FROM, _LOSSES = "made_from", "losses"
 _WORDS = "The training that was interrupted"
 _POSES = ("theta", "shape", "base", "harmonics", "misfit", "noise")
@@ -153,8 +152,8 @@ class Checkpoint:
         except OutputError as error:
             problem = "" if self._failed else f"The training is not kept for a crash: {error}."
             self._failed = True
-        now = time.perf_counter()
-        self._next = now + max(self._every, (now - start) / _SHARE if now - start > 1 else 0)
+        took = time.perf_counter() - start
+        self._next = start + max(self._every, 2 * took if took > 1 else 0)  # however slow the disk, half is for work
         return problem
 
     def _write(self, course: Course) -> None:

@@ -207,7 +207,9 @@ class Course:
             self._resize()
             some = slice(at.done, at.done + at.batch_size)
             terms = self._step(self.order[some], same if whole is None else whole[some])
-            if terms is not None:
+            if terms is None:
+                at.asked -= 1  # a repetition does not try this in vain
+            else:
                 self.sums[:-1] += terms
                 self.sums[-1] += 1
                 at.done += len(self.order[some])

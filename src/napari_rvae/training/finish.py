@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from napari_rvae.averages.frames import common_zeros, symmetry_of
 from napari_rvae.models.inference import decoder_slope, infer
 from napari_rvae.models.left_out import estimated
 from napari_rvae.poses import turned_shape
+from napari_rvae.training.memory import by_halves
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
@@ -40,9 +42,10 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     trainer.cut_again()
     kind = np.zeros(len(trainer.x), np.int64) if averages is None else averages.table["class"].to_numpy()
     every = _representative(kind)
-    kind, condition, values = kind[every], trainer.condition, trainer.values
-    found = []
-    for rows in torch.as_tensor(every, device=trainer.device).split(500):
+    kind, values = kind[every], trainer.values
+    condition: Tensor | None = trainer.condition
+
+    def settled(rows: Tensor) -> tuple[Tensor, ...]:
         one = infer(
             model,
             trainer.x[rows],
@@ -54,7 +57,10 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
             steps=2,
             content=True,  # z as the table will hold it
         )
-        found.append((one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates, one.z))
+        return one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates, one.z
+
+    blocks = torch.as_tensor(every, device=trainer.device).split(500)
+    found = [part for rows in blocks for part in by_halves(settled, rows, trainer.device)]
     theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
     if condition is not None:
         condition = condition[every]

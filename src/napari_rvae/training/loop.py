@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from napari_rvae.patches import Patches
 from napari_rvae.polar import radial_taper
 from napari_rvae.poses import turned_shape
 from napari_rvae.training.capacity import capacity_at
+from napari_rvae.training.memory import by_halves
 from napari_rvae.training.physics import Physics
 
 if TYPE_CHECKING:
@@ -284,23 +285,22 @@ class Trainer:
 
     def update_poses(self, ends: Callable[[int], bool] | None = None, start: int = 0) -> None:
         """Estimate every patch's pose anew with the model so far, from row `start` on, until ``ends(row)``."""
-        model = self.model
         if not self._has_poses:
             return
         for rows in torch.arange(start, len(self.x), device=self.device).split(_BLOCK):
             if ends is not None and ends(int(rows[0])):
                 return
-            self.shape[rows], self.theta[rows], self.harmonics[rows] = improve(
-                model,
-                self.x[rows],
-                self.shape[rows],
-                self.theta[rows],
-                self.harmonics[rows],
-                base=self.base[rows],
-                window=self.window,
-                condition=None if self.condition is None else self.condition[rows],
-                labels=None if self.labels is None else self.labels[rows],
-            )
+            by_halves(self._update_poses_of, rows, self.device)
+
+    def _update_poses_of(self, rows: Tensor) -> None:
+        told: dict[str, Any] = {
+            name: None if values is None else values[rows]
+            for name, values in (("condition", self.condition), ("labels", self.labels))
+        }
+        self.shape[rows], self.theta[rows], self.harmonics[rows] = improve(
+            self.model, self.x[rows], self.shape[rows], self.theta[rows], self.harmonics[rows], base=self.base[rows],
+            window=self.window, **told,
+        )  # fmt: skip
 
     def log_prior(self, rows: Tensor) -> Tensor:
         """Log probability of the angles, relative to the poses taken out; outside the window there is none."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 ALL, SELECTED, REGION, EXPRESSION = "all atoms", "selected atoms", "atoms inside shapes", "atoms for which ..."
 _SUBLATTICE = "sublattice "
 LEFT_OUT = ("edge", "unsupported")  # by their flags; encoded, but not learned from
+_EDITED = ("added", "moved")  # by hand, and flagged so
 
 
 class AtomsChoice(QWidget):
@@ -154,21 +155,25 @@ class AtomsChoice(QWidget):
             atoms["used"], where = mask, "used"
         return atoms, where
 
-    def show_count(self, points: Points | None, table: pd.DataFrame | None) -> None:
-        """Say how many atoms are chosen, and how many of them are not learned from."""
+    def show_count(self, points: Points | None, table: pd.DataFrame | None) -> int:
+        """Say how many atoms are chosen, and how many of them are not learned from; return the former."""
         if points is None or table is None:
             self.count.setText("")
-            return
+            return 0
         try:
             chosen = self.chosen_rows(points, table)
         except InputDataError as error:
             self.count.setText(str(error))
-            return
+            return 0
         text = f"{chosen.sum():,} of {len(table):,} atoms"
         doubtful = int((table["flag"].isin(LEFT_OUT).to_numpy() & chosen).sum()) if "flag" in table else 0
         if doubtful:
             text += f"; {doubtful:,} at the edge or unsupported are encoded, but not learned from"
+        if {"flag", "z1"} <= set(table):
+            stale = int((table["flag"].isin(_EDITED) & table["z1"].isna()).sum())
+            text += f"; {stale:,} were added or moved since: they have no results" if stale else ""
         self.count.setText(text)
+        return int(chosen.sum())
 
     def _on_mode(self, _: str = "") -> None:
         self.shapes_box.setVisible(self.mode == REGION)

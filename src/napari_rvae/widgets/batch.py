@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
+    QCheckBox,
     QDialog,
     QFileDialog,
     QHeaderView,
@@ -57,6 +58,8 @@ class BatchDialog(QDialog):
         self.output_button = QPushButton("Tables: choose a folder...")
         self.output_button.setToolTip("<p>Gets one table per image, and summary.csv.</p>")
         self.output_button.clicked.connect(self._ask_output)
+        self.replace_box = QCheckBox("Replace what is there")
+        self.replace_box.setToolTip("<p>Tables of the same names, and summary.csv; without it they are kept.</p>")
         self.table = QTableWidget(0, len(_COLUMNS))
         self.table.setHorizontalHeaderLabels(_COLUMNS)
         self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
@@ -69,7 +72,7 @@ class BatchDialog(QDialog):
         self.summary = QLabel()
         self.summary.setWordWrap(True)
         layout = QVBoxLayout(self)
-        for widget in (self.folder_button, self.output_button, self.table, self.work, self.summary):
+        for widget in (self.folder_button, self.output_button, self.replace_box, self.table, self.work, self.summary):
             layout.addWidget(widget)
 
     def _ask_folder(self) -> None:
@@ -122,12 +125,13 @@ class BatchDialog(QDialog):
             return
         self.summary.setText("")
         files, output, model, find = self.files, self.output, self._model, self._find
+        force = self.replace_box.isChecked()
 
         def step(job: Job) -> None:
             from napari_rvae.workflows.applying import apply_to_files
 
-            report = partial(_told, job)
-            job.report(apply_to_files(model, files, output, find, progress=job.progress, stop=job.stop, report=report))
+            asked: dict[str, Any] = {"progress": job.progress, "stop": job.stop, "report": partial(_told, job)}
+            job.report(apply_to_files(model, files, output, find, force=force, **asked))
 
         self.work.run("Applying the model", step, lambda _: None, self._on_report)
 

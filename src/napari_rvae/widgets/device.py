@@ -28,6 +28,8 @@ class DeviceControl(Control):
 
     def set_devices(self, devices: list[Any]) -> None:
         """Offer devices, the fastest first."""
+        if devices == self.devices:
+            return
         chosen, self.devices = self.value(), devices
         while self._box.count() > 1:
             self._box.removeItem(1)

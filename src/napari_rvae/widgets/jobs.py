@@ -11,7 +11,7 @@ from napari.qt.threading import WorkerBase, WorkerBaseSignals, create_worker
 from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_rvae.errors import RVAEError, Stopped
+from napari_rvae.errors import Stopped, in_words, let_go
 
 _BETWEEN_REPORTS = 0.4  # s; where no graphics card draws, each costs a tenth of a second of a processor
 _PATIENCE = 100  # ms without a new request before the work begins
@@ -47,6 +47,9 @@ class Job(WorkerBase):
             self.quit()
             self.aborted.emit()
             return None
+        except Exception as error:
+            let_go(error)  # napari remembers it
+            raise
 
     def progress(self, fraction: float, text: str, seconds_left: float | None = None) -> None:
         """Say how far it is."""
@@ -131,21 +134,3 @@ class Latest(QObject):
         self._job = None
         if self._wanted is not None:
             self._timer.start()
-
-
-def in_words(error: Exception) -> str:
-    """Say what went wrong.
-
-    Parameters
-    ----------
-    error : Exception
-        Any error.
-
-    Returns
-    -------
-    str
-        A sentence.
-    """
-    if isinstance(error, MemoryError):
-        return f"There is not enough memory: crop the image or close other programs. {error}".strip()
-    return str(error) if isinstance(error, RVAEError) else f"Failed with {type(error).__name__}: {error}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QMessageBox, QPushButton, QWidget
 
 from napari_rvae.errors import RVAEError
-from napari_rvae.layers import add_atoms, add_image, atoms_table, image_source, is_result, model_of
+from napari_rvae.layers import RECIPE, add_atoms, add_image, atoms_table, image_source, is_result, model_of
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.batch import BatchDialog
 from napari_rvae.widgets.training_job import TrainingInputs, found_with
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from napari_rvae.widgets.train import TrainWidget
 
 _FILTER = "rVAE models (*.safetensors)"
+_SAVES = "Table, model, recipe, cells and a picture, in a folder of your choice."
 
 
 class ModelFiles(QWidget):
@@ -39,7 +40,6 @@ class ModelFiles(QWidget):
         self._dock = dock
         self.loaded: Any = None
         self.save_button = QPushButton("Save results...")
-        self.save_button.setToolTip("<p>Table, model, recipe and a picture, in a folder of your choice.</p>")
         self.save_button.clicked.connect(self.ask_and_save_results)
         self.model_button = QPushButton("Model")
         self.model_button.setToolTip("<p>Save the model, load one, or apply it to the chosen atoms.</p>")
@@ -64,14 +64,29 @@ class ModelFiles(QWidget):
     def refresh(self) -> None:
         """Offer what can be done."""
         points, idle = self._dock.points_box.layer, not self._dock.work.working
-        analysis = self._dock.analysis
-        mine = analysis is not None and points is not None and model_of(points) is analysis.model
-        self.save_button.setEnabled(idle and mine)
+        why_not = self._why_not_saved()
+        self.save_button.setEnabled(idle and not why_not)
+        self.save_button.setToolTip(f"<p>{why_not or _SAVES}</p>")
         self.save_action.setEnabled(idle and self.model is not None)
         self.load_action.setEnabled(idle)
         self.apply_action.setEnabled(idle and self.model is not None and points is not None)
         for action in (self.other_action, self.folder_action):
             action.setEnabled(idle and self.model is not None)
+
+    def _why_not_saved(self) -> str:
+        """Say why the results that are shown cannot be saved with all that belongs to them; empty if they can."""
+        points, analysis = self._dock.points_box.layer, self._dock.analysis
+        model = None if points is None else model_of(points)
+        if points is None or model is None:
+            return "There are no results to save yet: train a model."
+        recipe = points.metadata.get(RECIPE)
+        if isinstance(recipe, dict) and recipe.get("command") == "encode":
+            why = "These results are of a model that was applied, not trained here."
+        elif analysis is None or model is not analysis.model:
+            why = "These results are not those of the latest training in this window: Undo may bring them back."
+        else:
+            return ""
+        return f"{why} Save the table with Explore latent space > More, and the model with Model > Save model."
 
     # Results ----------------------------------------------------------------------------------------------------------
 
@@ -91,6 +106,9 @@ class ModelFiles(QWidget):
 
     def save_results(self, folder: str | Path, force: bool = False) -> None:
         """Save the results as they are now, with all corrections made by hand.
+
+        Atoms that were added or moved since have no results and are flagged; the recipe holds the atoms as they were
+        trained, and repeats that.
 
         Parameters
         ----------

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
+import numpy as np
+from napari.layers import Image, Points
 from qtpy.QtCore import QTimer
 
 from napari_rvae.layers import (
     RECIPE,
     add_atoms,
     add_image,
+    atoms_table,
     color_points,
     coloring_of,
     is_result,
@@ -23,7 +25,6 @@ from napari_rvae.widgets.training_job import TrainingInputs
 
 if TYPE_CHECKING:
     import pandas as pd
-    from napari.layers import Points
     from napari.viewer import Viewer
 
     from napari_rvae.widgets.training_job import Run
@@ -33,7 +34,7 @@ _LATER = 50  # ms: the window draws the results first, and answers, before it ma
 
 
 def brought_back(viewer: Viewer, given: Inputs) -> TrainingInputs:
-    """Show the image, unless it is open, and the atoms of an interrupted training.
+    """Show the image and the atoms of an interrupted training, unless they are open.
 
     Parameters
     ----------
@@ -50,8 +51,17 @@ def brought_back(viewer: Viewer, given: Inputs) -> TrainingInputs:
     open_now = [layer for layer in viewer.layers if isinstance(layer, Image) and shows(layer, given.image)]
     image = open_now[0] if open_now else add_image(viewer, given.image)
     recipe = {"command": "find", "settings": {"find": given.find.model_dump(mode="json")}}
-    points = add_atoms(viewer, given.atoms, image, recipe)
+    there = [layer for layer in viewer.layers if isinstance(layer, Points) and _shows_atoms(layer, image, given.atoms)]
+    points = there[0] if there else add_atoms(viewer, given.atoms, image, recipe)
     return TrainingInputs(image, points, given.image, given.atoms, given.where, given.find, given.patch, given.training)
+
+
+def _shows_atoms(points: Points, image: Image, atoms: pd.DataFrame) -> bool:
+    """Whether a layer holds these atoms at their places, in the pixels of the image."""
+    if points.ndim != image.ndim or len(points.data) != len(atoms) or "atom_id" not in points.features:
+        return False
+    places = [name for name in ("atom_id", "frame", "y", "x") if name in atoms]
+    return np.array_equal(atoms_table(points, image)[places], atoms[places])
 
 
 def put_results(

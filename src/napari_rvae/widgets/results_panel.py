@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from napari.layers import Labels, Points
@@ -20,6 +19,7 @@ from napari_rvae.layers import (
     atoms_table,
     can_undo,
     cell_colormap,
+    cells_of,
     color_cells,
     color_choices,
     color_points,
@@ -55,7 +55,6 @@ class ResultsPanel(QWidget):
         super().__init__()
         self._dock = dock
         self._points: Points | None = None
-        self._cells: WeakKeyDictionary[Points, Labels] = WeakKeyDictionary()
         self.recolored = Latest(self)
         self.recolored.failed.connect(dock.work.say)
         self.color_box = QComboBox()
@@ -186,7 +185,6 @@ class ResultsPanel(QWidget):
         def show(made: Any) -> None:
             cells, colormap = made
             layer = add_cells(self._dock.viewer, cells, points, image)
-            self._cells[points] = layer
             if colormap is not None:
                 color_cells(layer, colormap)
             self._dock.viewer.layers.selection.active = points if points in self._dock.viewer.layers else layer
@@ -194,10 +192,9 @@ class ResultsPanel(QWidget):
         work.run("Drawing cells", step, show)
 
     def _recolor_cells(self, points: Points) -> None:
-        cells, coloring = self._cells.get(points), coloring_of(points)
-        if cells is None or cells not in self._dock.viewer.layers or coloring is None:
-            return
-        self.recolored.request(partial(_prepared, points.features, coloring), partial(color_cells, cells))
+        cells, coloring = cells_of(points, self._dock.viewer.layers), coloring_of(points)
+        if cells and coloring is not None:
+            self.recolored.request(partial(_prepared, points.features, coloring), partial(_color_all, cells))
 
     def show_arrows(self, kind: Any, _: bool = False) -> None:
         """Add angles or offsets as a vectors layer.
@@ -241,6 +238,11 @@ class ResultsPanel(QWidget):
             )
 
         work.run("Reconstructing", step, show)
+
+
+def _color_all(cells: list[Labels], colormap: Any) -> None:
+    for layer in cells:
+        color_cells(layer, colormap)
 
 
 def _prepared(table: pd.DataFrame, coloring: Coloring) -> Any:

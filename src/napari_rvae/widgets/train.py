@@ -14,14 +14,7 @@ from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import QCheckBox, QDockWidget, QFormLayout, QLabel
 
 from napari_rvae.errors import InputDataError, RVAEError
-from napari_rvae.layers import (
-    RECIPE,
-    atoms_table,
-    events,
-    image_of,
-    image_source,
-    pixel_size,
-)
+from napari_rvae.layers import RECIPE, atoms_table, events, image_of, image_source, pixel_size
 from napari_rvae.layers.preferences import preferences
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
@@ -186,13 +179,18 @@ class TrainWidget(Dock):
 
     def _find_devices(self) -> None:
         """Look for devices; not earlier, for PyTorch takes seconds to load, and many more while atoms are sought."""
-        if not self.visibleRegion().isEmpty() and not self.device.devices:
-            self._devices.request(devices_here, self._on_devices)
-            self.resume_row.look(self.cache)
+        if not self.visibleRegion().isEmpty():
+            self._look_around()
+
+    def _look_around(self) -> None:
+        """Look for what may have changed: the free memory of devices, and trainings that were interrupted."""
+        self._devices.request(devices_here, self._on_devices)
+        self.resume_row.look(self.cache)
 
     def _on_devices(self, devices: list[Any]) -> None:
+        first = not self.device.devices
         self.device.set_devices(devices)
-        if self.device.value() == "auto":
+        if first and self.device.value() == "auto":
             self.device.set_value(self._preferred.device)
 
     def _prefer(self) -> None:
@@ -259,7 +257,7 @@ class TrainWidget(Dock):
     def _refresh(self) -> None:
         """Show what follows from layers and settings: counts, the patch under the cursor, what can be done."""
         image, points = self.image_box.layer, self.points_box.layer
-        table = None
+        table, count = None, 0
         try:
             if points is not None:
                 table = atoms_table(points, image)
@@ -267,12 +265,12 @@ class TrainWidget(Dock):
             self.choice.count.setText(str(error))
         else:
             self.choice.set_table(table)
-            self.choice.show_count(points, table)
+            count = self.choice.show_count(points, table)
         model = TrainSettings(model=self.form.controls["model"].value())
         self.given.show_in(self.form, model.family, table)
         self.joint.watch(model.family)
         self.invariance.set_implied(model.invariances)
-        self.device_label.setText(self.device.in_words(0 if table is None else len(table)))
+        self.device_label.setText(self.device.in_words(count))
         self._show_pixels(image)
         self._show_cursor(image, table)
         self.results.watch(points)
@@ -393,13 +391,13 @@ class TrainWidget(Dock):
             self._say("The model is kept: Model > Apply to the chosen atoms gives its results.", behind=True)
         self.settling.setVisible(self.settling.state is State.FAILED)
         self.live.end()
-        self.resume_row.look(self.cache)  # it may have failed
+        self._look_around()
 
     def _on_done(self) -> None:
         if self._run is not None and not self.settling.working:  # else the last look at another one is shown
             self.live.end()
         self._run = None
-        self.resume_row.look(self.cache)  # it may have failed
+        self._look_around()
 
     def _on_trained(self, run: Run, analysis: Analysis) -> Callable[[], None] | None:
         self.analysis = analysis

@@ -12,36 +12,49 @@ from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rvae.widgets.explore_patches import Picture
 
-_CURVES = {"learned from": "#56B4E9", "held out": "#E69F00", "information in z": "#009E73"}
-_PHYSICS = {"physics": "#CC79A7"}  # where there is a term of one's own
+_CURVES = {
+    "loss": ("learned from", "#56B4E9"),
+    "held_out": ("held out", "#E69F00"),
+    "data": ("misfit", "#999999"),
+    "divergence": ("information in z", "#009E73"),
+    "supervised": ("labels", "#D55E00"),
+    "physics": ("physics", "#CC79A7"),
+}
+"""Words and colour of what a report tells of the loss; the last ones are drawn where the model has such a term."""
+_ALWAYS = ("loss", "held_out", "data", "divergence")
+_SMALLEST = 1e-3  # on the logarithmic axis
 _BETWEEN_DRAWINGS = 0.5  # s
 _MOST_SHOWN = 10
 _IN_A_ROW = 5
 
 
 class LossCurve(QWidget):
-    """Loss of the patches learned from and of those held out, and what z says about them, epoch by epoch."""
+    """Loss of the patches learned from and held out, its terms, epoch by epoch, and what went otherwise."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.setFixedHeight(165)
         self.setToolTip(
             "<p>Loss (negative evidence lower bound) per patch, in nats above one less than the lowest so far; where "
-            "the held-out curve rises again, the model learns by heart. Information: what the latents say about a "
-            "patch, in nats.</p>"
+            "the held-out curve rises again, the model learns by heart. Misfit: the part of the loss that says how far "
+            "patches are from what is decoded, above one less than its lowest. Information: what the latents say about "
+            "a patch, in nats.</p>"
         )
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        self.legend = QLabel()  # above the plot: the plot's own one hides the curves
+        self.legend, self.notes = QLabel(), QLabel()  # above the plot: the plot's own one hides the curves
         self.legend.setAlignment(Qt.AlignmentFlag.AlignRight)
-        layout.addWidget(self.legend)
-        self._curves: list[Any] = []  # made when a training begins: it takes a while
+        for label in (self.legend, self.notes):
+            label.setWordWrap(True)
+            layout.addWidget(label)
+        self.notes.hide()
+        self._curves: dict[str, Any] = {}  # made when a training begins: it takes a while
         self._forget()
 
     def _make_plot(self) -> None:
         import pyqtgraph as pg
 
         plot = pg.PlotWidget(background=None)
+        plot.setFixedHeight(140)
         plot.setLabel("bottom", "epoch")
         plot.setLabel("left", "nats")
         plot.setLogMode(y=True)
@@ -52,31 +65,30 @@ class LossCurve(QWidget):
         ticks = [(math.log10(lead) + power, f"{lead * 10.0**power:g}") for power in range(-3, 7) for lead in (1, 3)]
         plot.getAxis("left").setTicks([ticks])  # there is no room for more
         self._plot = plot
-        self._add_curves(_CURVES)
-        self.layout().addWidget(plot)
+        for name in _ALWAYS:
+            self._add_curve(name)
+        self.layout().insertWidget(1, plot)
 
-    def _add_curves(self, colors: dict[str, str]) -> None:
+    def _add_curve(self, name: str) -> None:
         import pyqtgraph as pg
 
-        for name, color in colors.items():
-            self._curves.append(self._plot.plot(pen=pg.mkPen(color, width=2), name=name, connect="finite"))
-            self.legend.setText(f'{self.legend.text()} &nbsp;<span style="color:{color}">&#9632;</span> {name}')
+        words, color = _CURVES[name]
+        self._curves[name] = self._plot.plot(pen=pg.mkPen(color, width=2), name=words, connect="finite")
+        entry = f'<span style="color:{color}">&#9632;</span>&nbsp;{words.replace(" ", "&nbsp;")}'
+        self.legend.setText(f"{self.legend.text()} {entry}")
 
     def restart(self) -> None:
         """Show an empty plot."""
         if not self._curves:
             self._make_plot()
         self._forget()
-        for curve in self._curves:
+        for curve in self._curves.values():
             curve.setData([], [])
 
     def _forget(self) -> None:
         self.member = 1
         self.epochs: list[int] = []
-        self.losses: list[float] = []
-        self.held_out: list[float] = []
-        self.information: list[float] = []
-        self.physics: list[float] = []
+        self.values: dict[str, list[float]] = {name: [] for name in _CURVES}
         self._drawn = 0.0
 
     def add(self, report: Any) -> None:
@@ -90,37 +102,39 @@ class LossCurve(QWidget):
         if report.member != self.member:
             self.restart()
             self.member = report.member
+        self.notes.setText("\n".join(report.notes))
+        self.notes.setVisible(bool(report.notes))
         if report.phase in ("finishing", "done"):
             self.draw()
         if report.loss is None:
             return
         if not self.epochs:  # some were before an interruption
             for epoch, loss, held_out in report.losses[:-1]:
-                self._append(epoch, loss, held_out, {})
-        self._append(report.epoch, report.loss, report.held_out, report.terms)
+                self._append(epoch, {"loss": loss, "held_out": held_out})
+        self._append(report.epoch, {**report.terms, "loss": report.loss, "held_out": report.held_out})
         if time.monotonic() - self._drawn > _BETWEEN_DRAWINGS:
             self.draw()
 
-    def _append(self, epoch: int, loss: float, held_out: float | None, terms: dict[str, float]) -> None:
+    def _append(self, epoch: int, told: dict[str, float | None]) -> None:
         self.epochs.append(epoch)
-        self.losses.append(loss)
-        self.held_out.append(float("nan") if held_out is None else held_out)
-        self.information.append(terms.get("divergence", float("nan")))
-        self.physics.append(terms.get("physics", float("nan")))
+        for name, values in self.values.items():
+            value = told.get(name)
+            values.append(float("nan") if value is None else value)
 
     def draw(self) -> None:
         """Show what was added since the last time; each drawing takes a while where no graphics card does it."""
         self._drawn = time.monotonic()
         if not self.epochs:
             return
-        losses, held_out = np.array(self.losses), np.array(self.held_out)
-        lowest = np.nanmin([losses, held_out]) - 1
-        physics = np.maximum(self.physics, 1e-3)
-        if len(self._curves) == len(_CURVES) and np.isfinite(physics).any():
-            self._add_curves(_PHYSICS)
-        shown = (losses - lowest, held_out - lowest, np.maximum(self.information, 1e-3), physics)
-        for curve, values in zip(self._curves, shown, strict=False):
-            curve.setData(self.epochs, values)
+        shown = {name: np.array(values) for name, values in self.values.items()}
+        for together in (("loss", "held_out"), ("data",)):
+            lowest = np.nanmin([shown[name] for name in together]) - 1
+            shown |= {name: shown[name] - lowest for name in together}
+        for name, values in shown.items():
+            if name not in self._curves and np.nan_to_num(values).any():
+                self._add_curve(name)
+            if name in self._curves:
+                self._curves[name].setData(self.epochs, np.maximum(values, _SMALLEST))
 
 
 class AveragesStrip(QWidget):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from napari.layers import Image, Points
 
-from napari_rvae.errors import InputDataError, OutputError, Stopped
+from napari_rvae.errors import InputDataError, OutputError, Stopped, let_go
 from napari_rvae.io import ImageData
 from napari_rvae.layers import RECIPE, atoms_table, hashed
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
@@ -144,8 +144,22 @@ def trained_in_thread(
     RVAEError
         Whatever the steps raise.
     """
-    with _turns.turn(job):
-        return _trained(given, kept, cache, job)
+    try:
+        with _turns.turn(job):
+            return _trained(given, kept, cache, job)
+    except BaseException as error:
+        let_go(error)
+        _release()
+        raise
+
+
+def _release() -> None:
+    """Give back the memory of what has just been let go of."""
+    from napari_rvae.training import available_devices
+    from napari_rvae.training.memory import release
+
+    for device in available_devices():
+        release(device.name)
 
 
 def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Path | None, job: Job) -> Analysis:
@@ -180,7 +194,9 @@ def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Pat
         )  # fmt: skip
     except BaseException as error:
         if kept is not None:
-            (kept.remove if isinstance(error, Stopped) and job.unwanted else kept.release)()
+            failed = isinstance(error, Exception) and not isinstance(error, Stopped)
+            in_vain = failed and kept.facts is None  # it would fail again
+            (kept.remove if in_vain or job.unwanted else kept.release)()
         raise
     if kept is not None:
         kept.remove()

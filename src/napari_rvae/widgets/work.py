@@ -16,8 +16,8 @@ from napari.utils.notifications import notification_manager, show_error
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
-from napari_rvae.errors import RVAEError
-from napari_rvae.widgets.jobs import Job, in_words
+from napari_rvae.errors import RVAEError, in_words
+from napari_rvae.widgets.jobs import Job
 
 _STEPS = 1000  # of a progress bar
 _SPINNER = 5  # % of its speed: where no graphics card draws, each turn costs a tenth of a second of a processor

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from napari_rvae.errors import InputDataError, RVAEError, Stopped
+from napari_rvae.errors import InputDataError, Stopped, in_words
 from napari_rvae.io import check_outputs, load_image, replacing, save_table
 from napari_rvae.io.images import READERS
 from napari_rvae.settings import FindSettings
@@ -160,9 +160,8 @@ def _applied(
         save_table(latent, table)
     except Stopped:
         raise
-    except (RVAEError, MemoryError) as error:
-        why = str(error) or "there is not enough memory"
-        return Applied(str(file), "failed", error=why, seconds=round(time.perf_counter() - start, 1))
+    except Exception as error:  # whatever is wrong with one image, the others are waiting
+        return Applied(str(file), "failed", error=in_words(error), seconds=round(time.perf_counter() - start, 1))
     encoded = int(latent["z1"].notna().sum())
     return Applied(str(file), "done", len(latent), encoded, table.name, round(time.perf_counter() - start, 1))
 

@@ -114,12 +114,12 @@ class KeptTraining:
             used={"pixel_size": image.pixel_size, "unit": image.unit, "name": image.name},
         )
         try:
-            recipe.save(folder / _RECIPE)
             if not image.path.exists():
                 if image.data.nbytes > _LARGEST:
                     raise OutputError(f"{image.name} is in no file and too large to be copied; save it first")
                 with replacing(folder / _IMAGE) as place:
                     np.save(place, np.asarray(image.data))
+            recipe.save(folder / _RECIPE)  # now it is complete
         except BaseException:
             kept.remove()
             raise
@@ -139,6 +139,7 @@ class KeptTraining:
 
     def remove(self) -> None:
         """Forget it: it is over, or not wanted."""
+        (self.folder / _RECIPE).unlink(missing_ok=True)  # before others may claim it
         self._lock.release()
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -149,12 +150,19 @@ class KeptTraining:
 
     def in_words(self) -> str:
         """Say what was interrupted."""
-        facts = self.facts or {"epoch": 0, "time": 0.0}
-        when = datetime.fromtimestamp(facts["time"]).astimezone()
-        recipe = self._recipe()
+        recipe, facts = self._recipe(), self.facts
         name, members = recipe.used.get("name", "an image"), recipe.settings["train"].get("members", 1)
+        what = f"A training of {name} from {datetime.fromtimestamp(self.time).astimezone():%d %b %H:%M} was interrupted"
+        if facts is None:
+            return f"{what} before it had learned anything; it begins anew."
         where = f"in member {facts.get('member', 1)} of {members}, after" if members > 1 else "after"
-        return f"A training of {name} from {when:%d %b %H:%M} was interrupted {where} epoch {facts['epoch']}."
+        return f"{what} {where} epoch {facts['epoch']}."
+
+    @property
+    def time(self) -> float:
+        """When it was kept last, in seconds since 1970."""
+        facts = self.facts
+        return float(facts["time"]) if facts else (self.folder / _RECIPE).stat().st_mtime
 
     def inputs(self) -> Inputs:
         """Read what it was given.
@@ -202,24 +210,21 @@ def interrupted_trainings(cache: Path) -> list[KeptTraining]:
     Returns
     -------
     list of KeptTraining
-        The latest first; those that are running are left out, those that had not begun to learn are forgotten.
+        The latest first; those that are running are left out. One that had learned nothing yet begins anew; one of
+        which not even the inputs were kept is forgotten.
     """
-    found = sorted(_unclaimed(cache), key=lambda pair: -pair[0])
-    return [kept for _, kept in found]
+    return sorted(_unclaimed(cache), key=lambda kept: -kept.time)
 
 
-def _unclaimed(cache: Path) -> Iterator[tuple[float, KeptTraining]]:
-    for folder in [place for place in cache.glob("*") if (place / _RECIPE).is_file()]:
+def _unclaimed(cache: Path) -> Iterator[KeptTraining]:
+    for folder in [place for place in cache.glob("*") if any((place / name).is_file() for name in (_RECIPE, _LOCK))]:
         kept = KeptTraining(folder)
         if not kept.claim():
             continue
-        facts = kept.facts
         try:
             kept._recipe()
         except RVAEError:
-            facts = None
-        if facts is None:
             kept.remove()
             continue
         kept.release()
-        yield float(facts["time"]), kept
+        yield kept

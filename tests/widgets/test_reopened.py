@@ -1,0 +1,54 @@
+"""Results opened from their folder: the docks know them, and go on from there."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from napari.layers import Image, Labels, Points
+from npe2 import PluginManager
+
+from napari_rvae import cli
+from napari_rvae.io import load_image
+from napari_rvae.layers import model_of
+from napari_rvae.widgets.explore import ExploreWidget
+from napari_rvae.workflows import analyze_image
+
+from .test_train import QUICK, make_dock, refreshed  # noqa: F401  fixtures
+
+
+@pytest.fixture
+def reopened(viewer, pixels, tmp_path):
+    np.save(tmp_path / "crystal.npy", pixels)
+    analyze_image(load_image(tmp_path / "crystal.npy"), training=QUICK).save(tmp_path / "results")
+    PluginManager.instance().discover()
+    viewer.open(tmp_path / "results", plugin="napari-rvae")
+    return {type(layer): layer for layer in viewer.layers}
+
+
+def test_docks_know_the_results(viewer, reopened, make_dock, opened, qtbot):  # noqa: F811
+    dock = make_dock()
+    points, cells = reopened[Points], reopened[Labels]
+    assert (dock.image_box.layer, dock.points_box.layer) == (reopened[Image], points)
+    assert refreshed(dock).results.color_box.currentText() == "z1"
+    assert dock.files.model is model_of(points)
+    assert dock.results.decoded_button.isEnabled()
+    before = cells.colormap
+    dock.results.color_by("z2")
+    qtbot.waitUntil(lambda: cells.colormap is not before, timeout=20_000)
+    first = int(points.features["atom_id"].iloc[7])
+    np.testing.assert_allclose(cells.colormap.map(first + 1), points.face_color[7], atol=0.05)
+    explore = opened(ExploreWidget(viewer))
+    qtbot.waitUntil(lambda: explore.link is not None and explore.link.layer is points)
+    assert (explore.link.x, explore.link.y) == ("z1", "z2")
+    explore.color_by("angle")
+    assert dock.results.color_box.currentData() == "angle"
+
+
+def test_what_is_trained_on_them_is_repeated(reopened, make_dock, press, tmp_path, qtbot):  # noqa: F811
+    dock = make_dock()
+    press(dock.work.start_button, dock.work)
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path / "out")
+    assert not (tmp_path / "out" / "image.npy").exists()  # it is in its file
+    assert cli.main(["repeat", str(tmp_path / "out" / "recipe.json"), "-o", str(tmp_path / "again")]) == 0
+    ours, theirs = (pd.read_csv(tmp_path / name / "latent.csv") for name in ("out", "again"))
+    pd.testing.assert_frame_equal(theirs[ours.columns], ours, check_exact=True)
