@@ -228,7 +228,7 @@ def patches_from_array(array: Any, settings: PatchSettings | None = None) -> Pat
     Parameters
     ----------
     array : array-like
-        Real numbers, (n, h, w) or (n, channels, h, w), h = w.
+        Real numbers, (n, h, w) or (n, channels, h, w), h = w; not copied where they are float32 of the working size.
     settings : PatchSettings, optional
         Only the working size and normalisation are used.
 
@@ -255,8 +255,8 @@ def patches_from_array(array: Any, settings: PatchSettings | None = None) -> Pat
             f"Patches must have the shape (n, h, h) or (n, channels, h, h), 8 <= h <= 512, not {np.shape(array)}."
         )
     with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
-        data = data.astype(np.float32)
-    if not np.isfinite(data).all():
+        data = data.astype(np.float32, copy=not data.flags.writeable)
+    if not all(np.isfinite(some).all() for some in data):
         raise InputDataError("Some patches hold missing or infinite values: remove or fill them first.")
     size = data.shape[-1]
     working = settings.working_size or min(size, LARGEST_WORKING_SIZE)

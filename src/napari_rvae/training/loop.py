@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WINDOW = 0.15
 """How near angles stay to those of the class averages at first, in radian."""
-HARDER = 8.0
+HARDER = 16.0
 """How much more often, at most, a patch is drawn that is not understood yet."""
 SHARPNESS = 2.0
 """Precision at which is learned, in units of the estimated one: what is rare shows before it pays on average."""
