@@ -39,7 +39,7 @@ class InvariantEncoder(nn.Module):
 
     def __init__(self, space: PolarSpace, channels: int, outputs: int, hidden: int) -> None:
         super().__init__()
-        maps, width = max(8, hidden // 6), max(8, hidden // 3)
+        maps, width = max(8, hidden // 8), max(8, hidden // 4)
         order, ring, rings, terms = space.order.tolist(), space.ring.tolist(), space.rings, space.terms
         self.orders = min(_ORDERS, max(order)) + 1
         rows = channels * rings * 2
