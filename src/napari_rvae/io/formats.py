@@ -60,7 +60,7 @@ def with_scale(data: Any, pixel_size: tuple[float, float], unit: str, **more: An
 def read_npy(path: Path, part: str) -> Found:
     """Read a NumPy array, never a pickled object."""
     _no_part(path, part)
-    return Found(np.load(path, mmap_mode="r", allow_pickle=False))
+    return Found(np.load(path, mmap_mode="c", allow_pickle=False))  # what is not changed takes no memory
 
 
 def read_npz(path: Path, part: str) -> Found:

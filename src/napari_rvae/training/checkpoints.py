@@ -10,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -175,7 +176,7 @@ class Checkpoint:
             "rates": [group["lr"] for group in trainer.optimizer.param_groups],
             "notes": course.notes,
         }
-        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in _tensors(course).items()}
+        tensors = {name: value.detach().cpu().contiguous() for name, value in _tensors(course).items()}
         with replacing(self.file) as place:
             place.write_bytes(save(tensors, {"napari_rvae": json.dumps(facts)}))
 
@@ -297,7 +298,7 @@ def _fingerprint(trainer: Trainer) -> str:
 
 
 def _digest(data: Any, settings: TrainSettings, *given: Any) -> str:
-    digest = hashlib.sha256(data.tobytes())
+    digest = hashlib.sha256(np.ascontiguousarray(data))
     digest.update(json.dumps(settings.model_dump(mode="json", exclude={"device", "threads"}), sort_keys=True).encode())
     for values in given:
         if values is not None:
