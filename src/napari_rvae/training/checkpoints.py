@@ -298,7 +298,7 @@ def _fingerprint(trainer: Trainer) -> str:
 
 
 def _digest(data: Any, settings: TrainSettings, *given: Any) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(data))
+    digest = hashlib.sha256(np.ascontiguousarray(data).data)
     digest.update(json.dumps(settings.model_dump(mode="json", exclude={"device", "threads"}), sort_keys=True).encode())
     for values in given:
         if values is not None:
