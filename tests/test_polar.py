@@ -146,6 +146,15 @@ def test_generators_are_the_slopes_of_moved_patterns(space, name):
     assert relative(harmonics(space) @ generator.T, numeric) < 0.1
 
 
+@pytest.mark.parametrize("size", [24, 25])
+def test_slopes_are_products_with_the_generators(size):
+    space = PolarSpace(size)
+    few = torch.randn(3, 2, 2 * space.terms)
+    which = torch.tensor([1, 3, 4])
+    expected = torch.einsum("pij,ncj->npci", space.generators[which], few)
+    torch.testing.assert_close(space.slopes(few, which), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_positive_strain_stretches_along_the_motifs_own_x():
     y, x = torch.meshgrid(torch.arange(SIZE) - 15.5, torch.arange(SIZE) - 15.5, indexing="ij")
 

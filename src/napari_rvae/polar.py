@@ -96,7 +96,7 @@ class PolarSpace(nn.Module):
         for name, values in buffers.items():
             kept = values if values.dtype.kind == "i" else without_denormals(values)
             self.register_buffer(name, torch.as_tensor(kept), persistent=False)
-        self._generators: Tensor | None = None
+        self._made: tuple[Tensor, list[Tensor], list[list[Tensor]]] | None = None
 
     @property
     def terms(self) -> int:
@@ -110,10 +110,44 @@ class PolarSpace(nn.Module):
         ``d harmonics / d p = generators[p] @ harmonics`` for p in `GENERATORS`: offsets in patch pixels, strain and
         logarithmic scale without unit. The window stays where it is while the motif moves under it.
         """
-        if self._generators is None or self._generators.device != self.analysis.device:
-            made = _generators(self.size, self.order.cpu().numpy(), self.ring.cpu().numpy())
-            self._generators = torch.as_tensor(made, device=self.analysis.device)
-        return self._generators
+        return self._changes()[0]
+
+    def _changes(self) -> tuple[Tensor, list[Tensor], list[list[Tensor]]]:
+        """The generators; the harmonics of each parity; and by generator and parity, the only block that is not 0."""
+        if self._made is None or self._made[0].device != self.analysis.device:
+            device, order = self.analysis.device, self.order.cpu().numpy()
+            made = torch.as_tensor(_generators(self.size, order, self.ring.cpu().numpy()), device=device)
+            parity = torch.as_tensor(_parity(order), device=device)
+            rows = [(parity == kind).nonzero()[:, 0] for kind in range(4)]
+            blocks = [
+                [generator[rows[kind ^ flip]][:, rows[kind]].T.contiguous() for kind in range(4)]
+                for generator, flip in zip(made, _FLIPS, strict=True)
+            ]
+            self._made = made, rows, blocks
+        return self._made
+
+    def slopes(self, harmonics: Tensor, which: Tensor) -> Tensor:
+        """What small changes of pose do to templates: products with some of the generators, parity by parity.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T).
+        which : torch.Tensor
+            (p,) positions in `GENERATORS`.
+
+        Returns
+        -------
+        torch.Tensor
+            (n, p, channels, 2 T).
+        """
+        _, rows, blocks = self._changes()
+        result = harmonics.new_empty(len(harmonics), len(which), *harmonics.shape[1:])
+        for kind in range(4):
+            part = harmonics.index_select(-1, rows[kind])
+            for number, p in enumerate(which.tolist()):
+                result[:, number].index_copy_(-1, rows[kind ^ _FLIPS[p]], part @ blocks[p][kind])
+        return result
 
     def analyse(self, x: Tensor) -> Tensor:
         """Harmonics of patches.

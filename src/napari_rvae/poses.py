@@ -159,7 +159,7 @@ def slopes(space: PolarSpace, templates: Tensor, which: Tensor, turn: bool, cont
     torch.Tensor
         (n, p + turn + k, channels * 2 T).
     """
-    columns = [torch.einsum("pij,ncj->npci", space.generators[which], templates)]
+    columns = [space.slopes(templates, which)]
     if turn:
         columns.append(space.turning(templates)[:, None])
     if content is not None:

@@ -239,7 +239,7 @@ class GridStep:
         space, device = search.space, templates.device
         self.space, self.grid, self.templates = space, search.grid, templates
         self.free, self.turns = (search.prior > 0).nonzero()[:, 0], int(space.angles > 1)
-        columns = [torch.einsum("pij,scj->spci", space.generators[self.free], templates)]
+        columns = [space.slopes(templates, self.free)]
         if self.turns:
             columns.append(space.turning(templates)[:, None])
         slope = torch.cat(columns, 1).flatten(2)

@@ -33,7 +33,7 @@ FEWEST_STEPS = 150
 """Steps of the optimiser before that is asked."""
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
-_POSE_EPOCHS = (1, 2, 4, 7, 12, 20, 35, 60, 90, 120)
+_POSE_EPOCHS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass
@@ -249,7 +249,7 @@ class Course:
         at = self.at
         if at.epoch not in _POSE_EPOCHS:
             return
-        if at.epoch in (2, 7) and at.done == 0:
+        if at.epoch in (2, 8) and at.done == 0:
             self.trainer.cut_again()
             at.best = math.inf  # of other pixels
 
