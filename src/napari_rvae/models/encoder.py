@@ -14,6 +14,11 @@ _ORDERS = 16
 _CIRCLE = 36
 
 
+def widths(hidden: int) -> tuple[int, int]:
+    """Features on the circle in the first and in the second layer of an encoder."""
+    return max(8, hidden // 8), max(8, hidden // 4)
+
+
 class InvariantEncoder(nn.Module):
     """An encoder whose output does not change when a patch is turned.
 
@@ -39,7 +44,7 @@ class InvariantEncoder(nn.Module):
 
     def __init__(self, space: PolarSpace, channels: int, outputs: int, hidden: int) -> None:
         super().__init__()
-        maps, width = max(8, hidden // 8), max(8, hidden // 4)
+        maps, width = widths(hidden)
         order, ring, rings, terms = space.order.tolist(), space.ring.tolist(), space.rings, space.terms
         self.orders = min(_ORDERS, max(order)) + 1
         rows = channels * rings * 2

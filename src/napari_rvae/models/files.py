@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_rvae.errors import ModelFileError, SettingsError
 from napari_rvae.io.files import replacing
+from napari_rvae.models.encoder import widths
 from napari_rvae.polar import ring_count, triangle
 from napari_rvae.settings import TrainSettings
 
@@ -208,8 +209,9 @@ def _tell_apart(outer: dict[str, Any], size: int, channels: int, k_max: float, s
     else:
         expected["decoder.place.weight"] = [hidden, 2]
     if "rotation" in settings.invariances:
-        expected["encoder.point.weight"] = [max(8, hidden // 3), max(8, hidden // 6)]
-        expected["encoder.real"] = [outer["encoder.real"]["shape"][0], channels * rings, max(8, hidden // 6)]
+        maps, width = widths(hidden)
+        expected["encoder.point.weight"] = [width, maps]
+        expected["encoder.real"] = [outer["encoder.real"]["shape"][0], channels * rings, maps]
     else:
         expected["encoder.layers.0.weight"] = [hidden, numbers]
     if any(outer[name]["shape"] != shape for name, shape in expected.items()):
