@@ -14,6 +14,10 @@ from torch import Tensor, nn
 from napari_rvae.polar import PolarSpace, pixel_grid, without_denormals
 
 
+_BEYOND = 6
+"""Pixels beyond the border of a patch that are known, as in a mirror: two more than the largest offset to take out."""
+
+
 class Resampler(nn.Module):
     """Takes offset, strain and scale out of patches, so that only their angle is left.
 
@@ -42,7 +46,7 @@ class Resampler(nn.Module):
         matrix = np.stack([map_coordinates(unit, [fine], order=3, mode="mirror") for unit in np.eye(size)], 1)
         self.register_buffer("upsample", torch.as_tensor(without_denormals(matrix)), persistent=False)
         spline = spline_filter1d(np.eye(size), 3, axis=0, mode="mirror")
-        mirrored = np.pad(spline, ((2, 2), (0, 0)), mode="reflect")  # beyond the border
+        mirrored = np.pad(spline, ((_BEYOND, _BEYOND), (0, 0)), mode="reflect")
         spline = mirrored[::-1]  # in the order in which windows of weights meet it, see `moved`
         self.register_buffer("spline", torch.as_tensor(without_denormals(spline)), persistent=False)
         grid = np.stack(pixel_grid(size)).reshape(2, size, size) * (2 / size)
@@ -91,10 +95,11 @@ class Resampler(nn.Module):
             (n, channels, D, D).
         """
         size = x.shape[-1]
-        apart = (offset.T[:, :, None] + torch.arange(-size - 1, size + 2, device=x.device)).abs()  # (2, n, 2 D + 3)
+        places = torch.arange(1 - _BEYOND - size, size + _BEYOND, device=x.device)
+        apart = (offset.T[:, :, None] + places).abs()  # (2, n, 2 (D + _BEYOND) - 1)
         far, near = (2 - apart).clamp_min(0), (1 - apart).clamp_min(0)
         weight = (far * far * far - 4 * near * near * near) / 6  # the cubic B-spline
-        across, down = weight.unfold(-1, size + 4, 1) @ self.spline  # (n, D, D) each
+        across, down = weight.unfold(-1, size + 2 * _BEYOND, 1) @ self.spline  # (n, D, D) each
         result: Tensor = down[:, None] @ x @ across[:, None].transpose(-1, -2)
         return result
 
