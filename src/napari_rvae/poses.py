@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from napari_rvae.polar import PolarSpace, pixel_grid, without_denormals
 
-
 _BEYOND = 6
 """Pixels beyond the border of a patch that are known, as in a mirror: two more than the largest offset to take out."""
 
