@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_rvae.widgets.training_job import Run
     from napari_rvae.workflows.interrupted import Inputs
 
-_LATER = 50  # ms: the window draws the results first, and answers, before it makes a colour bar
+_LATER = 400  # ms: the window shows the results and has ended the work before it makes a colour bar
 
 
 def brought_back(viewer: Viewer, given: Inputs) -> TrainingInputs:
