@@ -17,7 +17,10 @@ from napari_rvae.models.model import Model
 from napari_rvae.poses import gauss_newton
 
 _WORTH = 0.1
-"""What a step must have brought for another one: squared misfit in noise variances (a third of a deviation)."""
+"""What a step must have brought for another one, and be expected to bring while a model learns: squared misfit in
+noise variances (a third of a deviation)."""
+_HARDLY = 0.01
+"""What a step must be expected to bring to be taken at all."""
 
 
 @dataclass
@@ -77,7 +80,6 @@ def infer(
     labels: Tensor | None = None,
     steps: int = 2,
     content: bool = False,
-    worth: float = 0.01,
 ) -> Inferred:
     """Find pose and content of a block of patches.
 
@@ -101,8 +103,6 @@ def infer(
         Rounds of search and Gauss-Newton.
     content : bool
         Whether z is improved too.
-    worth : float
-        What a step must be expected to bring to be taken, as squared misfit in noise variances.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def infer(
             given = None if condition is None else condition[rows]
             slope = (z, torch.ones_like(z[0]), decoder_slope(model, z, which, given))
         moved = gauss_newton(model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns, slope)
-        going = (moved.gain > worth).nonzero()[:, 0]
+        going = (moved.gain > _HARDLY).nonzero()[:, 0]
         if len(going) == 0:
             break
         rows, theta, shape, z = (
@@ -185,7 +185,6 @@ def improve(
     window: float | None = None,
     condition: Tensor | None = None,
     labels: Tensor | None = None,
-    worth: float = 0.1,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Improve poses that are nearly right, while a model learns: a search of the angle and one Gauss-Newton step.
 
@@ -197,8 +196,6 @@ def improve(
         (n,) angle so far.
     harmonics : torch.Tensor
         (n, channels, 2 T) with angle and shape so far taken out.
-    worth : float
-        What a step must be expected to bring to be taken, as squared misfit in noise variances.
 
     Returns
     -------
@@ -212,7 +209,7 @@ def improve(
     theta, templates = _followed(model, found.theta, theta, 1), found.templates
     centered, shape = model.space.turn(harmonics, -theta), shape.clone()
     step = gauss_newton(model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns)
-    rows = (step.gain > worth).nonzero()[:, 0]
+    rows = (step.gain > _WORTH).nonzero()[:, 0]
     new = model.harmonics(x[rows], step.shape[rows] - base[rows])
     new = model.space.turn(new, -step.theta[rows])
     before, after = (

@@ -21,7 +21,6 @@ from napari_rvae.widgets.jobs import Job
 
 _STEPS = 1000  # of a progress bar
 _SPINNER = 5  # % of its speed: where no graphics card draws, each turn costs a tenth of a second of a processor
-
 _BREATH = 20  # ms between two things that are told, in which the window answers
 
 
