@@ -29,8 +29,8 @@ PATIENCE = 3
 """Epochs without improvement after which the step size falls, and then training ends."""
 WORTH_WHILE = 0.6
 """What counts as an improvement: nats per patch."""
-FEWEST_STEPS = 150
-"""Steps of the optimiser before that is asked."""
+FEWEST_STEPS, FEWEST_EPOCHS = 700, 18
+"""Steps of the optimiser, or epochs, before that is asked: rare kinds are told apart long after losses have settled."""
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
 _POSE_EPOCHS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -266,8 +266,8 @@ class Course:
             at.best, at.since = loss, 0
         else:
             at.since += 1
-        enough = self.settings.early_stopping and trainer.steps >= FEWEST_STEPS
-        enough = enough and at.epoch >= growing_until(self.settings)
+        enough = trainer.steps >= FEWEST_STEPS or at.epoch >= FEWEST_EPOCHS
+        enough = enough and self.settings.early_stopping and at.epoch >= growing_until(self.settings)
         if enough and not at.fallen and (at.since >= PATIENCE or at.epoch > 0.75 * self.settings.epochs):
             # what was held out has told when to stop: the rest is learned from everything
             at.fallen, at.end = True, min(self.settings.epochs, at.epoch + max(4, at.epoch // 3))

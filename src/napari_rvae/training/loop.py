@@ -14,7 +14,6 @@ from napari_rvae.models import Model
 from napari_rvae.models.inference import improve, log_angle_prior
 from napari_rvae.models.model import Objective
 from napari_rvae.patches import Patches
-from napari_rvae.polar import radial_taper
 from napari_rvae.poses import turned_shape
 from napari_rvae.training.capacity import capacity_at
 from napari_rvae.training.memory import by_halves
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 WINDOW = 0.15
 """How near angles stay to those of the class averages at first, in radian."""
 HARDER = 16.0
-"""How much more often, at most, a patch is drawn that is not understood yet."""
+"""How much more, at most, a patch counts that is unlike others, or is drawn while it is not understood."""
 SHARPNESS = 2.0
 """Precision at which is learned, in units of the estimated one: what is rare shows before it pays on average."""
 WHITENESS = 0.75
@@ -191,7 +190,8 @@ class Trainer:
                 if bool(rows.any()):
                     tangents = torch.linalg.qr(self._tangents(self.harmonics[rows].mean(0)))[0]
                     rest[rows] -= rest[rows] @ tangents @ tangents.T
-        values, vectors = torch.linalg.eigh(rest.T @ rest / len(rest))
+        share = self._shares(rest)
+        values, vectors = torch.linalg.eigh((rest.T * share) @ rest)
         values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
         noise = values[latent:].mean() if len(values) > latent else values[-1]
         width = (values[:latent] - noise).clamp_min(1e-3 * values[0]).sqrt()
@@ -206,6 +206,16 @@ class Trainer:
         target = torch.cat([rest @ parts / (width.square() + noise), expected], 1)
         spread = 0.5 * (noise / (width.square() + noise)).log()
         self._teach(target, torch.cat([spread, spread.new_full((expected.shape[1],), -1.0)]))
+
+    def _shares(self, rest: Tensor) -> Tensor:
+        """What each patch counts among the components to start from, (n,), adding up to one: rare kinds show in them.
+
+        The odder a patch is in the strongest components, the more it counts but not the more, the farther off it is.
+        """
+        scores, strength, _ = torch.svd_lowrank(rest, min(20, *rest.shape))
+        energy = (scores * strength).square().sum(1).clamp_min(1e-12)
+        share = oddness(energy) / energy.clamp_min(float(energy.median()))
+        return share / share.sum()
 
     def _tangents(self, harmonics: Tensor) -> Tensor:
         """What a little strain and scale, where free, do to a motif, (channels, 2 T); (channels * 2 T, poses)."""
@@ -357,10 +367,7 @@ class Trainer:
         if self.steps == 0:
             return rows[torch.randperm(len(rows), generator=self.generator)]
         misfit = self.misfit[rows.to(self.device)].cpu()
-        middle = misfit.median()
-        scatter = 1.48 * (misfit - middle).abs().median().clamp_min(1e-6)
-        weight = 1 + ((misfit - middle) / scatter - 1.5).clamp(0, HARDER)
-        weight = weight * self.rarity[rows]
+        weight = oddness(misfit) * self.rarity[rows]
         return rows[torch.multinomial(weight, len(rows), replacement=True, generator=self.generator)]
 
     def epoch_terms(self, means: Tensor) -> dict[str, float]:
@@ -415,31 +422,8 @@ class Trainer:
         self.model.load_state_dict(kept)
 
 
-def signal_band(patches: Patches) -> float:
-    """Highest spatial frequency, cycles per patch pixel, at which patches hold more than noise.
-
-    Parameters
-    ----------
-    patches : Patches
-        Any number.
-
-    Returns
-    -------
-    float
-        Between 0.2 and 0.35.
-    """
-    some = patches.data[:: max(1, len(patches) // 500)].astype(np.float64)
-    size = some.shape[-1]
-    taper = radial_taper(size)
-    some = (some - some.mean((2, 3), keepdims=True)) * taper
-    power = (np.abs(np.fft.fft2(some)) ** 2).mean((0, 1))
-    frequency = np.fft.fftfreq(size)
-    k = np.hypot(frequency[:, None], frequency)
-    floor = np.median(power[k > 0.42])
-    rings = np.arange(0.2, 0.36, 0.025)
-    masks = [(k > ring - 0.025) & (k <= ring) for ring in rings]
-    counts = np.array([mask.sum() for mask in masks])
-    excess = np.array([power[mask].sum() for mask in masks]) / np.maximum(counts, 1) - 1.3 * floor
-    total = (power[k <= 0.35] - floor).clip(0).sum()
-    matters = (excess > 0) & (excess * counts > 1e-3 * total)
-    return float(rings[np.flatnonzero(matters)[-1]]) if matters.any() else 0.2
+def oddness(distance: Tensor) -> Tensor:
+    """How much more than others each patch counts, from its distance, (n,); 1 where that is not unusual."""
+    middle = distance.median()
+    scatter = 1.48 * (distance - middle).abs().median().clamp_min(1e-6)
+    return 1 + ((distance - middle) / scatter - 1.5).clamp(0, HARDER)
