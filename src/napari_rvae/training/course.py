@@ -33,7 +33,7 @@ FEWEST_STEPS, FEWEST_EPOCHS = 700, 18
 """Steps of the optimiser, or epochs, before that is asked: rare kinds are told apart long after losses have settled."""
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
-_POSE_EPOCHS = (1, 2, 4, 8, 16, 32, 64, 128)
+_POSE_EPOCHS = (2, 4, 8, 16, 32, 64, 128)
 
 
 @dataclass
