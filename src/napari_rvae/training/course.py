@@ -33,7 +33,7 @@ FEWEST_STEPS, FEWEST_EPOCHS = 700, 18
 """Steps of the optimiser, or epochs, before that is asked: rare kinds are told apart long after losses have settled."""
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
-_POSE_EPOCHS = (2, 4, 8, 16, 32, 64, 128)
+_POSE_EPOCHS, _CUT_EPOCHS = (2, 6, 18, 54, 162), (2, 6)
 
 
 @dataclass
@@ -249,7 +249,7 @@ class Course:
         at = self.at
         if at.epoch not in _POSE_EPOCHS:
             return
-        if at.epoch in (2, 8) and at.done == 0:
+        if at.epoch in _CUT_EPOCHS and at.done == 0:
             self.trainer.cut_again()
             at.best = math.inf  # of other pixels
 
