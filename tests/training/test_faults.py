@@ -78,7 +78,7 @@ def crash_at(asked):
     return stop
 
 
-@pytest.mark.parametrize("asked", [2, 10, 28])  # in the first epoch, later ones, and while poses are estimated
+@pytest.mark.parametrize("asked", [2, 10, 14])  # in the first epoch, later ones, and while poses are estimated
 def test_interrupted_training_ends_with_the_same_weights(patches, whole, tmp_path, asked):
     checkpoint = Checkpoint(tmp_path, every=0)
     with pytest.raises(Crash):
@@ -93,7 +93,7 @@ def test_interrupted_training_ends_with_the_same_weights(patches, whole, tmp_pat
 
 def test_it_is_interrupted_while_poses_are_estimated_too(patches, tmp_path):
     parts = set()
-    for asked in (10, 28):
+    for asked in (10, 14):
         with pytest.raises(Crash):
             list(train(patches, SHORT, stop=crash_at(asked), checkpoint=Checkpoint(tmp_path / str(asked), every=0)))
         parts.add(Checkpoint(tmp_path / str(asked)).facts()["place"]["part"])
@@ -118,10 +118,10 @@ def test_end_of_a_long_training_is_resumed(tmp_path, monkeypatch):
 
 
 def test_training_that_started_from_averages_is_resumed(patches, tmp_path):
-    settings = SHORT.model_copy(update={"start": "averages", "epochs": 4})
+    settings = SHORT.model_copy(update={"start": "averages", "epochs": 2})
     whole = list(train(patches, settings, checkpoint=Checkpoint(tmp_path, every=0)))[-1].model
     facts = Checkpoint(tmp_path).facts()  # from shortly before its end
-    assert (facts["epoch"], facts["place"]["part"]) == (3, "posing")
+    assert (facts["epoch"], facts["place"]["part"]) == (1, "posing")
     assert same(list(train(patches, settings, checkpoint=Checkpoint(tmp_path)))[-1].model, whole)
 
 
