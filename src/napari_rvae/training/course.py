@@ -34,6 +34,7 @@ FEWEST_STEPS, FEWEST_EPOCHS = 700, 18
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
 _POSE_EPOCHS, _CUT_EPOCHS = (2, 6, 18, 54, 162), (2, 6)
+"""After which epochs poses are estimated, and before which of these the windows are cut again."""
 
 
 @dataclass

@@ -190,7 +190,7 @@ class Trainer:
                 if bool(rows.any()):
                     tangents = torch.linalg.qr(self._tangents(self.harmonics[rows].mean(0)))[0]
                     rest[rows] -= rest[rows] @ tangents @ tangents.T
-        share = self._shares(rest)
+        share = shares(rest)
         values, vectors = torch.linalg.eigh((rest.T * share) @ rest)
         values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
         noise = values[latent:].mean() if len(values) > latent else values[-1]
@@ -206,16 +206,6 @@ class Trainer:
         target = torch.cat([rest @ parts / (width.square() + noise), expected], 1)
         spread = 0.5 * (noise / (width.square() + noise)).log()
         self._teach(target, torch.cat([spread, spread.new_full((expected.shape[1],), -1.0)]))
-
-    def _shares(self, rest: Tensor) -> Tensor:
-        """What each patch counts among the components to start from, (n,), adding up to one: rare kinds show in them.
-
-        The odder a patch is in the strongest components, the more it counts but not the more, the farther off it is.
-        """
-        scores, strength, _ = torch.svd_lowrank(rest, min(20, *rest.shape))
-        energy = (scores * strength).square().sum(1).clamp_min(1e-12)
-        share = oddness(energy) / energy.clamp_min(float(energy.median()))
-        return share / share.sum()
 
     def _tangents(self, harmonics: Tensor) -> Tensor:
         """What a little strain and scale, where free, do to a motif, (channels, 2 T); (channels * 2 T, poses)."""
@@ -427,3 +417,14 @@ def oddness(distance: Tensor) -> Tensor:
     middle = distance.median()
     scatter = 1.48 * (distance - middle).abs().median().clamp_min(1e-6)
     return 1 + ((distance - middle) / scatter - 1.5).clamp(0, HARDER)
+
+
+def shares(rest: Tensor) -> Tensor:
+    """What each patch, (n, k), counts among the components to start from, (n,), one in all: rare kinds show in them.
+
+    The odder a patch is in the strongest components, the more it counts; but not the more, the farther off it is.
+    """
+    scores, strength, _ = torch.svd_lowrank(rest, min(20, *rest.shape))
+    energy = (scores * strength).square().sum(1).clamp_min(1e-12)
+    share = oddness(energy) / energy.clamp_min(float(energy.median()))
+    return share / share.sum()
