@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_rvae.averages.frames import aligned, common_zeros, symmetry_of
+from napari_rvae.averages.frames import aligned, common_zeros, own_order, symmetry_of
 from napari_rvae.polar import PolarSpace
 
 
@@ -43,6 +43,18 @@ def test_an_asymmetry_counts_if_the_members_have_it_in_common(space, common, ord
     members = motif + (members - motif) * sign  # each at the better of its two angles
     assert symmetry_of(space, imperfect, weight, torch.zeros(5), members).order == order
     assert symmetry_of(space, motif, weight, torch.zeros(5), members).order == 2
+
+
+def test_patches_whose_mean_is_symmetric_are_so_only_if_each_of_them_is(space):
+    weight = torch.ones(1, 2 * space.terms)
+    quarter = torch.full((50,), torch.pi / 2)
+    two = torch.stack([two_fold(space)] * 50)  # at half a turn alike
+    templates = torch.cat([two, space.turn(two, quarter)])  # their mean even at a quarter
+    members = templates + noise(space, 100, 4)
+    assert own_order(space, templates, weight, members, 4) == 2
+    four = (two + space.turn(two, quarter)).repeat(2, 1, 1)
+    imperfect = four + 0.1 * noise(space, 100, 5)
+    assert own_order(space, imperfect, weight, four + noise(space, 100, 4), 4) == 4
 
 
 def test_a_motif_off_its_middle_and_strained_is_as_symmetric(space):

@@ -19,7 +19,8 @@ _FINER = 16
 
 _AGREED = 0.8
 """Squared mean over mean square of an asymmetry in the members above which they have it in common."""
-
+_OWN = 2.0
+"""How many deviations of the noise patches must differ, each turned, from themselves to have no symmetry."""
 _UNSEEN = 0.1
 """Share of an asymmetry that a change of place and strain need not explain: it brings in what was out of the window."""
 
@@ -94,6 +95,21 @@ def symmetry_of(
             if float(share.mean()) ** 2 < _AGREED * float(share.square().mean()):
                 return Symmetry(m, found)
     return Symmetry(1, shape)
+
+
+def own_order(space: PolarSpace, templates: Tensor, weight: Tensor, members: Tensor, order: int) -> int:
+    """The largest divisor of an order of symmetry that patches have each by itself, whatever their mean has.
+
+    A patch whose own template, (n, channels, 2 T), turned, differs from itself in nothing that is in the patch, (n,
+    channels, 2 T), has a scalar product with the difference that scatters as its length says; a patch that is not
+    symmetric has one of half the length squared.
+    """
+    for m in (m for m in range(order, 1, -1) if order % m == 0):
+        change = templates - space.turn(templates, torch.full_like(templates[:, 0, 0], 2 * torch.pi / m))
+        length = (change.square() * weight).sum((1, 2)).clamp_min(1e-12).sqrt()
+        if float(((members * change * weight).sum((1, 2)) / length).mean()) < _OWN:
+            return m
+    return 1
 
 
 def _centered(
