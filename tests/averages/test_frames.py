@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_rvae.averages.frames import aligned, common_zeros, own_order, symmetry_of
+from napari_rvae.averages.frames import aligned, common_zeros, symmetry_of
 from napari_rvae.polar import PolarSpace
 
 
@@ -51,10 +51,13 @@ def test_patches_whose_mean_is_symmetric_are_so_only_if_each_of_them_is(space):
     two = torch.stack([two_fold(space)] * 50)  # at half a turn alike
     templates = torch.cat([two, space.turn(two, quarter)])  # their mean even at a quarter
     members = templates + noise(space, 100, 4)
-    assert own_order(space, templates, weight, members, 4) == 2
+    mean, still = templates.mean(0), torch.zeros(5)
+    assert symmetry_of(space, mean, weight, still, members).order == 4
+    assert symmetry_of(space, mean, weight, still, members, templates).order == 2
     four = (two + space.turn(two, quarter)).repeat(2, 1, 1)
     imperfect = four + 0.1 * noise(space, 100, 5)
-    assert own_order(space, imperfect, weight, four + noise(space, 100, 4), 4) == 4
+    members = four + noise(space, 100, 4)
+    assert symmetry_of(space, imperfect.mean(0), weight, still, members, imperfect).order == 4
 
 
 def test_a_motif_off_its_middle_and_strained_is_as_symmetric(space):

@@ -290,3 +290,19 @@ def test_of_very_many_patches_some_of_every_kind_tell_frames():
     assert {5, 17_003, 29_998} <= set(rows)
     assert (np.diff(rows) > 0).all()
     np.testing.assert_array_equal(_representative(kind[:300]), np.arange(300))
+
+
+def test_motifs_are_not_called_symmetric_because_their_mean_is():
+    """Twelve kinds of three spots, turned: which is known, and no two look the same at any angle."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:24, :24] - 11.5
+    spots = rng.uniform(3, 7, (12, 3)) * np.exp(2j * np.pi * rng.uniform(size=(12, 3)))
+    kind, turn = rng.integers(12, size=800), rng.uniform(0, 2 * np.pi, (800, 1))
+    place = (spots[kind] * np.exp(1j * turn))[..., None, None]
+    data = np.exp(-((x - place.real) ** 2 + (y - place.imag) ** 2) / 4).sum(1) + 0.6 * rng.standard_normal(
+        (800, 24, 24)
+    )
+    patches = patches_from_array(data.astype(np.float32))
+    settings = TrainSettings(model="crvae", invariance=("rotation",), epochs=8, early_stopping=False, hidden=32)
+    *_, last = train(patches, settings, condition=kind)
+    assert last.model.kind_symmetry.tolist() == [1] * len(last.model.kind_symmetry)

@@ -19,8 +19,10 @@ _FINER = 16
 
 _AGREED = 0.8
 """Squared mean over mean square of an asymmetry in the members above which they have it in common."""
-_OWN = 2.0
-"""How many deviations of the noise patches must differ, each turned, from themselves to have no symmetry."""
+_MOST, _SEEN_EACH = 0.5, 2.0
+"""Squared difference of a patch and itself turned, in units of its own square (2 where they are unlike; up to .1 in
+crystals, whose atoms are a little off their places, more than 1 of digits), and in deviations of the noise, above which
+only the mean of patches is symmetric."""
 _UNSEEN = 0.1
 """Share of an asymmetry that a change of place and strain need not explain: it brings in what was out of the window."""
 
@@ -50,6 +52,7 @@ def symmetry_of(
     weight: Tensor,
     prior: Tensor,
     members: Tensor | None = None,
+    templates: Tensor | None = None,
     highest: int = 8,
 ) -> Symmetry:
     """Symmetry of a motif whose template may itself be off its middle, or strained.
@@ -57,8 +60,9 @@ def symmetry_of(
     The largest m for which the motif, turned by 2 pi / m, differs from itself by less than one patch's noise lets one
     see, or differs in what its members do not agree on: averages and decoders are imperfect. Where members have nothing
     of the difference, their scalar products with it scatter about zero, and those of the better of two angles are the
-    absolute values: their squared mean is 2 / pi of their mean square. Offset and strain that are free make no
-    difference: those that leave the least asymmetry are found by least squares and taken out first.
+    absolute values: their squared mean is 2 / pi of their mean square. A motif of which only the mean is symmetric, as
+    that of many digits, is not: each member's own template must be. Offset and strain that are free make no difference:
+    those that leave the least asymmetry are found by least squares and taken out first.
 
     Parameters
     ----------
@@ -72,6 +76,8 @@ def symmetry_of(
         (5,) width of the prior of each of `GENERATORS`; 0 for those not free.
     members : torch.Tensor, optional
         (n, channels, 2 T) patches of this motif, their poses taken out.
+    templates : torch.Tensor, optional
+        (n, channels, 2 T) what a model makes of each of them.
     highest : int
         The largest order that is looked for.
 
@@ -85,6 +91,8 @@ def symmetry_of(
         return Symmetry(1, shape)
     free = (prior[:4] > 0).nonzero()[:, 0]
     for m in range(highest, 1, -1):
+        if members is not None and templates is not None and _only_mean(space, templates, weight, members, m):
+            continue
         told = free[free < (2 if m == 2 else 4)]  # half a turn leaves strain as it is
         found, before, change = _centered(space, harmonics, weight, m, told, prior)
         seen = change * weight
@@ -97,19 +105,15 @@ def symmetry_of(
     return Symmetry(1, shape)
 
 
-def own_order(space: PolarSpace, templates: Tensor, weight: Tensor, members: Tensor, order: int) -> int:
-    """The largest divisor of an order of symmetry that patches have each by itself, whatever their mean has.
+def _only_mean(space: PolarSpace, templates: Tensor, weight: Tensor, members: Tensor, order: int) -> bool:
+    """Whether patches, turned, differ from themselves in most of what they are, each by its own template.
 
-    A patch whose own template, (n, channels, 2 T), turned, differs from itself in nothing that is in the patch, (n,
-    channels, 2 T), has a scalar product with the difference that scatters as its length says; a patch that is not
-    symmetric has one of half the length squared.
+    The scalar product of a patch with the difference is half the squared length of that, and scatters by its length.
     """
-    for m in (m for m in range(order, 1, -1) if order % m == 0):
-        change = templates - space.turn(templates, torch.full_like(templates[:, 0, 0], 2 * torch.pi / m))
-        length = (change.square() * weight).sum((1, 2)).clamp_min(1e-12).sqrt()
-        if float(((members * change * weight).sum((1, 2)) / length).mean()) < _OWN:
-            return m
-    return 1
+    change = templates - space.turn(templates, torch.full_like(templates[:, 0, 0], 2 * torch.pi / order))
+    energy = (change.square() * weight).sum((1, 2)).clamp_min(1e-12)
+    seen = float(((members * change * weight).sum((1, 2)) / energy.sqrt()).mean())
+    return seen > _SEEN_EACH and float(energy.mean()) > _MOST * float((templates.square() * weight).sum((1, 2)).mean())
 
 
 def _centered(

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_rvae.averages.frames import Symmetry, common_zeros, own_order, symmetry_of
+from napari_rvae.averages.frames import common_zeros, symmetry_of
 from napari_rvae.models.inference import decoder_slope, infer
 from napari_rvae.models.left_out import estimated
 from napari_rvae.poses import turned_shape
@@ -84,11 +84,7 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     for number in range(kinds):
         rows = torch.as_tensor(np.flatnonzero(kind == number), device=theta.device)
         motif.append(templates[rows if len(rows) else slice(None)].mean(0))
-        symmetry = symmetry_of(model.space, motif[-1], model.weight, model.pose_prior, harmonics[rows])
-        if condition is not None and len(rows):  # the mean over all that is known shows no motif
-            less = own_order(model.space, templates[rows], model.weight, harmonics[rows], symmetry.order)
-            if less < symmetry.order:
-                symmetry = Symmetry(less, torch.full_like(symmetry.shape, torch.nan))
+        symmetry = symmetry_of(model.space, motif[-1], model.weight, model.pose_prior, harmonics[rows], templates[rows])
         middle = own[rows].mean(0) if len(rows) else torch.zeros(5, device=theta.device)
         order.append(symmetry.order)
         form.append(torch.where(symmetry.shape.isfinite(), -symmetry.shape, middle))

@@ -190,8 +190,8 @@ class Trainer:
                 if bool(rows.any()):
                     tangents = torch.linalg.qr(self._tangents(self.harmonics[rows].mean(0)))[0]
                     rest[rows] -= rest[rows] @ tangents @ tangents.T
-        share = shares(rest)
-        values, vectors = torch.linalg.eigh((rest.T * share) @ rest)
+        blocks = zip(rest.split(_BLOCK), shares(rest).split(_BLOCK), strict=True)  # a copy of all would be too much
+        values, vectors = torch.linalg.eigh(sum((some.T * share) @ some for some, share in blocks))
         values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
         noise = values[latent:].mean() if len(values) > latent else values[-1]
         width = (values[:latent] - noise).clamp_min(1e-3 * values[0]).sqrt()
