@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -71,7 +72,10 @@ def section(name, description, command, rows, seconds):
 
     import torch
 
-    versions = f"napari-rvae {version('napari-rvae')}, torch {torch.__version__}, Python {platform.python_version()}"
+    asked = ["git", "describe", "--always", "--dirty"]  # what is installed for development names an older state
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    program = f"napari-rvae {commit or version('napari-rvae')}"
+    versions = f"{program}, torch {torch.__version__}, Python {platform.python_version()}"
     machine = f"{os.cpu_count()} cores ({platform.machine()})"
     lines = [f"## {name}", "", description, "", "| what | bar | measured | spread | |", "|---|---|---|---|---|"]
     for row in rows:
@@ -113,6 +117,8 @@ def main(available, script, description):
         print(f"  {seconds:.0f} s\n", flush=True)
         if out is not None:
             command = f"python benchmarks/{script} {name} --seeds {len(options.seeds)}{' --quick' * options.quick}"
+            if options.peer_epochs != parser.get_default("peer_epochs"):
+                command += f" --peer-epochs {options.peer_epochs}"
             text = section(name, described(available[name]), command, rows, seconds)
             write(out, name, text, [*PARTS, *available])
     sys.stdout.flush()
