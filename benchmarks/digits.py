@@ -96,7 +96,7 @@ def _style(model, x, label, seed):
     z, width = table[names].to_numpy(), table[[f"{name}_error" for name in names]].to_numpy()
     learned_z = encode(last.model, patches, condition=known)[names]
     told = KNeighborsClassifier(5).fit(learned_z.to_numpy(), known).score(z, asked)
-    used = int(((0.5 * (width**2 + z**2 - 1) - np.log(width)).mean(0) > 0.1).sum())
+    used = int((0.5 * np.log1p((z / width) ** 2).mean(0) > 0.1).sum())
     (seen, _), (wanted, level) = _target(patches), _target(others)
     means = np.stack([seen[known == k].mean(0) for k in range(10)])
     left = reconstruct(last.model, others, table, condition=asked) - level - wanted
@@ -105,8 +105,9 @@ def _style(model, x, label, seed):
 
 def style(options):
     """cVAE (rotated: crVAE with rotation) of MNIST digits whose class is given, 2 latents, beta 8, learned from four
-    fifths of them. From the others: class from z by 5 nearest neighbours (chance is .1), latents in use (divergence
-    above .1 nat), error of the reconstruction in units of that of the class's mean; the worst seed of each.
+    fifths of them. From the others: class from z by 5 nearest neighbours (chance is .1), latents in use (half the
+    logarithm of 1 + z^2 / error^2 above .1 nat), error of the reconstruction in units of that of the class's mean; the
+    worst seed of each.
     """
     for turned, model in ((False, "cvae"), (True, "crvae")):
         found = []

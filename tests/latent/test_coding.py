@@ -290,6 +290,20 @@ def test_conditions():
             encode(model, patches, condition=wrong)
 
 
+def test_latents_do_not_tell_the_class_that_was_given_but_decode_to_the_patches():
+    x, truth = cards(1, 80, 24)
+    patches, label = patches_from_array(x), truth["label"].to_numpy()
+    model = trained(patches, TrainSettings(model="cvae", epochs=3, **TINY), condition=label)
+    table = encode(model, patches, condition=label)
+    z = table[["z1", "z2"]].to_numpy()
+    for suit in range(4):
+        np.testing.assert_allclose(np.cov(z[label == suit].T, bias=True), np.eye(2), atol=0.05)
+    decoded = decode(model, z, condition=label)
+    understood = reconstruct(model, patches, table, condition=label)
+    understood -= understood.mean((2, 3), keepdims=True)
+    assert np.corrcoef(understood.ravel(), decoded.ravel())[0, 1] > 0.99
+
+
 def test_a_number_as_condition_is_not_a_class():
     images, _ = cards(1, 40, 24)
     patches = patches_from_array(images)

@@ -104,7 +104,7 @@ def _encoded(
 
     def encoded(rows: NDArray[np.int64]) -> pd.DataFrame:
         one = None if known is None else known[rows].to(device)
-        return _columns(model, patches, *_settled(model, patches.select(rows), one))
+        return _columns(model, patches, one, *_settled(model, patches.select(rows), one))
 
     for start in range(0, len(patches), _BLOCK):
         if stop is not None and stop():
@@ -188,7 +188,7 @@ def _first_shape(model: Model, x: Tensor, condition: Tensor | None) -> Tensor:
     return torch.where(better[:, None], tried[1].shape, tried[0].shape)
 
 
-def _columns(model: Model, patches: Patches, found: Inferred, mean: Tensor) -> pd.DataFrame:
+def _columns(model: Model, patches: Patches, condition: Tensor | None, found: Inferred, mean: Tensor) -> pd.DataFrame:
     """The latent table's columns, in its units and frames."""
     free = (model.pose_prior > 0).tolist()
     which_class = found.log_class.argmax(1)
@@ -197,17 +197,17 @@ def _columns(model: Model, patches: Patches, found: Inferred, mean: Tensor) -> p
     deviation = found.covariance.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
     columns: dict[str, Any] = {}
     count, shapes = model.settings.latent, sum(free)
-    for i in range(count):
-        columns[f"z{i + 1}"] = found.z[:, i]
-    for i in range(count):
-        columns[f"z{i + 1}_error"] = deviation[:, shapes + model.turns + i]
+    z, uncertain = found.z, deviation[:, -count:]
+    if condition is not None:
+        z, back = model.apart(z, condition)
+        spread = back @ found.covariance[:, -count:, -count:] @ back.transpose(1, 2)
+        uncertain = spread.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
+    for name, values in (("z{}", z), ("z{}_error", uncertain)):
+        columns |= {name.format(i + 1): values[:, i] for i in range(count)}
     if "value" in model.recipe:  # of models that learn a quantity, the last latent tells it
         scale = model.recipe["value"]
         columns["predicted"] = found.z[:, -1] * scale["spread"] + scale["mean"]
-        columns["predicted_error"] = (
-            deviation[:, shapes + model.turns + count - 1].hypot(torch.tensor(scale.get("scatter", 0.0)))
-            * scale["spread"]
-        )
+        columns["predicted_error"] = deviation[:, -1].hypot(torch.tensor(scale.get("scatter", 0.0))) * scale["spread"]
     theta = found.theta
     shape = found.shape - turned_shape(model.kind_shape[kind], theta)  # the template's own belongs to the motif
     if model.turns:
@@ -287,7 +287,10 @@ def decode(
         raise InputDataError(f"Classes must be {len(values)} numbers from 0 to {model.classes - 1}.")
     known = _conditions(model, condition, len(values))
     with torch.no_grad():
-        templates = model.decode(values, None if known is None else known.to(values.device))
+        if known is not None:
+            known = known.to(values.device)
+            values = model.together(values, known)
+        templates = model.decode(values, known)
         templates = templates[torch.arange(len(values)), which.to(values.device)]
         kind = which.to(values.device) if model.classes > 1 else model.kind_of(templates)
         images = model.space.synthesise(model.space.turn(templates, model.kind_angle[kind]))
@@ -334,7 +337,10 @@ def reconstruct(
     known = _conditions(model, condition, n)
     with torch.no_grad():
         which = column("class").long() if "class" in table else torch.zeros(n, dtype=torch.int64, device=device)
-        templates = model.decode(z, None if known is None else known.to(device))[torch.arange(n, device=device), which]
+        if known is not None:
+            known = known.to(device)
+            z = model.together(z, known)
+        templates = model.decode(z, known)[torch.arange(n, device=device), which]
         kind = which if model.classes > 1 else model.kind_of(templates)
         theta = column("angle") + model.kind_angle[kind] if model.turns else torch.zeros(n, device=device)
         zero = torch.zeros_like(theta)

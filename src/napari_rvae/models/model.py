@@ -230,9 +230,9 @@ class Model(nn.Module):
         self.kind_shape, self.kind_symmetry = shape, symmetry
 
     def set_given(self, z: Tensor, condition: Tensor) -> None:
-        """Let latents, (n, latent), no longer tell what is known, (n, conditions); nothing decoded changes by that.
+        """Find what `apart` is to take from latents, (n, latent), for them to tell nothing of what is known.
 
-        Means that depend on it are taken out; where it is a class, each class gets the prior's mean and covariance.
+        Means that depend on it, (n, conditions), and where it is a class, all but the prior's mean and covariance.
         """
         design = torch.cat([torch.ones_like(z[:, :1]), condition], 1)
         self.given_shift = torch.linalg.pinv(design) @ z  # the least solution, as the classes add up to one
@@ -247,6 +247,17 @@ class Model(nn.Module):
             else:
                 stretch[1 + number] = self.given_stretch[0]
         self.given_stretch = stretch
+
+    def apart(self, z: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents, (n, latent), less what is known of their patches, and how both change, (n, latent, latent)."""
+        shift, stretch = self._given(condition)
+        back = torch.linalg.inv(stretch)
+        return (back @ (z - shift)[:, :, None])[:, :, 0], back
+
+    def together(self, z: Tensor, condition: Tensor) -> Tensor:
+        """Latents, (n, latent), as the decoder takes them, from what `apart` has left."""
+        shift, stretch = self._given(condition)
+        return (stretch @ z[:, :, None])[:, :, 0] + shift
 
     def _given(self, condition: Tensor) -> tuple[Tensor, Tensor]:
         """What goes to z from what is known, (n, latent), and how z is stretched, (n, latent, latent)."""
@@ -294,15 +305,10 @@ class Model(nn.Module):
             return spread * (x / spread).std((1, 2, 3), keepdim=True).clamp_min(1e-6)
         return spread
 
-    def encode(self, harmonics: Tensor, condition: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and log deviation of z, (n, latent) each, from (n, channels, 2 T) and, where given, (n, conditions)."""
+    def encode(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log deviation of z, (n, latent) each, from (n, channels, 2 T)."""
         scale = self.signal.rsqrt()[:, self.space.ring].repeat(1, 2)
         mean, log_deviation = self.encoder(harmonics * scale)
-        if condition is not None and self.conditions:
-            shift, stretch = self._given(condition)
-            back = torch.linalg.inv(stretch)
-            mean = (back @ (mean - shift)[:, :, None])[:, :, 0]
-            log_deviation = 0.5 * (back.square() @ (2 * log_deviation).exp()[:, :, None])[:, :, 0].log()
         return mean, log_deviation
 
     def decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
@@ -321,8 +327,7 @@ class Model(nn.Module):
             (n, classes, channels, 2 T).
         """
         if condition is not None and self.conditions:
-            shift, stretch = self._given(condition)
-            z = torch.cat([(stretch @ z[:, :, None])[:, :, 0] + shift, condition], 1)
+            z = torch.cat([z, condition], 1)
         if self.classes == 1:
             alone: Tensor = self.decoder(z)
             return alone[:, None]
@@ -368,7 +373,7 @@ class Model(nn.Module):
         Objective
             Per patch.
         """
-        mean, log_deviation = self.encode(harmonics, condition)
+        mean, log_deviation = self.encode(harmonics)
         variational = self.settings.model != "ae"
         z = mean + log_deviation.exp() * torch.randn_like(mean) if sample and variational else mean
         if labels is not None and labels.is_floating_point():

@@ -62,9 +62,6 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     blocks = torch.as_tensor(every, device=trainer.device).split(500)
     found = [part for rows in blocks for part in by_halves(settled, rows, trainer.device)]
     theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
-    if condition is not None:
-        condition = condition[every]
-        model.set_given(z, condition)
     if values is not None:
         off = (z[:, -1] - values[every])[values[every].isfinite()]
         model.recipe["value"]["scatter"] = float(off.square().mean().sqrt())
@@ -72,8 +69,11 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     each = (harmonics - templates).square().mean(0)
     model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
     model.noise.clamp_min_(1e-9)
+    if condition is not None:  # latents as they will be found, with this noise
+        again = [part[-1] for rows in blocks for part in by_halves(settled, rows, trainer.device)]
+        model.set_given(torch.cat(again), condition[every])
     some = torch.linspace(0, len(z) - 1, min(len(z), _SAMPLE), device=z.device).long().unique()
-    given = None if condition is None else condition[some]
+    given = None if condition is None else condition[every][some]
     slope = decoder_slope(model, z[some], which_class[some], given)
     model.left_out = estimated(model, harmonics[some], templates[some], slope, theta[some])
     if model.classes > 1:

@@ -318,7 +318,7 @@ class Trainer:
         found = model.objective(self.harmonics[rows], log_prior, labels, condition)
         loss, physics = self._loss(found), found.data.new_zeros(())
         if self.physics is not None:
-            physics = self.physics.penalty(model, found, self.harmonics, rows, self.condition)
+            physics = self.physics.penalty(model, found, self.harmonics, rows)
             loss = loss + self.settings.physics_weight * physics
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

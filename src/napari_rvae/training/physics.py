@@ -163,7 +163,7 @@ class Physics:
         self.term, self.origin = physics_term(name)
         self._near = _neighbors(patches) if _arguments(self.term) > 2 else None
 
-    def penalty(self, model: Model, found: Objective, harmonics: Tensor, rows: Tensor, condition: Any) -> Tensor:
+    def penalty(self, model: Model, found: Objective, harmonics: Tensor, rows: Tensor) -> Tensor:
         """Mean penalty of a batch.
 
         Parameters
@@ -176,8 +176,6 @@ class Physics:
             (N, channels, 2 T) of all patches.
         rows : torch.Tensor
             (n,) those of the batch.
-        condition : torch.Tensor or None
-            (N, conditions) of all patches.
 
         Returns
         -------
@@ -199,8 +197,7 @@ class Physics:
         if self._near is not None:
             near = torch.as_tensor(self._near, device=rows.device)[rows]
             with torch.no_grad():
-                known = None if condition is None else condition[near.flatten()]
-                latents = model.encode(harmonics[near.flatten()], known)[0]
+                latents = model.encode(harmonics[near.flatten()])[0]
             given.append(latents.unflatten(0, near.shape))
         try:
             value = self.term(*given)
