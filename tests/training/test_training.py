@@ -211,6 +211,18 @@ def test_what_does_not_fit_is_said_at_once(data, settings, options, error, words
         next(train(data[0], TrainSettings(**{**TINY, **settings}), **options))
 
 
+def test_classes_learn_their_share_of_the_patches(data):
+    images, truth = cards(1, 400, 24)
+    suit = truth["label"].to_numpy()
+    rows = np.concatenate([np.flatnonzero(suit == 0)[:90], np.flatnonzero(suit == 1)[:30]])
+    settings = TrainSettings(model="jrvae", classes=2, epochs=20, early_stopping=False, **TINY)
+    *_, last = train(patches_from_array(images[rows]), settings)
+    assert last.model.class_share.sort().values.numpy() == pytest.approx([0.25, 0.75], abs=0.1)
+    annealed = settings.model_copy(update={"class_capacity": 0.6})
+    *_, last = train(patches_from_array(images[rows]), annealed)
+    assert last.model.class_share.tolist() == [0.5, 0.5]  # that course asks for classes that are equally likely
+
+
 def test_more_classes_than_patches(data):
     with pytest.raises(SettingsError, match="50 classes for 20 patches"):
         next(train(data[0].select(np.arange(20)), TrainSettings(model="jrvae", classes=50, **TINY)))

@@ -243,7 +243,8 @@ def _searched(
 ) -> _Searched:
     """Search class and angle; within the window around theta only, where there is one."""
     templates = model.decode(z, condition)
-    log_joint = model.log_likelihood(harmonics, templates) + log_angle_prior(model, harmonics.new_zeros(1))
+    log_prior = log_angle_prior(model, harmonics.new_zeros(1)) + model.log_share
+    log_joint = model.log_likelihood(harmonics, templates) + log_prior
     if labels is not None:
         other = (labels[:, None] >= 0) & (torch.arange(model.classes, device=labels.device) != labels[:, None])
         log_joint = log_joint.masked_fill(other[:, :, None], -1e4)

@@ -5,9 +5,9 @@ For a patch x with harmonics X, resampled so that offset, strain and scale are o
 ``log sum over classes c and angles theta of exp(-|X - turn(C(z, c), theta)|^2 / (2 s2)) p(c) p(theta)``
 ``- sum over rings of N_i / 2 log(2 pi s2_i) - KL(q(z | x) | p(z))``,
 
-with one noise variance s2_i and N_i independent coefficients per ring. Angle and class are summed over exactly, so
-there is no approximate posterior of them that could get stuck (compare the single Gaussian of Bepler et al.,
-arXiv:1909.11663); z is sampled as in Kingma & Welling, arXiv:1312.6114.
+with one noise variance s2_i and N_i independent coefficients per ring, and p(c) the share of patches that a class has.
+Angle and class are summed over exactly, so there is no approximate posterior of them that could get stuck (compare the
+single Gaussian of Bepler et al., arXiv:1909.11663); z is sampled as in Kingma & Welling, arXiv:1312.6114.
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ class Model(nn.Module):
     given_shift: Tensor
     given_stretch: Tensor
     left_out: Tensor
+    class_share: Tensor
 
     def __init__(self, settings: TrainSettings, size: int, channels: int, k_max: float, conditions: int = 0) -> None:
         super().__init__()
@@ -178,6 +179,7 @@ class Model(nn.Module):
             "kind_shape": torch.zeros(1, 5),
             "kind_symmetry": torch.ones(1, dtype=torch.int64),
             "left_out": torch.zeros(6),
+            "class_share": torch.full((self.classes,), 1 / self.classes),
             "given_shift": torch.zeros(1 + conditions, outputs),
             "given_stretch": torch.cat([torch.eye(outputs)[None], torch.zeros(conditions, outputs, outputs)]),
         }.items():
@@ -198,6 +200,11 @@ class Model(nn.Module):
     def weight(self) -> Tensor:
         """One over the noise variance of every coefficient, (channels, 2 T)."""
         return (1 / self.noise)[:, self.space.ring].repeat(1, 2)
+
+    @property
+    def log_share(self) -> Tensor:
+        """Log prior probability of every class, (classes, 1): the share of patches that it has."""
+        return self.class_share.clamp_min(1e-9).log()[:, None]
 
     @property
     def noise_evidence(self) -> Tensor:
@@ -379,7 +386,7 @@ class Model(nn.Module):
         if labels is not None and labels.is_floating_point():
             z = torch.cat([z[:, :-1], torch.where(labels.isfinite(), labels, z[:, -1])[:, None]], 1)
         templates = self.decode(z, condition)
-        joint = self.log_likelihood(harmonics, templates) + log_prior - math.log(self.classes)
+        joint = self.log_likelihood(harmonics, templates) + log_prior + self.log_share
         divergence = (0.5 * ((2 * log_deviation).exp() + mean**2 - 1) - log_deviation).sum(1)
         supervised = torch.zeros_like(divergence)
         if labels is not None and labels.is_floating_point():

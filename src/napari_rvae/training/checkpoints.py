@@ -33,7 +33,7 @@ FILE = "state.safetensors"
 _FORMAT = 1
 _MADE_FROM, _LOSSES = "made_from", "losses"
 _WORDS = "The training that was interrupted"
-_POSES = ("theta", "shape", "base", "harmonics", "misfit", "noise")
+_POSES = ("theta", "shape", "base", "harmonics", "misfit", "often", "noise")
 
 
 class Checkpoint:

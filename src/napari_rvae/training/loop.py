@@ -35,6 +35,8 @@ SLOWER = 0.05
 latents, patches are far from linear in them, and it is not."""
 ALIKE = 0.1
 """How far classes differ at first that are to be told apart little by little, in units of how far they do."""
+LEAST_SHARE = 1e-3
+"""A class that has lost all its patches may win some back."""
 TEACHING_STEPS = 200
 """Steps in which the encoder is taught the latents to start from."""
 _BLOCK = 500
@@ -89,6 +91,7 @@ class Trainer:
         self.window: float | None = None
         self.misfit = torch.zeros(n, device=self.device)
         self.rarity = torch.ones(n)
+        self.often = torch.ones(n, device=self.device)  # how much more than others a patch is drawn in this epoch
         if self.values is not None:  # what is known is looked at more often
             known = self.values.isfinite().cpu()
             self.rarity[known] = float((n / known.sum()).sqrt().clamp(1, 5))
@@ -330,6 +333,10 @@ class Trainer:
                 self.noise.lerp_(residual, 0.2)
                 self.left.append(residual)
                 model.noise.copy_(self._tempered(self.noise))
+                if model.classes > 1 and self.capacity.classes is None:
+                    each = 1 / self.often[rows]
+                    share = (found.posterior.sum(2) * each[:, None]).sum(0) / each.sum()
+                    model.class_share.lerp_(share, 0.2).clamp_min_(LEAST_SHARE)
         # a patch may be drawn twice: the larger misfit, in whatever order a device writes
         self.misfit.scatter_reduce_(0, rows, -found.data.detach(), "amax", include_self=False)
         terms = (found.data.mean(), found.divergence.mean(), found.supervised.mean(), physics)
@@ -358,6 +365,7 @@ class Trainer:
             return rows[torch.randperm(len(rows), generator=self.generator)]
         misfit = self.misfit[rows.to(self.device)].cpu()
         weight = oddness(misfit) * self.rarity[rows]
+        self.often[rows.to(self.device)] = weight.to(self.device)
         return rows[torch.multinomial(weight, len(rows), replacement=True, generator=self.generator)]
 
     def epoch_terms(self, means: Tensor) -> dict[str, float]:
