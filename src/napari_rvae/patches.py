@@ -353,6 +353,11 @@ def _frame(image: Any, frame: int, stacked: bool, channel_axis: int | None) -> A
     return image[None] if channel_axis is None else np.moveaxis(image, channel_axis, 0)
 
 
+def smoothing(step: float) -> float:
+    """Width by which an image is smoothed before every so many of its pixels become one of a patch."""
+    return float(0.5 * np.sqrt(max(step**2 - 1, 0)))
+
+
 class _Cutter:
     """Cuts patches at any centres; keeps the spline coefficients of the last frame."""
 
@@ -408,7 +413,7 @@ class _Cutter:
                 self._masks[number] = missing
                 nearest = distance_transform_edt(missing, return_distances=False, return_indices=True)
                 frame = frame[:, nearest[0], nearest[1]]
-            smooth = [0.5 * np.sqrt(max(step**2 - 1, 0)) for step in self.step]
+            smooth = [smoothing(step) for step in self.step]
             if max(smooth) > 0.1:
                 frame = gaussian_filter(frame, (0, *smooth), mode="mirror")
             self._kept = number, np.stack([spline_filter(channel, 3, np.float32, mode="mirror") for channel in frame])

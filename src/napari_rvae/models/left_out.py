@@ -14,6 +14,8 @@ are estimated by the method of moments from what estimates leave over.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -62,16 +64,19 @@ def estimated(model: Model, harmonics: Tensor, templates: Tensor, content: Tenso
         result[number] = excess.clamp_min(0).sqrt()
     every = torch.cat([own, aside], 1)
     left = _seen(model, _without(left, every, weight))
-    bright = _seen(model, templates.flatten(1)[:, None])
-    taper = _taper(model, left)
-    result[5] = _rise(taper.square().expand_as(bright), taper * bright, left.square())
+    random = torch.randn(left.shape, generator=torch.Generator().manual_seed(0)).to(left)
+
+    def simulated(rise: Tensor) -> Tensor:
+        """What estimates would leave of noise alone, whose variance rises so."""
+        noise = (random * _unevenness(model, rise, templates).sqrt()).unflatten(-1, (model.channels, *[model.size] * 2))
+        return _seen(model, _without(model.space.analyse(noise).flatten(2) * spectrum, every, weight))
+
+    # motifs have little in the upper half of the rings: it is noise
+    alone = model.noise[:, model.space.rings // 2 :].median(1).values.sqrt()
+    spectrum = alone.repeat_interleave(2 * model.space.terms)
+    result[5] = _rise(model, left, simulated, templates)
     # votes of the middle on its own place, and those of as much noise alone
-    moved = _moved(model, templates, theta)
-    noise = torch.randn(left.shape, generator=torch.Generator().manual_seed(0)).to(left)
-    noise = (noise * _unevenness(model, result[5], templates).sqrt()).unflatten(-1, (model.channels, *[model.size] * 2))
-    alone = model.noise[:, model.space.rings // 2 :].median(1).values.sqrt()  # where motifs have little, it is noise
-    noise = (model.space.analyse(noise) * alone[:, None]).flatten(2)
-    noise = _seen(model, _without(noise, every, weight))
+    moved, noise = _moved(model, templates, theta), simulated(result[5])
     excess = _votes(left, moved, model.size) - _votes(noise, moved, model.size)
     result[3:5] = excess.clamp(0, 1).sqrt()  # further than a pixel nothing is linear
     return result
@@ -154,12 +159,17 @@ def _moved(model: Model, templates: Tensor, theta: Tensor) -> Tensor:
     return torch.stack([c * x - s * y, s * x + c * y], 1)
 
 
-def _rise(constant: Tensor, bright: Tensor, square: Tensor) -> Tensor:
-    """Rise of a variance with the intensity relative to its mean: ``square = level (constant + rise bright)``."""
-    a, b, d = (constant * constant).sum(), (constant * bright).sum(), (bright * bright).sum()
-    p, q = (constant * square).sum(), (bright * square).sum()
-    level, slope = d * p - b * q, a * q - b * p  # both times the determinant
-    return (slope / level.clamp_min(1e-12 * float(d * p) + 1e-30)).clamp(0, 1)
+def _rise(model: Model, left: Tensor, simulated: Callable[[Tensor], Tensor], templates: Tensor) -> Tensor:
+    """Rise of the noise's variance with the intensity, by moments: estimates take most away where motifs are steep."""
+    bright = _seen(model, templates.flatten(1)[:, None])
+    moments = torch.stack([_taper(model, left).square().expand_as(bright), _taper(model, left) * bright])
+    little = left.new_tensor(0.1)
+    even = simulated(torch.zeros_like(little)).square()
+    more = (simulated(little).square() - even) / little
+    (a, d), (b, e), (p, q) = ((moments * part).sum((1, 2, 3)) for part in (even, more, left.square()))
+    # p = level (a + rise b), q = level (d + rise e)
+    rise: Tensor = ((q * a - p * d) / (p * e - q * b)).nan_to_num(0.0).clamp(0, 1)
+    return rise
 
 
 def _unevenness(model: Model, rise: Tensor, templates: Tensor) -> Tensor:

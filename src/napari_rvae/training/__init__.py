@@ -127,6 +127,7 @@ def _train(
 
     from napari_rvae.averages import average
     from napari_rvae.models import Model
+    from napari_rvae.training.band import signal_band
     from napari_rvae.training.finish import finish
     from napari_rvae.training.loop import Trainer
 
@@ -147,7 +148,7 @@ def _train(
         message = f"{len(averages.counts)} kind{'s' * (len(averages.counts) > 1)} of patch"
         yield TrainingReport("averages", 0, settings.epochs, message=message, averages=averages)
     conditions = 0 if condition is None else condition.shape[1]
-    model = Model(settings, size, channels, _signal_band(patches), conditions)
+    model = Model(settings, size, channels, signal_band(patches), conditions)
     model.recipe = _recipe(patches, settings, device, count)
     if labels is not None and labels.dtype.kind == "f":
         told = labels[np.isfinite(labels)]
@@ -289,23 +290,3 @@ def trained(patches: Patches, settings: TrainSettings | None = None, **options: 
     assert report is not None  # train has raised otherwise
     assert report.model is not None
     return report.model
-
-
-def _signal_band(patches: Patches) -> float:
-    """Highest spatial frequency, cycles per patch pixel, at which patches hold more than noise: from 0.2 to 0.35."""
-    from napari_rvae.polar import radial_taper
-
-    some = patches.data[:: max(1, len(patches) // 500)].astype(np.float64)
-    size = some.shape[-1]
-    some = (some - some.mean((2, 3), keepdims=True)) * radial_taper(size)
-    power = (np.abs(np.fft.fft2(some)) ** 2).mean((0, 1))
-    frequency = np.fft.fftfreq(size)
-    k = np.hypot(frequency[:, None], frequency)
-    floor = np.median(power[k > 0.42])
-    rings = np.arange(0.2, 0.36, 0.025)
-    masks = [(k > ring - 0.025) & (k <= ring) for ring in rings]
-    counts = np.array([mask.sum() for mask in masks])
-    excess = np.array([power[mask].sum() for mask in masks]) / np.maximum(counts, 1) - 1.3 * floor
-    total = (power[k <= 0.35] - floor).clip(0).sum()
-    matters = (excess > 0) & (excess * counts > 1e-3 * total)
-    return float(rings[np.flatnonzero(matters)[-1]]) if matters.any() else 0.2
