@@ -98,7 +98,7 @@ def test_the_number_of_kinds_can_be_given(turned_cards, kinds):
 def test_kinds_may_start_from_those_of_other_patches(turned_cards, averages):
     patches = turned_cards[0]
     some = np.arange(0, 400, 3)
-    again = average(patches.select(some), start=(averages.finder.images, averages.finder.weight))
+    again = average(patches.select(some), start=averages.finder)
     assert (again.table["class"].to_numpy() == averages.table["class"].to_numpy()[some]).mean() > 0.98
     assert not np.array_equal(again.finder.images, averages.finder.images)
 

@@ -60,7 +60,7 @@ def average(
     patches: Patches,
     settings: AverageSettings | None = None,
     *,
-    start: tuple[torch.Tensor, torch.Tensor] | None = None,
+    start: PoseFinder | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Averages:
@@ -72,8 +72,8 @@ def average(
         All are sorted; averages are made of those that do not reach over the edge.
     settings : AverageSettings, optional
         Which poses make no difference, and how many kinds.
-    start : tuple of torch.Tensor, optional
-        Images and weight of the finder of other averages: kinds are these, in their order, averaged from these patches.
+    start : PoseFinder, optional
+        The finder of other averages: kinds are these, in their order, averaged from these patches.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 
@@ -91,6 +91,7 @@ def average(
     """
     import torch
 
+    from napari_rvae.averages.band import signal_band
     from napari_rvae.averages.exemplars import PoseFinder, add_exemplars, average_round, ring_weight
     from napari_rvae.averages.frames import common_zeros, symmetry_of
     from napari_rvae.averages.joining import kinds_of
@@ -111,7 +112,8 @@ def average(
     with torch.no_grad(), threads(None):
         normalised = _normalization(patches)
         prior = shape_prior(settings.invariance, patches.scale)
-        finder = PoseFinder(settings.invariance, prior, patches.data.shape[-1])
+        band = signal_band(patches) if start is None else start.k_max
+        finder = PoseFinder(settings.invariance, prior, patches.data.shape[-1], band)
         search, space = finder.search, finder.search.space
         chosen = torch.as_tensor(inner)[torch.randperm(len(inner), generator=generator)[: settings.sample]]
         some = finder.reduce(normalised(chosen))
@@ -122,8 +124,7 @@ def average(
             weight = ring_weight(space, harmonics.square().mean(0))
             distances = add_exemplars(search, some, harmonics, weight, wanted, generator)
         else:
-            images, weight = start
-            distances = search.distances(harmonics, images, weight)
+            distances = search.distances(harmonics, start.images, start.weight)
         for number in range(settings.rounds):
             tell(0.2 + 0.5 * number / settings.rounds, "Averaging")
             if start is None and number:  # templates of odd patches give way to others of what is understood least
@@ -191,9 +192,11 @@ def average_space(patches: Patches, invariance: tuple[str, ...]) -> tuple[PoseSe
     x : torch.Tensor
         Normalised and reduced.
     """
+    from napari_rvae.averages.band import signal_band
     from napari_rvae.averages.exemplars import PoseFinder
 
-    finder = PoseFinder(invariance, shape_prior(invariance, patches.scale), patches.data.shape[-1])
+    prior, band = shape_prior(invariance, patches.scale), signal_band(patches)
+    finder = PoseFinder(invariance, prior, patches.data.shape[-1], band)
     return finder.search, finder.reduce(_normalization(patches)(slice(None)))
 
 

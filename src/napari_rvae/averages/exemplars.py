@@ -33,14 +33,17 @@ class PoseFinder(nn.Module):
         (5,) width of the prior of each shape parameter, in patch pixels.
     size : int
         Side of the patches in pixels; larger ones than `SIZE` are reduced.
+    k_max : float
+        Highest spatial frequency at which patches hold more than noise, cycles per patch pixel: noise alone would agree
+        with the templates that it was aligned to.
     """
 
-    def __init__(self, invariance: tuple[str, ...], prior: Tensor, size: int) -> None:
+    def __init__(self, invariance: tuple[str, ...], prior: Tensor, size: int, k_max: float) -> None:
         super().__init__()
-        self.size, self.side = size, min(size, SIZE)
+        self.size, self.side, self.k_max = size, min(size, SIZE), k_max
         self.reduction = size / self.side
         angles = ANGLES if "rotation" in invariance else 1
-        space = PolarSpace(self.side, min(0.375, CYCLES / self.side), angles=angles)
+        space = PolarSpace(self.side, min(0.375, CYCLES / self.side, k_max * self.reduction), angles=angles)
         self.search = PoseSearch(space, prior / prior.new_tensor([self.reduction, self.reduction, 1, 1, 1]))
         self.register_buffer("images", torch.zeros(0))
         self.register_buffer("weight", torch.zeros(0))

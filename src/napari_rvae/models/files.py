@@ -131,7 +131,7 @@ def _built(file: Path, header: dict[str, Any], tensors: dict[str, Tensor], devic
     model.to(device)
     model.set_frames(*(frames[f"kind_{name}"] for name in ("template", "angle", "shape", "symmetry")))
     if len(images):
-        finder = PoseFinder(model.settings.invariances, model.pose_prior.cpu(), model.size)
+        finder = PoseFinder(model.settings.invariances, model.pose_prior.cpu(), model.size, model.k_max)
         fits = images.shape[1:] == (model.channels, finder.side, finder.side)
         if not fits or weight.shape != (model.channels, 2 * finder.search.space.terms):
             raise ModelFileError(f"{file.name} does not fit its own description: take another copy, or train again.")

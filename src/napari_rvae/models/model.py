@@ -220,12 +220,18 @@ class Model(nn.Module):
     def first_shapes(self, x: Tensor) -> list[Tensor]:
         """Offsets, strains and scales, (n, 5), from which inference starts, for raw patches (n, channels, D, D)."""
         still = torch.zeros(len(x), 5, device=x.device)
-        if not bool((self.pose_prior > 0).any()) or len(self.finder_images) == 0:
+        if not bool((self.pose_prior > 0).any()) or self.finder is None:
             return [still]
-        if self._finder is None:
-            self._finder = PoseFinder(self.settings.invariances, self.pose_prior, self.size).to(x.device)
+        return [still, self.finder.find(self.normalised(x)).shape]
+
+    @property
+    def finder(self) -> PoseFinder | None:
+        """Finds class averages in patches; None where there are none."""
+        if self._finder is None and len(self.finder_images):
+            found = PoseFinder(self.settings.invariances, self.pose_prior, self.size, self.k_max)
+            self._finder = found.to(self.noise.device)
             self._finder.images, self._finder.weight = self.finder_images, self.finder_weight
-        return [still, self._finder.find(self.normalised(x)).shape]
+        return self._finder
 
     def set_finder(self, images: Tensor, weight: Tensor) -> None:
         """Keep class averages, (kinds, channels, d, d), and one over their noise variance, (channels, 2 T)."""

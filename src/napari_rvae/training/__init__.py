@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from copy import deepcopy
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -126,8 +127,8 @@ def _train(
     import torch
 
     from napari_rvae.averages import average
+    from napari_rvae.averages.band import signal_band
     from napari_rvae.models import Model
-    from napari_rvae.training.band import signal_band
     from napari_rvae.training.finish import finish
     from napari_rvae.training.loop import Trainer
 
@@ -138,17 +139,16 @@ def _train(
         yield TrainingReport("averages", 0, settings.epochs, message="Averaging alike patches")
         kinds = settings.classes if settings.family in ("joint", "semi") else None
         wanted = AverageSettings(invariance=settings.invariances, seed=settings.seed, kinds=kinds)
-        start = None
-        if like is not None and len(like.finder_images):
-            start = like.finder_images.cpu(), like.finder_weight.cpu()
+        start = None if like is None else deepcopy(like.finder)
         try:
-            averages = average(patches, wanted, start=start, stop=stop)
+            averages = average(patches, wanted, start=None if start is None else start.cpu(), stop=stop)
         except Stopped:
             raise Stopped("Stopped before there was anything to keep.") from None
         message = f"{len(averages.counts)} kind{'s' * (len(averages.counts) > 1)} of patch"
         yield TrainingReport("averages", 0, settings.epochs, message=message, averages=averages)
     conditions = 0 if condition is None else condition.shape[1]
-    model = Model(settings, size, channels, signal_band(patches), conditions)
+    band = signal_band(patches) if like is None else like.k_max
+    model = Model(settings, size, channels, band, conditions)
     model.recipe = _recipe(patches, settings, device, count)
     if labels is not None and labels.dtype.kind == "f":
         told = labels[np.isfinite(labels)]

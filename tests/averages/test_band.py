@@ -2,9 +2,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from napari_rvae.averages.band import SEEN, noise_spectrum, signal_band
 from napari_rvae.patches import extract_patches, patches_from_array
 from napari_rvae.settings import PatchSettings
-from napari_rvae.training.band import SEEN, noise_spectrum, signal_band
 
 
 @pytest.fixture(scope="module")
