@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from napari_rvae.averages import average, shape_prior
+from napari_rvae.averages.exemplars import add_exemplars
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.patches import patches_from_array
 from napari_rvae.samples import cards
@@ -185,6 +186,23 @@ def test_too_few_and_empty_patches_are_refused(turned_cards):
         average(turned_cards[0].select(np.arange(9)))
     with pytest.raises(InputDataError, match="constant"):
         average(patches_from_array(np.ones((20, 16, 16))))
+
+
+def test_other_exemplars_are_tried_where_one_takes_all_patches(turned_cards, monkeypatch):
+    patches, truth = turned_cards
+    settings, chosen = AverageSettings(kinds=4), []
+
+    def one_at_first(*given):
+        chosen.append(
+            add_exemplars(*(1 if len(chosen) < settings.rounds and k == 4 else v for k, v in enumerate(given)))
+        )
+        return chosen[-1]
+
+    monkeypatch.setattr("napari_rvae.averages.exemplars.add_exemplars", one_at_first)
+    found = average(patches, settings)
+    assert len(chosen) == 2 * settings.rounds
+    assert len(found.counts) == 4
+    assert purity(found.table["class"], truth["label"]) > 0.95
 
 
 def test_threads_are_given_back(turned_cards):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from napari_rvae.averages.search import Assignment, PoseSearch
 
 FEWEST_PATCHES = 10
+_TRIES = 4
+"""How often other exemplars are chosen if fewer kinds come out than are asked for."""
 _KIND_ROUNDS = 3
 _BLOCK = 1000
 """Patches that are worked on at a time."""
@@ -118,19 +120,22 @@ def average(
         chosen = torch.as_tensor(inner)[torch.randperm(len(inner), generator=generator)[: settings.sample]]
         some = finder.reduce(normalised(chosen))
         harmonics = space.analyse(some)
-        tell(0.0, "Choosing exemplars")
-        if start is None:
-            wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
-            weight = ring_weight(space, harmonics.square().mean(0))
-            distances = add_exemplars(search, some, harmonics, weight, wanted, generator)
-        else:
-            distances = search.distances(harmonics, start.images, start.weight)
-        for number in range(settings.rounds):
-            tell(0.2 + 0.5 * number / settings.rounds, "Averaging")
-            if start is None and number:  # templates of odd patches give way to others of what is understood least
-                shared = distances.among(distances.shared())
-                distances = add_exemplars(search, some, harmonics, weight, wanted, generator, shared)
-            images, distances, weight = average_round(search, some, harmonics, distances)
+        wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
+        for _ in range(1 if start is not None else _TRIES):
+            tell(0.0, "Choosing exemplars")
+            if start is None:
+                weight = ring_weight(space, harmonics.square().mean(0))
+                distances = add_exemplars(search, some, harmonics, weight, wanted, generator)
+            else:
+                distances = search.distances(harmonics, start.images, start.weight)
+            for number in range(settings.rounds):
+                tell(0.2 + 0.5 * number / settings.rounds, "Averaging")
+                if start is None and number:  # templates of odd patches give way to others of what is understood least
+                    shared = distances.among(distances.shared())
+                    distances = add_exemplars(search, some, harmonics, weight, wanted, generator, shared)
+                images, distances, weight = average_round(search, some, harmonics, distances)
+            if len(distances.shared()) >= (settings.kinds or 1):
+                break  # else noise has made one template the nearest to all
         tell(0.7, "Joining kinds")
         for number in range(_KIND_ROUNDS):
             # joined again after each round: averages made of more members, their strains centred, agree better
