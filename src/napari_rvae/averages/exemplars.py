@@ -14,7 +14,7 @@ from napari_rvae.averages.search import Assignment, Distances, PoseSearch
 from napari_rvae.polar import PolarSpace
 from napari_rvae.poses import turned_shape
 
-CYCLES = 12
+CYCLES = 8
 """Patches are compared up to so many cycles across: kinds and poses show below it."""
 SIZE = 32
 """Side to which larger patches are reduced for that, pixels."""
