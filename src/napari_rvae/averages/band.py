@@ -11,7 +11,7 @@ from napari_rvae.patches import Patches, smoothing
 from napari_rvae.polar import radial_taper
 
 SEEN = 0.3
-"""Part of an image's noise that must be left in patches for a frequency to tell anything."""
+"""Part of the noise that must be left at a frequency for it to tell anything, in units of where most is left."""
 
 
 def signal_band(patches: Patches) -> float:
@@ -23,14 +23,14 @@ def signal_band(patches: Patches) -> float:
     frequency = np.fft.fftfreq(size)
     k = np.hypot(frequency[:, None], frequency)
     steps = patches.step if patches.cut else (None, None)
-    along_y, along_x = (noise_spectrum(frequency, step) for step in steps)  # cutting has dimmed what is fine
-    seen = np.outer(along_y > SEEN, along_x > SEEN)
-    power = power / np.where(seen, np.outer(along_y, along_x), 1)
+    left = np.outer(*(noise_spectrum(frequency, step) for step in steps))  # cutting has dimmed what is fine
+    seen = left > SEEN * left.max()
+    power = power / np.where(seen, left, 1)
     floor = np.median(power[seen & (k > 0.84 * k[seen].max() / 2**0.5)])
     rings = np.arange(0.25, 0.36, 0.025)
     masks = [seen & (k > ring - 0.025) & (k <= ring) for ring in rings]
     counts = np.array([mask.sum() for mask in masks])
-    excess = np.array([power[mask].sum() for mask in masks]) / np.maximum(counts, 1) - 1.05 * floor
+    excess = np.array([power[mask].sum() for mask in masks]) / np.maximum(counts, 1) - 1.3 * floor
     total = (power[seen & (k <= 0.35)] - floor).clip(0).sum()
     matters = (excess > 0) & (excess * counts > 1e-3 * total)
     return float(rings[np.flatnonzero(matters)[-1]]) if matters.any() else 0.25
@@ -55,8 +55,17 @@ def noise_spectrum(frequency: NDArray[Any], step: float | None) -> NDArray[np.fl
     """
     if step is None:
         return np.ones_like(frequency)
-    of_image = (frequency[:, None] + np.arange(-4, 5)) / step  # what is sampled too coarsely is folded back
+    folds = int(np.ceil(step)) + 3  # what is sampled too coarsely is folded back
+    of_image = (frequency[:, None] + np.arange(-folds, folds + 1)) / step
     spline = np.sinc(of_image) ** 4 * 3 / (2 + np.cos(2 * np.pi * of_image))
-    of_pixels = (of_image - np.rint(of_image))[..., None] + np.arange(-1, 2)
-    smoothed = np.exp(-2 * (np.pi * of_pixels * smoothing(step)) ** 2).sum(-1) if smoothing(step) else 1.0
+    smoothed = _smoothed(of_image, smoothing(step))
     return np.asarray(np.square(spline * smoothed).sum(1) / step)
+
+
+def _smoothed(frequency: NDArray[Any], width: float) -> NDArray[np.float64]:
+    """What is left of an amplitude after smoothing with a Gaussian of so many pixels, as it is sampled at pixels."""
+    reach = int(4 * width + 0.5)  # as SciPy cuts it off
+    across = np.arange(-reach, reach + 1)
+    kernel = np.exp(-0.5 * (across / max(width, 1e-9)) ** 2)
+    phases = np.cos(2 * np.pi * frequency[..., None] * across)
+    return np.asarray((phases * kernel).sum(-1) / kernel.sum())
