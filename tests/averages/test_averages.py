@@ -192,14 +192,14 @@ def test_other_exemplars_are_tried_where_one_takes_all_patches(turned_cards, mon
     patches, truth = turned_cards
     settings, chosen = AverageSettings(kinds=4), []
 
-    def one_at_first(*given):
-        chosen.append(
-            add_exemplars(*(1 if len(chosen) < settings.rounds and k == 4 else v for k, v in enumerate(given)))
-        )
-        return chosen[-1]
+    def one_at_first(search, x, harmonics, weight, count, *others):
+        chosen.append(count)
+        return add_exemplars(search, x, harmonics, weight, 1 if len(chosen) <= settings.rounds else count, *others)
 
     monkeypatch.setattr("napari_rvae.averages.exemplars.add_exemplars", one_at_first)
-    found = average(patches, settings)
+    told = []
+    found = average(patches, settings, progress=lambda fraction, text: told.append(fraction))
+    assert told == sorted(told)
     assert len(chosen) == 2 * settings.rounds
     assert len(found.counts) == 4
     assert purity(found.table["class"], truth["label"]) > 0.95

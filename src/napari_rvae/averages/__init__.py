@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from napari_rvae.averages.exemplars import PoseFinder
-    from napari_rvae.averages.search import Assignment, PoseSearch
+    from napari_rvae.averages.search import Assignment, Distances, PoseSearch
 
 FEWEST_PATCHES = 10
 _TRIES = 4
@@ -94,7 +94,7 @@ def average(
     import torch
 
     from napari_rvae.averages.band import signal_band
-    from napari_rvae.averages.exemplars import PoseFinder, add_exemplars, average_round, ring_weight
+    from napari_rvae.averages.exemplars import PoseFinder, average_round
     from napari_rvae.averages.frames import common_zeros, symmetry_of
     from napari_rvae.averages.joining import kinds_of
     from napari_rvae.poses import turned_shape
@@ -120,22 +120,13 @@ def average(
         chosen = torch.as_tensor(inner)[torch.randperm(len(inner), generator=generator)[: settings.sample]]
         some = finder.reduce(normalised(chosen))
         harmonics = space.analyse(some)
-        wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
-        for _ in range(1 if start is not None else _TRIES):
-            tell(0.0, "Choosing exemplars")
-            if start is None:
-                weight = ring_weight(space, harmonics.square().mean(0))
-                distances = add_exemplars(search, some, harmonics, weight, wanted, generator)
-            else:
-                distances = search.distances(harmonics, start.images, start.weight)
+        if start is None:
+            images, distances, weight = _sorted(search, some, harmonics, settings, generator, tell)
+        else:
+            distances = search.distances(harmonics, start.images, start.weight)
             for number in range(settings.rounds):
-                tell(0.2 + 0.5 * number / settings.rounds, "Averaging")
-                if start is None and number:  # templates of odd patches give way to others of what is understood least
-                    shared = distances.among(distances.shared())
-                    distances = add_exemplars(search, some, harmonics, weight, wanted, generator, shared)
+                tell(0.7 * number / settings.rounds, "Averaging")
                 images, distances, weight = average_round(search, some, harmonics, distances)
-            if len(distances.shared()) >= (settings.kinds or 1):
-                break  # else noise has made one template the nearest to all
         tell(0.7, "Joining kinds")
         for number in range(_KIND_ROUNDS):
             # joined again after each round: averages made of more members, their strains centred, agree better
@@ -212,6 +203,39 @@ def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:
     offset = 1.5 / scale if "translation" in invariance else 0.0
     strain, size = 0.2 * ("strain" in invariance), 0.2 * ("scale" in invariance)
     return torch.tensor([offset, offset, strain, strain, size])
+
+
+def _sorted(
+    search: PoseSearch,
+    x: torch.Tensor,
+    harmonics: torch.Tensor,
+    settings: AverageSettings,
+    generator: torch.Generator,
+    tell: Callable[[float, str], None],
+) -> tuple[torch.Tensor, Distances, torch.Tensor]:
+    """Averages before any are joined, how far patches are from them, and the weight.
+
+    Noise may make one template the nearest to all patches: where fewer than the kinds asked for are left, other
+    exemplars are tried.
+    """
+    from napari_rvae.averages.exemplars import add_exemplars, average_round, ring_weight
+
+    wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
+    tried: list[tuple[torch.Tensor, Distances, torch.Tensor]] = []
+    while len(tried) < _TRIES:
+        tell(0.7 if tried else 0.0, "Choosing exemplars")
+        weight = ring_weight(search.space, harmonics.square().mean(0))
+        distances = add_exemplars(search, x, harmonics, weight, wanted, generator)
+        for number in range(settings.rounds):
+            tell(0.7 if tried else 0.2 + 0.5 * number / settings.rounds, "Averaging")
+            if number:  # templates of odd patches give way to others of what is understood least
+                shared = distances.among(distances.shared())
+                distances = add_exemplars(search, x, harmonics, weight, wanted, generator, shared)
+            images, distances, weight = average_round(search, x, harmonics, distances)
+        tried.append((images, distances, weight))
+        if len(distances.shared()) >= (settings.kinds or 1):
+            break
+    return max(tried, key=lambda one: len(one[1].shared()))
 
 
 def _normalization(patches: Patches) -> Callable[[Any], torch.Tensor]:
