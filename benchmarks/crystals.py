@@ -170,8 +170,7 @@ def _explained(table, target, groups):
 def polar(options):
     """Polar displacement of the A sites of ferroelectrics from z (2 latents) and angle, without the offsets: ridge on
     z, cos and sin of the angle and their products to order 2, five folds by spatial block, both components pooled, true
-    positions, patches within the image. All atoms are learned from; beside it, the A sites alone, and 6 latents: where
-    domains stand at 90 degrees, three components of scan distortion are stronger than that of the displacement.
+    positions, patches within the image. All atoms are learned from; beside it, the A sites alone, and 6 latents.
     """
     for name in ("ferro180_mid", "ferro90_mid"):
         scene = simulated(name)
