@@ -25,6 +25,7 @@ from napari_rvae.poses import slopes
 
 _PARTS = 5
 """A patch has so many parts along each side that are displaced each by itself: about an atom each."""
+_MIDDLE = _PARTS**2 // 2
 _GROUPS = ((0, 2), (2, 4), (4, 5))
 """Offset, strain, scale in `GENERATORS`."""
 
@@ -71,14 +72,18 @@ def estimated(model: Model, harmonics: Tensor, templates: Tensor, content: Tenso
         noise = (random * _unevenness(model, rise, templates).sqrt()).unflatten(-1, (model.channels, *[model.size] * 2))
         return _seen(model, _without(model.space.analyse(noise).flatten(2) * spectrum, every, weight))
 
-    # motifs have little in the upper half of the rings: it is noise
-    alone = model.noise[:, model.space.rings // 2 :].median(1).values.sqrt()
-    spectrum = alone.repeat_interleave(2 * model.space.terms)
+    spectrum = _noise_alone(model)
     result[5] = _rise(model, left, simulated, templates)
-    # votes of the middle on its own place, and those of as much noise alone
+    # votes of the middle on its own place, and those of as much that is left over but agrees on no direction
     moved, noise = _moved(model, templates, theta), simulated(result[5])
-    excess = _votes(left, moved, model.size) - _votes(noise, moved, model.size)
-    result[3:5] = excess.clamp(0, 1).sqrt()  # further than a pixel nothing is linear
+    steep = moved.square().sum(1) * (_part_of(model.size) == _MIDDLE).to(moved).repeat(model.channels)
+    level, alike = ((rows.square()[:, 0] * steep).sum() for rows in (left, noise))
+    excess = _votes(left, moved, model.size) - _votes(noise, moved, model.size) * level / alike.clamp_min(1e-12)
+    shaken = _shaken(moved / _taper(model, moved).clamp_min(0.2), model.size)
+    for axis, rows in enumerate(shaken.unflatten(-1, (model.channels, *[model.size] * 2)).unbind(1)):
+        kept = _seen(model, _without(model.space.analyse(rows).flatten(1)[:, None], every, weight))
+        result[3 + axis] = (excess[axis] / _votes(kept, moved, model.size)[axis]).nan_to_num(0.0)
+    result[3:5] = result[3:5].clamp(0, 1).sqrt()  # further than a pixel nothing is linear
     return result
 
 
@@ -107,18 +112,17 @@ def widened(model: Model, covariance: Tensor, templates: Tensor, content: Tensor
     own, aside, members = _own_and_aside(model, templates, content)
     scale = torch.cat([tau[number].expand(end - first) for number, (first, end) in enumerate(_GROUPS)])
     moves = covariance @ ((own * weight) @ aside.transpose(1, 2)) * scale[members]
-    pulled = _by_part(_seen(model, own * weight), _moved(model, templates, theta), model.size)
-    locally = (covariance @ pulled.flatten(2)).unflatten(2, (2, -1)) * tau[3:5, None]
-    locally = locally.flatten(2)
+    moved = _moved(model, templates, theta) / _taper(model, templates).clamp_min(0.2)
+    pulled = _by_part(_heard(model, own * weight), moved, model.size)
+    locally = (covariance @ pulled.flatten(2)).unflatten(2, (2, _PARTS, _PARTS))
+    lines, parts = locally[:, :, 0].sum(-1), locally[:, :, 1].flatten(2)
+    if bool(model.pose_prior[0] > 0):  # it is the atom in the middle whose place is asked for
+        parts[:, :2, _MIDDLE] -= torch.stack([theta.sin(), theta.cos()], 1)
+    locally = torch.cat([lines * tau[3], parts * tau[4]], 2)
     total: Tensor = covariance + moves @ moves.transpose(1, 2) + locally @ locally.transpose(1, 2)
-    seen = _seen(model, own * weight.sqrt())
-    uneven = _unevenness(model, tau[5], templates) - 1
-    total = total + covariance @ ((seen * uneven) @ seen.transpose(1, 2)) @ covariance
-    if bool(model.pose_prior[0] > 0):  # the atom in the middle, too, is off its place in the motif
-        c, s = theta.cos(), theta.sin()
-        turn = torch.stack([torch.stack([c, s], 1), torch.stack([-s, c], 1)], 1) * tau[3:5]
-        total[:, :2, :2] += turn @ turn.transpose(1, 2)
-    return total
+    heard = _heard(model, own * weight * _noise_alone(model))
+    alone = (heard * _unevenness(model, tau[5], templates)) @ heard.transpose(1, 2)
+    return total + covariance @ (alone - (own * weight) @ own.transpose(1, 2)) @ covariance
 
 
 def _own_and_aside(model: Model, templates: Tensor, content: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,6 +131,12 @@ def _own_and_aside(model: Model, templates: Tensor, content: Tensor) -> tuple[Te
     own = slopes(model.space, templates, free.nonzero()[:, 0], model.turns, content)
     fixed = (~free).nonzero()[:, 0]
     return own, slopes(model.space, templates, fixed, False), fixed
+
+
+def _noise_alone(model: Model) -> Tensor:
+    """Deviation of the noise, (channels * 2 T,): motifs have little in the upper half of the rings."""
+    alone = model.noise[:, model.space.rings // 2 :].median(1).values.sqrt()
+    return alone.repeat_interleave(2 * model.space.terms)
 
 
 def _without(rows: Tensor, basis: Tensor, weight: Tensor) -> Tensor:
@@ -150,6 +160,12 @@ def _seen(model: Model, rows: Tensor) -> Tensor:
     pictures = model.space.synthesise(rows.unflatten(-1, (model.channels, -1)).flatten(0, 1))
     flat: Tensor = pictures.unflatten(0, rows.shape[:2]).flatten(2)
     return flat
+
+
+def _heard(model: Model, rows: Tensor) -> Tensor:
+    """What every pixel, (n, k, channels * D * D), adds to products of its patch's harmonics and rows of harmonics."""
+    heard: Tensor = (rows.unflatten(-1, (model.channels, -1)) @ model.space.analysis).flatten(2)
+    return heard
 
 
 def _moved(model: Model, templates: Tensor, theta: Tensor) -> Tensor:
@@ -179,11 +195,19 @@ def _unevenness(model: Model, rise: Tensor, templates: Tensor) -> Tensor:
     return (1 + rise * bright).clamp_min(0.1)
 
 
+def _shaken(moved: Tensor, size: int) -> Tensor:
+    """What is seen of parts off their place by a pixel along x, as lines are, and along y, each by itself."""
+    generator = torch.Generator().manual_seed(1)
+    part, channels = _part_of(size), moved.shape[-1] // size**2
+    off = torch.randn(len(moved), 2, _PARTS**2, generator=generator)
+    off[:, 0] = off[:, 0, ::_PARTS].repeat_interleave(_PARTS, 1)
+    return moved * off.to(moved)[:, :, part.to(moved.device).repeat(channels)]
+
+
 def _votes(left: Tensor, moved: Tensor, size: int) -> Tensor:
     """Mean squared displacement, along x and y, by which the middle explains best what is left over there, (2,)."""
-    middle = _PARTS**2 // 2
-    curvature = _by_part(moved, moved, size)[..., middle]
-    pull = _by_part(left, moved, size)[:, 0, :, middle]
+    curvature = _by_part(moved, moved, size)[..., _MIDDLE]
+    pull = _by_part(left, moved, size)[:, 0, :, _MIDDLE]
     ridge = 1e-6 * torch.diag_embed(curvature.diagonal(dim1=1, dim2=2) + 1e-12)
     vote = torch.linalg.solve(curvature + ridge, pull)
     (xx, xy), (_, yy) = curvature.permute(1, 2, 0)
@@ -194,7 +218,12 @@ def _votes(left: Tensor, moved: Tensor, size: int) -> Tensor:
 
 def _by_part(seen: Tensor, moved: Tensor, size: int) -> Tensor:
     """Products of pictures, (n, k, channels * D * D) and (n, 2, channels * D * D), part by part, (n, k, 2, parts)."""
-    along = torch.arange(size, device=seen.device) * _PARTS // size
-    part = (along[:, None] * _PARTS + along).flatten().repeat(seen.shape[-1] // size**2)
+    part = _part_of(size).to(seen.device).repeat(seen.shape[-1] // size**2)
     products = seen[:, :, None] * moved[:, None]
     return products.new_zeros(*products.shape[:3], _PARTS**2).index_add_(3, part, products)
+
+
+def _part_of(size: int) -> Tensor:
+    """Part that every pixel belongs to, (D * D,), rows of parts one after another."""
+    along = torch.arange(size) * _PARTS // size
+    return (along[:, None] * _PARTS + along).flatten()
