@@ -11,10 +11,46 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from napari_rvae.errors import SettingsError
 from napari_rvae.polar import PolarSpace, pixel_grid, without_denormals
 
 _BEYOND = 6
 """Pixels beyond the border of a patch that are known, as in a mirror: two more than the largest offset to take out."""
+
+
+STRAIN_PRIOR, SCALE_PRIOR = 0.2, 0.2
+MOST_OFFSET_PRIOR = 3.0
+"""Patch pixels: three quarters of the largest offset that can be taken out."""
+
+
+def pose_prior(invariance: tuple[str, ...], offset: float) -> Tensor:
+    """Widths of the normal priors of a shape.
+
+    Parameters
+    ----------
+    invariance : tuple of str
+        Poses that are free.
+    offset : float
+        Width of the prior of offsets, patch pixels.
+
+    Returns
+    -------
+    torch.Tensor
+        (5,) in the order of `GENERATORS`; 0 for those that are not free.
+
+    Raises
+    ------
+    SettingsError
+        If offsets may be larger than can be taken out of a patch.
+    """
+    if "translation" in invariance and offset > MOST_OFFSET_PRIOR:
+        raise SettingsError(
+            f"The prior of offsets is {offset:.3g} pixels of the patches wide; {MOST_OFFSET_PRIOR:g} can be searched: "
+            "choose a smaller offset prior, or find the atoms anew, nearer to where they are."
+        )
+    widths = (offset, offset, STRAIN_PRIOR, STRAIN_PRIOR, SCALE_PRIOR)
+    free = ("translation", "translation", "strain", "strain", "scale")
+    return torch.tensor([width * (name in invariance) for name, width in zip(free, widths, strict=True)])
 
 
 class Resampler(nn.Module):
@@ -122,6 +158,11 @@ def strain_matrix(shape: Tensor) -> Tensor:
     return torch.stack([torch.stack([cosh + sinh * a, sinh * b], -1), torch.stack([sinh * b, cosh - sinh * a], -1)], -2)
 
 
+def wrapped(angle: Tensor) -> Tensor:
+    """Angles, radian, within half a turn of 0."""
+    return (angle + torch.pi) % (2 * torch.pi) - torch.pi
+
+
 def turned_shape(shape: Tensor, theta: Tensor) -> Tensor:
     """Offset and strain seen in a frame, when the motif is turned by theta: vectors turn by theta, strains by 2 theta.
 
@@ -201,10 +242,12 @@ def gauss_newton(
     prior: Tensor,
     turn: bool,
     content: tuple[Tensor, Tensor, Tensor] | None = None,
+    angle_precision: float = 0.0,
 ) -> Step:
     """Improve angle, offset, strain, scale and content together by one damped Gauss-Newton step.
 
-    Minimises ``|patch - turned template|^2 weight + (shape / prior)^2`` for each patch by itself.
+    Minimises ``|patch - turned template|^2 weight + (shape / prior)^2`` for each patch by itself, and what the priors
+    of angle and content add.
 
     Parameters
     ----------
@@ -224,6 +267,8 @@ def gauss_newton(
         Whether the angle is free.
     content : tuple of torch.Tensor, optional
         z (n, k), its prior width (k,) and the templates' derivatives (n, k, channels, 2 T), if z is free too.
+    angle_precision : float
+        One over the variance of the normal prior of the angle about 0, 1 / radian^2.
 
     Returns
     -------
@@ -235,8 +280,8 @@ def gauss_newton(
     own = turned_shape(shape, -theta)
     value, precision = [own[:, which]], [prior[which] ** -2]
     if turn:
-        value.append(torch.zeros_like(theta)[:, None])
-        precision.append(torch.zeros_like(prior[:1]))
+        value.append(wrapped(theta)[:, None])
+        precision.append(torch.full_like(prior[:1], angle_precision))
     if content is not None:
         value.append(content[0])
         precision.append(content[1] ** -2)

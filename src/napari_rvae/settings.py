@@ -210,6 +210,13 @@ class AverageSettings(Settings):
         description="Largest number of patches averaged; the others are only assigned.",
         json_schema_extra=_extra(advanced=True),
     )
+    offset_prior: float = Field(
+        1.0,
+        gt=0,
+        le=100,
+        description="Width of the normal prior on offsets.",
+        json_schema_extra=_extra("px", advanced=True),
+    )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
 
     _parse = field_validator("invariance", mode="before")(parse_invariance)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_rvae.averages import average, shape_prior
+from napari_rvae.averages import average
 from napari_rvae.averages.exemplars import add_exemplars
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.patches import patches_from_array
@@ -209,11 +209,6 @@ def test_threads_are_given_back(turned_cards):
     before = torch.get_num_threads()
     average(turned_cards[0].select(np.arange(40)), AverageSettings(kinds=1))
     assert torch.get_num_threads() == before
-
-
-def test_what_is_not_free_has_no_prior():
-    assert shape_prior(("rotation",), 2.0).tolist() == [0, 0, 0, 0, 0]
-    assert shape_prior(("translation", "scale"), 3.0).tolist() == pytest.approx([0.5, 0.5, 0, 0, 0.2])
 
 
 def test_odd_patches_belong_to_the_kinds_they_show():

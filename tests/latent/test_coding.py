@@ -141,6 +141,39 @@ def test_offsets_are_image_pixels_with_the_right_sign(crystal, axis):
     assert abs(start) < 0.05
 
 
+@pytest.mark.parametrize("width", [2.0, 3.0])
+def test_offsets_as_large_as_their_prior_says_are_found(width):
+    image = np.zeros((400, 400))
+    places = np.stack(np.meshgrid(*[np.arange(20.0, 390, 40)] * 2, indexing="ij"), -1).reshape(-1, 2)
+    y, x = np.indices(image.shape)
+    for row, column in places:  # two blobs, no symmetry but one
+        image += np.exp(-((y - row) ** 2 + (x - column) ** 2) / 18) + 0.6 * np.exp(
+            -((y - row - 5) ** 2 + (x - column - 4) ** 2) / 10
+        )
+    image += 0.03 * np.random.default_rng(0).standard_normal(image.shape)
+    off = width * np.random.default_rng(1).standard_normal(places.shape).clip(-1.5, 1.5)
+    atoms = pd.DataFrame(places - off, columns=["y", "x"])
+    settings = TrainSettings(offset_prior=width, epochs=10, latent=1, early_stopping=False, **TINY)
+    patches = extract_patches(image, atoms, PatchSettings(size=32))
+    found = encode(trained(patches, settings), patches)[["dy", "dx"]].to_numpy()
+    apart = found - off
+    assert np.sqrt(((apart - np.median(apart, 0)) ** 2).mean()) < 0.1
+
+
+def test_a_prior_on_the_angle_steadies_it():
+    rng = np.random.default_rng(0)
+    theta = np.deg2rad(40 + 3 * rng.standard_normal(400))  # about any orientation
+    images = draw_cards([1] * len(theta), theta, size=24) + 0.5 * rng.standard_normal((len(theta), 24, 24))
+    patches, rms = patches_from_array(images.astype(np.float32)), {}
+    for width in (None, 3.0):
+        settings = TrainSettings(angle_prior=width, epochs=10, latent=1, early_stopping=False, **TINY)
+        found = encode(trained(patches, settings), patches)
+        apart = np.rad2deg(found["angle"] - theta)
+        rms[width] = np.sqrt(((apart - np.median(apart)) ** 2).mean())
+        assert 0.6 < rms[width] / np.rad2deg(found["angle_error"]).mean() < 1.4
+    assert rms[3.0] < 0.8 * rms[None]
+
+
 def test_offsets_are_true_whichever_of_its_equivalent_angles_a_motif_takes():
     image, atoms = lattice()
     moved = np.random.default_rng(0).uniform(-0.9, 0.9, atoms.shape)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from napari_rvae.errors import SettingsError
 from napari_rvae.models.inference import decoder_slope, infer, log_angle_prior
 
 
@@ -203,9 +204,14 @@ def test_the_misfit_of_each_ring_is_the_mean_over_the_posterior(make_model):
 
 
 def test_priors_are_there_for_what_is_free(make_model):
-    model = make_model("rvae", offset_prior=2.0, invariance="rotation,translation,scale")
+    model = make_model("rvae", offset_prior=1.2, invariance="rotation,translation,scale")
     model.recipe["step"] = [0.5, 0.5]
-    np.testing.assert_allclose(model.pose_prior, [4, 4, 0, 0, 0.2])
+    np.testing.assert_allclose(model.pose_prior, [2.4, 2.4, 0, 0, 0.2])
+    model.recipe["step"] = [0.5, 2.0]  # not square in the image, but in the patch
+    np.testing.assert_allclose(model.pose_prior[:2], [1.2, 1.2])
+    model.recipe["step"] = [0.2, 0.2]
+    with pytest.raises(SettingsError, match="6 pixels of the patches wide; 3 can be searched"):
+        _ = model.pose_prior
     assert make_model("vae").pose_prior.tolist() == [0] * 5
     assert make_model("vae").space.angles == 1
 

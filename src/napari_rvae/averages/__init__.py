@@ -97,7 +97,7 @@ def average(
     from napari_rvae.averages.exemplars import PoseFinder, average_round
     from napari_rvae.averages.frames import common_zeros, symmetry_of
     from napari_rvae.averages.joining import kinds_of
-    from napari_rvae.poses import turned_shape
+    from napari_rvae.poses import pose_prior, turned_shape
 
     settings = settings or AverageSettings()
     inner = np.flatnonzero(~patches.edge) if (~patches.edge).sum() >= FEWEST_PATCHES else np.arange(len(patches))
@@ -113,7 +113,7 @@ def average(
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.no_grad(), threads(None):
         normalised = _normalization(patches)
-        prior = shape_prior(settings.invariance, patches.scale)
+        prior = pose_prior(settings.invariance, settings.offset_prior / float(np.sqrt(np.prod(patches.step))))
         band = signal_band(patches) if start is None else start.k_max
         finder = PoseFinder(settings.invariance, prior, patches.data.shape[-1], band)
         search, space = finder.search, finder.search.space
@@ -190,19 +190,11 @@ def average_space(patches: Patches, invariance: tuple[str, ...]) -> tuple[PoseSe
     """
     from napari_rvae.averages.band import signal_band
     from napari_rvae.averages.exemplars import PoseFinder
+    from napari_rvae.poses import pose_prior
 
-    prior, band = shape_prior(invariance, patches.scale), signal_band(patches)
-    finder = PoseFinder(invariance, prior, patches.data.shape[-1], band)
+    prior = pose_prior(invariance, AverageSettings().offset_prior / float(np.sqrt(np.prod(patches.step))))
+    finder = PoseFinder(invariance, prior, patches.data.shape[-1], signal_band(patches))
     return finder.search, finder.reduce(_normalization(patches)(slice(None)))
-
-
-def shape_prior(invariance: tuple[str, ...], scale: float) -> torch.Tensor:
-    """Widths of the priors of offset, strain and scale, (5,), in patch pixels; 0 for what is not free."""
-    import torch
-
-    offset = 1.5 / scale if "translation" in invariance else 0.0
-    strain, size = 0.2 * ("strain" in invariance), 0.2 * ("scale" in invariance)
-    return torch.tensor([offset, offset, strain, strain, size])
 
 
 def _sorted(

@@ -30,7 +30,8 @@ class PoseFinder(nn.Module):
     invariance : tuple of str
         Poses that are free.
     prior : torch.Tensor
-        (5,) width of the prior of each shape parameter, in patch pixels.
+        (5,) width of the prior of each shape parameter, in patch pixels; offsets are searched half as far again, since
+        the middle of an average need not be that of its motif.
     size : int
         Side of the patches in pixels; larger ones than `SIZE` are reduced.
     k_max : float
@@ -44,7 +45,8 @@ class PoseFinder(nn.Module):
         self.reduction = size / self.side
         angles = ANGLES if "rotation" in invariance else 1
         space = PolarSpace(self.side, min(0.375, CYCLES / self.side, k_max * self.reduction), angles=angles)
-        self.search = PoseSearch(space, prior / prior.new_tensor([self.reduction, self.reduction, 1, 1, 1]))
+        offset = 1.5 / self.reduction
+        self.search = PoseSearch(space, prior * prior.new_tensor([offset, offset, 1, 1, 1]))
         self.register_buffer("images", torch.zeros(0))
         self.register_buffer("weight", torch.zeros(0))
 

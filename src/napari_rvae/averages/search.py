@@ -16,6 +16,8 @@ FEWEST_MEMBERS = 5
 """Fewer patches, of those averaged, are odd ones and not a kind."""
 APART = 0.35
 """Angles further apart than this, in radian, are followed separately."""
+_MOST_RINGS = 4
+"""Of offsets tried, 1.2 patch pixels apart: further ones can't be taken out of a patch."""
 _BLOCK = 250
 _COMPARED = 2**21
 """Poses of patches and templates compared at a time, so that they stay in the processor's cache."""
@@ -284,7 +286,8 @@ class GridStep:
 def shape_grid(prior: Tensor) -> Tensor:
     """Shapes to try, (shapes, 5), the identity first: never more than one kind of change at a time.
 
-    Offsets, strains and scales start on a coarse grid; what is free at the same time is found by Gauss-Newton.
+    Offsets, strains and scales start on a coarse grid; what is free at the same time is found by Gauss-Newton, beside
+    strain small offsets, too.
     """
     still = torch.zeros(1, 5)
     shapes = [still]
@@ -295,10 +298,11 @@ def shape_grid(prior: Tensor) -> Tensor:
         strains = torch.zeros(int(keep.sum()), 5)
         strains[:, 2], strains[:, 3] = a[keep], b[keep]
         shapes.append(strains)
-    elif prior[0] > 0:
-        angles = torch.arange(6) * torch.pi / 3
-        offsets = torch.zeros(6, 5)
-        offsets[:, 0], offsets[:, 1] = angles.cos() * 1.2, angles.sin() * 1.2
+    rings = min(max(round(float(prior[0]) - 0.4), 1), _MOST_RINGS) if prior[0] > 0 else 0
+    for ring in range(2 if prior[2] > 0 else 1, rings + 1):
+        angles = torch.arange(6 * ring) * (torch.pi / 3 / ring)
+        offsets = torch.zeros(6 * ring, 5)
+        offsets[:, 0], offsets[:, 1] = angles.cos() * 1.2 * ring, angles.sin() * 1.2 * ring
         shapes.append(offsets)
     if prior[4] > 0:
         scales = torch.zeros(4, 5)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from napari_rvae.models import left_out
 from napari_rvae.models.model import Model
-from napari_rvae.poses import gauss_newton
+from napari_rvae.poses import gauss_newton, wrapped
 
 _WORTH = 0.1
 """What a step must have brought for another one, and be expected to bring while a model learns: squared misfit in
@@ -124,7 +124,7 @@ def infer(
         found = _searched(model, harmonics, z, given, label, theta, window)
         theta, templates = _followed(model, found.theta, None if step == 0 else theta, 4), found.templates
         centered = model.space.turn(harmonics, -theta)
-        cost = _cost(model, centered, templates, shape) + (z.square().sum(1) if content else 0)
+        cost = _cost(model, centered, templates, shape, theta) + (z.square().sum(1) if content else 0)
         state = {"theta": theta, "shape": shape, "z": z, "cost": cost, "harmonics": centered, "templates": templates}
         state |= {"log_class": found.log_class, "angles": found.angles}
         if not best:
@@ -148,7 +148,8 @@ def infer(
             which = found.which if step < 2 else which
             given = None if condition is None else condition[rows]
             slope = (z, torch.ones_like(z[0]), decoder_slope(model, z, which, given))
-        moved = gauss_newton(model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns, slope)
+        here = (model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns)
+        moved = gauss_newton(*here, slope, model.angle_precision)
         going = (moved.gain > _HARDLY).nonzero()[:, 0]
         if len(going) == 0:
             break
@@ -168,6 +169,7 @@ def infer(
             prior,
             model.turns,
             (best["z"], torch.ones_like(best["z"][0]), by_content),
+            model.angle_precision,
         ).covariance
         covariance = left_out.widened(model, covariance, best["templates"], by_content, best["theta"])
     return Inferred(covariance=covariance, **best)
@@ -208,13 +210,14 @@ def improve(
     found = _searched(model, harmonics, z, condition, labels, theta, window)
     theta, templates = _followed(model, found.theta, theta, 1), found.templates
     centered, shape = model.space.turn(harmonics, -theta), shape.clone()
-    step = gauss_newton(model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns)
+    here = (model.space, harmonics, templates, theta, shape, model.weight, prior, model.turns)
+    step = gauss_newton(*here, None, model.angle_precision)
     rows = (step.gain > _WORTH).nonzero()[:, 0]
     new = model.harmonics(x[rows], step.shape[rows] - base[rows])
     new = model.space.turn(new, -step.theta[rows])
     before, after = (
-        _cost(model, here, templates[rows], there)
-        for here, there in ((centered[rows], shape[rows]), (new, step.shape[rows]))
+        _cost(model, left, templates[rows], *pose)
+        for left, *pose in ((centered[rows], shape[rows], theta[rows]), (new, step.shape[rows], step.theta[rows]))
     )
     better = after < before
     rows = rows[better]
@@ -250,18 +253,19 @@ def _searched(
         log_joint = log_joint.masked_fill(other[:, :, None], -1e4)
     within = log_joint
     if window is not None and theta is not None:
-        apart = (model.space.theta - theta[:, None] + torch.pi) % (2 * torch.pi) - torch.pi
+        apart = wrapped(model.space.theta - theta[:, None])
         within = within.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
     found, which = _highest(within, model.space.theta)
     chosen = templates[torch.arange(len(z), device=z.device), which]
     return _Searched(found, which, chosen, _evidence(within).log_softmax(1), log_joint.logsumexp(1).softmax(1))
 
 
-def _cost(model: Model, centered: Tensor, templates: Tensor, shape: Tensor) -> Tensor:
-    """Squared misfit in noise variances and what the prior of the shape adds, (n,)."""
+def _cost(model: Model, centered: Tensor, templates: Tensor, shape: Tensor, theta: Tensor) -> Tensor:
+    """Squared misfit in noise variances and what the priors of shape and angle add, (n,)."""
     prior = model.pose_prior
     left = ((centered - templates).square() * model.weight).sum((1, 2))
-    return left + torch.where(prior > 0, shape / prior.clamp_min(1e-9), 0.0).square().sum(1)
+    moved = torch.where(prior > 0, shape / prior.clamp_min(1e-9), 0.0).square().sum(1)
+    return left + moved + model.angle_precision * wrapped(theta).square()
 
 
 def _followed(model: Model, found: Tensor, theta: Tensor | None, steps: int) -> Tensor:
@@ -270,18 +274,16 @@ def _followed(model: Model, found: Tensor, theta: Tensor | None, steps: int) -> 
         return torch.zeros_like(found)
     if theta is None:
         return found
-    apart = (found - theta + torch.pi) % (2 * torch.pi) - torch.pi
+    apart = wrapped(found - theta)
     return torch.where(apart.abs() > steps * 2 * torch.pi / model.space.angles, found, theta)
 
 
 def log_angle_prior(model: Model, theta: Tensor) -> Tensor:
     """Log probability of the angles ``theta + grid``, (n, 1, J); uniform, or normal about 0 as the settings say."""
     grid = model.space.theta
-    width = model.settings.angle_prior
-    if width is None or not model.turns:
+    if model.angle_precision == 0:
         return torch.full_like(grid, -float(torch.log(torch.tensor(float(len(grid)))))).expand(len(theta), 1, -1)
-    apart = (theta[:, None] + grid + torch.pi) % (2 * torch.pi) - torch.pi
-    return (-0.5 * (apart / (width * torch.pi / 180)).square()).log_softmax(1)[:, None]
+    return (-0.5 * model.angle_precision * wrapped(theta[:, None] + grid).square()).log_softmax(1)[:, None]
 
 
 def decoder_slope(model: Model, z: Tensor, which: Tensor, condition: Tensor | None) -> Tensor:

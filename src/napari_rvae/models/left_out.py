@@ -1,7 +1,8 @@
 """What a model leaves out of its patches, and how far that moves what is estimated.
 
 A patch, its pose taken out, is the decoded motif C, noise, and what neither of them tells: offset, strain and scale
-where they are not free, and every part of the motif a little off its place (atoms displaced, scan lines shifted).
+where they are not free, and every part of the motif a little off its place: along x of the image all parts of a row
+alike, as scan lines are shifted, along y each by itself, as atoms are displaced.
 Linearised, with J the derivatives with respect to what is estimated,
 
 ``x = C + J p + sum over k of N_k u_k + noise``,  u_k normal with variance tau_k^2,
@@ -48,9 +49,9 @@ def estimated(model: Model, harmonics: Tensor, templates: Tensor, content: Tenso
     Returns
     -------
     torch.Tensor
-        (6,) tau of offset (patch pixels), strain, scale (0 where they are free); of the places of a patch's parts along
-        x and y of the image (patch pixels); and how the variance of the noise rises with intensity, relative to its
-        mean.
+        (6,) tau of offset (patch pixels), strain, scale (0 where they are free); of the places of a patch's lines along
+        x and of its parts along y of the image (patch pixels); and how the variance of the noise rises with intensity,
+        relative to its mean.
     """
     weight = model.weight.flatten()
     own, aside, members = _own_and_aside(model, templates, content)

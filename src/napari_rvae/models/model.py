@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from napari_rvae.averages.exemplars import PoseFinder
 from napari_rvae.models.decoder import CoordinateDecoder, SpectrumDecoder
 from napari_rvae.models.encoder import InvariantEncoder, PlainEncoder
-from napari_rvae.polar import GENERATORS, PolarSpace
-from napari_rvae.poses import Resampler
+from napari_rvae.polar import PolarSpace
+from napari_rvae.poses import Resampler, pose_prior
 from napari_rvae.settings import TrainSettings
 
-STRAIN_PRIOR, SCALE_PRIOR = 0.2, 0.2
 _ALWAYS = -1e4
 """Logarithm of a probability that is none."""
 
@@ -189,12 +188,14 @@ class Model(nn.Module):
     def pose_prior(self) -> Tensor:
         """Width of the prior of each of `GENERATORS` in patch pixels or without unit, (5,); 0 for those not free."""
         step = self.recipe.get("step", (1.0, 1.0))
-        free = self.settings.invariances
-        offset = self.settings.offset_prior / step[1] if "translation" in free else 0.0
-        strain = STRAIN_PRIOR if "strain" in free else 0.0
-        scale = SCALE_PRIOR if "scale" in free else 0.0
-        values = dict(zip(GENERATORS, (offset, offset, strain, strain, scale), strict=True))
-        return torch.tensor(list(values.values()), device=self.noise.device)
+        prior = pose_prior(self.settings.invariances, self.settings.offset_prior / math.sqrt(step[0] * step[1]))
+        return prior.to(self.noise.device)
+
+    @property
+    def angle_precision(self) -> float:
+        """One over the variance of the normal prior of the angle, 1 / radian^2; 0 where all angles are alike."""
+        width = self.settings.angle_prior
+        return 0.0 if width is None or not self.turns else math.radians(width) ** -2
 
     @property
     def weight(self) -> Tensor:

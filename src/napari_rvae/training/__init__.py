@@ -138,7 +138,9 @@ def _train(
     if settings.start == "averages" and settings.invariances and settings.invariances != ("translation",):
         yield TrainingReport("averages", 0, settings.epochs, message="Averaging alike patches")
         kinds = settings.classes if settings.family in ("joint", "semi") else None
-        wanted = AverageSettings(invariance=settings.invariances, seed=settings.seed, kinds=kinds)
+        wanted = AverageSettings(
+            invariance=settings.invariances, seed=settings.seed, kinds=kinds, offset_prior=settings.offset_prior
+        )
         start = None if like is None else deepcopy(like.finder)
         try:
             averages = average(patches, wanted, start=None if start is None else start.cpu(), stop=stop)
