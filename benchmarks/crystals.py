@@ -26,8 +26,9 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 
-from napari_rvae import AverageSettings, PatchSettings, average, extract_patches
+from napari_rvae import AverageSettings, PatchSettings, average, extract_patches, find_atoms
 from napari_rvae.latent.clusters import find_clusters
+from napari_rvae.patches import automatic_size
 
 
 def _votes(image, true, kind, count, seed):
@@ -264,19 +265,20 @@ MOLECULE_FOLD = np.array([3, 2, 2, 2, 2])  # trimer, porphyrin (wider than high)
 
 
 def molecules(options):
-    """Molecules of five kinds, two of them mirror images, at their true centres, in patches of one molecule (32 px),
-    sorted by class averages without labels; angles modulo each kind's symmetry with one constant per kind removed, from
-    the averages and from a trained model.
+    """Molecules of five kinds, two of them mirror images, at their true centres, in patches as large as they are cut by
+    themselves around molecules that are found, sorted by class averages without labels; angles modulo each kind's
+    symmetry with one constant per kind removed, from the averages and from a trained model.
     """
     scene = simulated("molecules_mid")
     if scene is None:
         return
     kind, runs = scene["cls"], []
     atoms = pd.DataFrame(scene["coords"], columns=["y", "x"])
-    patches = extract_patches(scene["image"], atoms, PatchSettings(size=32))
+    size = automatic_size(find_atoms(scene["image"]), scene["image"].shape)
+    patches = extract_patches(scene["image"], atoms, PatchSettings(size=size))
     for seed in options.seeds:
         averages = average(patches, AverageSettings(seed=seed))
-        trained = analyzed(scene["image"], scene["coords"], 32, seed=seed).table
+        trained = analyzed(scene["image"], scene["coords"], size, seed=seed).table
         tables = averages.table, trained
         errors = [_molecule_error(table["angle"].to_numpy(), kind, -scene["angle"]) for table in tables]
         runs.append((adjusted_rand_score(kind, averages.table["class"]), len(averages.counts), *errors))

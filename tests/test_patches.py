@@ -137,6 +137,9 @@ def test_size_follows_from_the_distance_between_atoms():
     assert automatic_size(atoms, (120, 120)) == 33
     assert automatic_size(atoms, (20, 120)) == 20
     assert automatic_size(atoms, (120, 120), strained=True) == 55
+    atoms.attrs["napari_rvae"] = {"target": "molecules", "sigma": 4.0}  # a molecule, not its neighbours
+    assert automatic_size(atoms, (120, 120)) == 22
+    atoms.attrs.clear()
     patches = extract_patches(np.random.default_rng(0).random((120, 120)), atoms)
     assert (patches.settings.size, patches.settings.working_size, patches.data.shape[-1]) == (33, 33, 33)
     frames = pd.concat([atoms.assign(frame=0), (atoms + 0.1).assign(frame=1)])

@@ -17,6 +17,8 @@ NEIGHBOR_DISTANCES = 3.0
 """Side of an automatic patch in nearest-neighbour distances: the first shell, whole, inside the inscribed circle."""
 STRAIN_DISTANCES = 5.0
 """The same where strain is looked for: it shows in far neighbours more than in near ones."""
+MOLECULE_WIDTHS = 5.5
+"""The same of molecules, in the sigma with which they were found: a molecule without its neighbours."""
 SMALLEST_WORKING_SIZE, LARGEST_WORKING_SIZE = 24, 64
 _BLOCK = 512
 
@@ -311,7 +313,7 @@ def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...], strained: bool
     Parameters
     ----------
     atoms : pandas.DataFrame
-        Atoms table.
+        Atoms table; molecules are known by what `find_atoms` tells in ``attrs``.
     spatial : tuple of int
         Height and width of the image.
     strained : bool
@@ -327,11 +329,14 @@ def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...], strained: bool
     InputDataError
         If there are fewer than two atoms.
     """
-    distance = nearest_neighbor_distance(atoms)
-    if not np.isfinite(distance):
+    found = atoms.attrs.get("napari_rvae", {})
+    if found.get("target") == "molecules":
+        side = MOLECULE_WIDTHS * found["sigma"]
+    else:
+        side = (STRAIN_DISTANCES if strained else NEIGHBOR_DISTANCES) * nearest_neighbor_distance(atoms)
+    if not np.isfinite(side):
         raise InputDataError("One atom alone does not tell how large a patch should be: give the patch size in pixels.")
-    across = STRAIN_DISTANCES if strained else NEIGHBOR_DISTANCES
-    return int(min(np.clip(round(across * distance), 8, 512), *spatial))
+    return int(min(np.clip(round(side), 8, 512), *spatial))
 
 
 def _step(step: float, pixel_size: tuple[float, float] | None) -> tuple[float, float]:

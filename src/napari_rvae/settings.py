@@ -169,7 +169,8 @@ class PatchSettings(Settings):
         None,
         ge=8,
         le=512,
-        description="Side of the square patch; about three neighbour distances when empty, five where strain is free.",
+        description="Side of the square patch; about three neighbour distances when empty, five where strain is free, "
+        "one molecule where those were found.",
         json_schema_extra=_extra("px", option="--patch"),
     )
     working_size: int | None = Field(

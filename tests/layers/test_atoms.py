@@ -54,6 +54,12 @@ def test_positions_are_given_in_pixels_of_any_image(viewer, points, image):
     assert table["atom_id"].tolist() == [0, 1, 2, 3]
 
 
+def test_what_was_estimated_when_atoms_were_found_is_known(viewer, image, atoms):
+    used = {"target": "molecules", "sigma": 4.0}
+    points = add_atoms(viewer, atoms, image, {"command": "find", "used": used})
+    assert atoms_table(points, image).attrs["napari_rvae"] == used
+
+
 def test_points_of_a_plane_are_refused_on_a_stack(viewer, points):
     stack = viewer.add_image(np.zeros((3, 40, 60)), name="movie")
     with pytest.raises(InputDataError, match=r"2 axes and 'movie' 3"):

@@ -44,6 +44,20 @@ def extras(name, n=120):
     return settings, options
 
 
+def test_an_encoder_may_learn_in_bfloat16(monkeypatch):
+    images, truth = cards(1, 300, 24)
+    patches, settings = patches_from_array(images), TrainSettings(epochs=12, early_stopping=False, **TINY)
+    monkeypatch.setattr("napari_rvae.models.encoder.has_bfloat16", lambda device: True)
+    seen, apply = set(), torch.bmm
+    monkeypatch.setattr(torch, "bmm", lambda *factors: seen.add(apply(*factors).dtype) or apply(*factors))
+    model = trained(patches, settings)
+    assert seen == {torch.bfloat16, torch.float32}  # learning, and inference
+    table = encode(model, patches)
+    assert {value.dtype for value in model.parameters()} == {torch.float32}
+    suit = truth["label"] == 1
+    assert np.abs(np.exp(1j * (table["angle"] - truth["angle"]))[suit].mean()) > 0.99
+
+
 def test_reports_follow_each_other(scratch):
     assert all(isinstance(report, TrainingReport) for report in scratch)
     assert [r.phase for r in scratch] == ["training"] * 6 + ["finishing", "done"]

@@ -134,7 +134,7 @@ def atoms_table(points: Points, image: Image | None = None) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        The features, with the present ``y``, ``x`` and ``frame``.
+        The features, with the present ``y``, ``x`` and ``frame``; what was estimated when they were found in ``attrs``.
 
     Raises
     ------
@@ -152,7 +152,9 @@ def atoms_table(points: Points, image: Image | None = None) -> pd.DataFrame:
         change = np.linalg.solve(matrix(image), matrix(points))
         if not np.allclose(change, np.eye(len(change)), atol=1e-9):
             positions = positions @ change[:-1, :-1].T + change[:-1, -1]
-    return _placed(points.features, positions)
+    table = _placed(points.features, positions)
+    table.attrs["napari_rvae"] = dict((points.metadata.get(RECIPE) or {}).get("used", {}))
+    return table
 
 
 def join_results(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +18,20 @@ _CIRCLE = 36
 def widths(hidden: int) -> tuple[int, int]:
     """Features on the circle in the first and in the second layer of an encoder."""
     return max(8, hidden // 8), max(8, hidden // 4)
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes in bfloat16 faster than in full precision."""
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def lower_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Where an encoder that learns makes its products in bfloat16, if the device has it.
+
+    It only proposes; what is decoded is compared with noise and stays in full precision, and so does inference.
+    """
+    wanted = torch.is_grad_enabled() and has_bfloat16(device)
+    return torch.autocast(device.type, torch.bfloat16) if wanted else nullcontext()
 
 
 class InvariantEncoder(nn.Module):
@@ -78,6 +93,14 @@ class InvariantEncoder(nn.Module):
         mean, log_deviation : torch.Tensor
             (n, outputs) each.
         """
+        with lower_precision(harmonics.device):
+            features = self._features(harmonics)
+        pooled: Tensor = _Pooled.apply(features.float(), self.attention.weight)  # type: ignore[no-untyped-call]
+        mean, log_deviation = self.content(pooled.flatten(1)).chunk(2, 1)
+        return mean, log_deviation.clamp(-8, 2)
+
+    def _features(self, harmonics: Tensor) -> Tensor:
+        """Features on the circle, (n, circle, width)."""
         padded = nn.functional.pad(harmonics.movedim(0, -1), (0, 0, 0, 1))  # whole rows are picked faster
         picked = padded.index_select(1, self.pick).unflatten(1, (self.orders, 2, -1))
         rows = picked.permute(1, 2, 0, 3, 4).flatten(1, 3).transpose(1, 2)  # (orders, n, 2 channels rings)
@@ -87,10 +110,7 @@ class InvariantEncoder(nn.Module):
         series = self.series.expand(len(harmonics), -1, -1)
         features = torch.bmm(series, lifted.transpose(0, 1))  # (n, circle, maps)
         features = nn.functional.silu(features + self.bias)
-        features = nn.functional.silu(self.point(features))
-        pooled: Tensor = _Pooled.apply(features, self.attention.weight)  # type: ignore[no-untyped-call]
-        mean, log_deviation = self.content(pooled.flatten(1)).chunk(2, 1)
-        return mean, log_deviation.clamp(-8, 2)
+        return nn.functional.silu(self.point(features))
 
 
 class _Pooled(torch.autograd.Function):

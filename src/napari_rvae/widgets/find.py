@@ -13,7 +13,6 @@ from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSlider
 
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.layers import (
-    RECIPE,
     add_atoms,
     add_tracks,
     atoms_table,
@@ -194,7 +193,6 @@ class FindWidget(Dock):
         except RVAEError as error:
             self.work.fail(error)
             return
-        atoms.attrs["napari_rvae"] = (points.metadata.get(RECIPE) or {}).get("used", {})
         chosen = atoms.iloc[sorted(points.selected_data)]
 
         def step(_: Job) -> pd.DataFrame:

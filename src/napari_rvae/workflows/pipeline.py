@@ -200,13 +200,14 @@ def analyze_image(
     options |= {"progress": told, "stop": stop, "keep": keep, "report": report}
     model, losses = train_ensemble(inner, known.settings, **options)
     model.recipe |= known.noted
+    found = {name: value for name, value in table.attrs.get("napari_rvae", {}).items() if name in ("target", "sigma")}
     recipe = Recipe(
         command="run",
         inputs=inputs,
         atoms=inline_atoms(table) if atoms is not None and atoms_file is None else None,
         where=where,
         settings=dumped(find=find, patch=patch, train=training),
-        used=_used(model, patches, image) | known.noted,
+        used=_used(model, patches, image) | known.noted | found,
     )
     _noted_in_model(model, recipe)
     if trained is not None:
