@@ -84,6 +84,38 @@ def test_scale_and_strain_have_their_columns(suits):
         np.testing.assert_allclose(found[name], part - np.median(part), atol=1e-5)
 
 
+def test_every_part_of_a_pose_has_its_size_and_sign():
+    """Four blobs without symmetry, turned, moved, strained and scaled as the conventions say."""
+    rng, n = np.random.default_rng(0), 400
+    theta = rng.uniform(-np.pi, np.pi, n)
+    moved, strain = 0.5 * rng.standard_normal((n, 2)), 0.06 * rng.standard_normal((n, 2))
+    scale = 0.06 * rng.standard_normal(n)
+    y, x = np.mgrid[:32, :32] - 15.5
+    images = 0.03 * rng.standard_normal((n, 32, 32))
+    for image, angle, (dx, dy), (a, b), s in zip(images, theta, moved, strain, scale, strict=True):
+        value, axes = np.linalg.eigh([[a, b], [b, -a]])
+        upright = axes * np.exp(-value - s) @ axes.T
+        upright = upright @ [[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]]
+        u, v = np.einsum("ij,jyx->iyx", upright, np.stack([x - dx, y - dy]))
+        for row, column, height in ((0, 0, 1.0), (1, 5, 0.8), (4, -1, 0.5), (-2, -3, 0.3)):
+            image += height * np.exp(-((u - column) ** 2 + (v - row) ** 2) / 5)
+    patches = patches_from_array(images.astype(np.float32))
+    settings = TrainSettings(invariance="rotation,translation,scale,strain", latent=1, epochs=20, **TINY)
+    found = encode(trained(patches, settings), patches)
+    turn = np.exp(1j * (found["angle"] - theta))
+    assert np.abs(turn.mean()) > 0.99
+    own = (found["strain_a"] + 1j * found["strain_b"]).to_numpy() * np.exp(2j * np.angle(turn.mean()))
+    true = strain @ [1, 1j]
+    there, in_image = true * np.exp(2j * theta), (found["strain_xx"] + 1j * found["strain_xy"]).to_numpy()
+    pairs = [(found["dx"], moved[:, 0]), (found["dy"], moved[:, 1]), (np.log(found["scale"]), scale)]
+    pairs += [(part(own), part(true)) for part in (np.real, np.imag)]
+    pairs += [(part(in_image), part(there)) for part in (np.real, np.imag)]
+    for mine, right in pairs:
+        slope, _ = np.polyfit(right, mine, 1)
+        assert slope == pytest.approx(1, abs=0.05)
+        assert np.corrcoef(mine, right)[0, 1] > 0.98
+
+
 def test_patches_come_back_when_decoded_in_their_pose(suits, table):
     """decode(encode(x)) is x: not turned, not moved, not scaled."""
     patches, _, model = suits

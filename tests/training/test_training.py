@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from napari_rvae.errors import DeviceError, InputDataError, SettingsError, Stopped
-from napari_rvae.latent import encode
+from napari_rvae.latent import encode, reconstruct
+from napari_rvae.models import load_model
 from napari_rvae.patches import extract_patches, patches_from_array
 from napari_rvae.samples import cards
 from napari_rvae.settings import PatchSettings, TrainSettings
@@ -194,6 +195,37 @@ def test_every_model_trains_and_encodes(data, name):
     assert expected <= columns
     assert not {"angle", "dy", "class", "scale", "strain_a"} & (columns - expected)
     assert np.isfinite(table).all(axis=None)
+
+
+@pytest.mark.parametrize("more", [{"decoder": "coordinate"}, {"model": "jrvae", "classes": 2}, {"skip": True}])
+def test_patches_of_two_channels(data, more, tmp_path):
+    """The second channel, the negative of the first, comes back as such; by the published decoder, too."""
+    images = data[0].data
+    patches = patches_from_array(np.concatenate([images, 2 - images], 1))
+    settings = TrainSettings(epochs=12, early_stopping=False, **more, **{**TINY, "hidden": 32})
+    model = trained(patches, settings)
+    model.save(tmp_path / "two.safetensors")
+    found = reconstruct(load_model(tmp_path / "two.safetensors"), patches, encode(model, patches))
+    assert found.shape == patches.data.shape
+    inner = (slice(None), slice(6, -6), slice(6, -6))
+    assert np.corrcoef(found[:, 0][inner].ravel(), images[:, 0][inner].ravel())[0, 1] > 0.6
+    assert np.corrcoef(found[:, 0][inner].ravel(), found[:, 1][inner].ravel())[0, 1] < -0.9
+
+
+@pytest.mark.parametrize("name", ["jvae", "jrvae"])
+def test_classes_of_windows_over_an_image(name):
+    """Stripes and dots, no atoms: overlapping windows on a grid."""
+    y, x = np.mgrid[:96, :192]
+    stripes, dots = np.sin(x * np.pi / 4), np.sin(x * np.pi / 4) * np.sin(y * np.pi / 4)
+    image = np.where(x < 96, stripes, dots) + 0.1 * np.random.default_rng(0).standard_normal(x.shape)
+    rows, columns = np.mgrid[12:85:8, 12:181:8]
+    windows = pd.DataFrame({"y": rows.ravel(), "x": columns.ravel()})
+    patches = extract_patches(image, windows, PatchSettings(size=24))
+    model = trained(patches, TrainSettings(model=name, classes=2, epochs=15, early_stopping=False, **TINY))
+    found = encode(model, patches)["class"].to_numpy()
+    clear = (windows["x"] < 80) | (windows["x"] > 112)
+    right = (found == (windows["x"] > 96))[clear].mean()
+    assert max(right, 1 - right) > 0.9
 
 
 @pytest.mark.parametrize(

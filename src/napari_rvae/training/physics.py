@@ -159,9 +159,11 @@ class Physics:
     """
 
     def __init__(self, name: str, patches: Patches) -> None:
+        import torch
+
         self.name = name
         self.term, self.origin = physics_term(name)
-        self._near = _neighbors(patches) if _arguments(self.term) > 2 else None
+        self._near = torch.as_tensor(_neighbors(patches)) if _arguments(self.term) > 2 else None
 
     def penalty(self, model: Model, found: Objective, harmonics: Tensor, rows: Tensor) -> Tensor:
         """Mean penalty of a batch.
@@ -195,7 +197,8 @@ class Physics:
         noise = (model.noise * freedom).sum(1) / freedom.sum()
         given = [model.space.synthesise(templates) * noise.rsqrt()[:, None, None], found.mean]
         if self._near is not None:
-            near = torch.as_tensor(self._near, device=rows.device)[rows]
+            self._near = self._near.to(rows.device)  # once
+            near = self._near[rows]
             with torch.no_grad():
                 latents = model.encode(harmonics[near.flatten()])[0]
             given.append(latents.unflatten(0, near.shape))
