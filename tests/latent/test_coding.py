@@ -113,7 +113,7 @@ def test_every_part_of_a_pose_has_its_size_and_sign():
     for mine, right in pairs:
         slope, _ = np.polyfit(right, mine, 1)
         assert slope == pytest.approx(1, abs=0.05)
-        assert np.corrcoef(mine, right)[0, 1] > 0.98
+        assert np.corrcoef(mine, right)[0, 1] > 0.97
 
 
 def test_patches_come_back_when_decoded_in_their_pose(suits, table):
