@@ -29,6 +29,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from napari_rvae import AverageSettings, PatchSettings, average, extract_patches, find_atoms
 from napari_rvae.latent.clusters import find_clusters
 from napari_rvae.patches import automatic_size
+from napari_rvae.polar import radial_taper
 
 
 def _votes(image, true, kind, count, seed):
@@ -163,6 +164,18 @@ def _explained(table, target, groups):
     angle = table["angle"].to_numpy()
     features = np.column_stack([latents(table), np.cos(angle), np.sin(angle)])
     model = make_pipeline(PolynomialFeatures(2), StandardScaler(), RidgeCV(np.logspace(-3, 3, 13)))
+    return _predicted(model, features, target, groups)
+
+
+def _explained_by_pixels(patches, target, groups):
+    """The same of a ridge on all pixels: the most that anything linear gets out of so many patches."""
+    taper = radial_taper(patches.data.shape[-1])
+    pixels = patches.data[:, 0] - (patches.data[:, 0] * taper).sum((1, 2), keepdims=True) / taper.sum()
+    pixels = (pixels * taper).reshape(len(pixels), -1)
+    return _predicted(RidgeCV(pixels.var(0).mean() * np.logspace(-1, 6, 15)), pixels, target, groups)
+
+
+def _predicted(model, features, target, groups):
     folds = GroupKFold(5, shuffle=True, random_state=0)
     left = cross_val_predict(model, features, target, groups=groups, cv=folds) - target
     return float(1 - (left**2).sum() / ((target - target.mean(0)) ** 2).sum())
@@ -192,6 +205,9 @@ def polar(options):
             yield Row(
                 what or f"{name}, R2", "" if what else ">= 0.90", f"{np.mean(values):.3f}", spread(values), passed
             )
+        used = a_site & ~(patches := extract_patches(image, pd.DataFrame(true, columns=["y", "x"]))).edge
+        limit = _explained_by_pixels(patches.select(used), scene["polar_px"][used], groups[used])
+        yield Row("  from all pixels", "", f"{limit:.3f}", "")
 
 
 def strain(options):

@@ -7,12 +7,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.layers import Labels, Points, Vectors
+from qtpy.QtWidgets import QLabel
 
 from napari_rvae.averages.counting import stable_count
 from napari_rvae.errors import DeviceError
 from napari_rvae.layers import RECIPE, add_atoms, atoms_table, color_points, coloring_of, model_of
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.patch_cursor import NAME
+from napari_rvae.widgets.pictures import Picture
 from napari_rvae.widgets.train import TrainWidget
 
 PLACES = np.stack(np.meshgrid(np.arange(6, 128, 12), np.arange(6, 128, 12), indexing="ij"), -1).reshape(-1, 2)
@@ -85,6 +87,33 @@ def test_training_colours_every_atom_by_what_it_learned(viewer, image, points, d
     assert dock.results.color_box.currentText() == "z1"
     assert dock.results.legend.texts()[2] == "z1"
     assert "121 of 121 atoms have results" in dock.work.label.text()
+
+
+def shown_averages(dock):
+    labels = [label.text() for label in dock.averages.findChildren(QLabel) if label.text()]
+    return dock.averages.findChildren(Picture), labels
+
+
+def test_class_averages_are_the_first_look(points, dock, press, qtbot):
+    dock.form.set_value(QUICK.model_copy(update={"start": "averages"}))
+    with qtbot.waitSignal(dock.trained, timeout=120_000):
+        press(dock.work.start_button, dock.work)
+    pictures, counts = shown_averages(dock)
+    assert dock.averages.isVisibleTo(dock)
+    assert len(pictures) == len(counts) > 0
+    assert sum(map(int, counts)) == (atoms()["flag"] != "edge").sum()
+    assert "fold" in pictures[0].toolTip()
+
+
+def test_kinds_that_find_no_room_are_counted(dock):
+    counts = np.arange(13, 0, -1) * 1000
+    dock.averages.show_averages(
+        SimpleNamespace(images=np.zeros((13, 1, 8, 8)), counts=counts, symmetry=np.ones(13, int))
+    )
+    pictures, labels = shown_averages(dock)
+    assert len(pictures) == 10
+    assert labels[0] == "13,000"
+    assert labels[-1] == "and 3 more kinds, 6,000 patches"
 
 
 def test_window_stays_alive_while_it_trains(qtbot, dock):

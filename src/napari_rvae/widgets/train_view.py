@@ -165,15 +165,20 @@ class AveragesStrip(QWidget):
                 widget.deleteLater()
         if averages is None:
             return
-        for place, (image, count) in enumerate(zip(averages.images, averages.counts, strict=True)):
+        kinds = zip(averages.images, averages.counts, averages.symmetry, strict=True)
+        for place, (image, count, symmetry) in enumerate(kinds):
             if place == _MOST_SHOWN:
                 break
             picture, label = Picture(), QLabel(f"{count:,}")
             picture.setFixedSize(54, 54)
             picture.setMinimumSize(54, 54)
             picture.show_array(image[0])
+            picture.setToolTip(f"<p>Kind {place}: {count:,} patches, {symmetry}-fold.</p>")
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
             row, column = divmod(place, _IN_A_ROW)
             self._grid.addWidget(picture, 2 * row, column)
             self._grid.addWidget(label, 2 * row + 1, column)
+        if left := averages.counts[_MOST_SHOWN:].sum():
+            more = QLabel(f"and {len(averages.counts) - _MOST_SHOWN} more kinds, {left:,} patches")
+            self._grid.addWidget(more, self._grid.rowCount(), 0, 1, _IN_A_ROW)
         self._grid.setColumnStretch(_IN_A_ROW, 1)
