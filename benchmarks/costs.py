@@ -57,7 +57,8 @@ def _one_round(data, threads, few):
 def speed(options):
     """Patches x epochs per second of the training loop, 48 px, batch 100, 128 hidden units: ours with the settings of
     cards 3 and cards 4, in turn with AtomAI's own fit (rotation and translation, batch 100) and pyroVED's, the median
-    of five rounds. Before: class averages and transform; after: last poses, noise and frames.
+    of five rounds. Before: class averages and transform; after: last poses, noise and frames. 5000 cards, since fewer
+    are learned from in smaller batches.
     """
     n, few = (2000, 200) if options.quick else (5000, 1000)
     data = {kind: patches_from_array(cards(kind, n, SIZE)[0]) for kind in (3, 4)}

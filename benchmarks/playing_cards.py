@@ -179,16 +179,19 @@ def cards_frame(options):
 
 
 def cards_calibration(options):
-    """Angles of cards 3 at three noises."""
+    """Angles of cards 3 at three noises, and latents, which are the same for all cards of a suit."""
     for noise in (0.05, 0.2, 0.5):
-        shares = []
+        shares, of_latents = [], []
         for seed in options.seeds:
             x, truth = cards(3, 1000 if options.quick else 3000, SIZE, noise, seed)
             patches = patches_from_array(x)
             table = encode(learned(patches, latent=2, seed=seed)[0], patches)
             left = turned_by(table["angle"].to_numpy(), truth["angle"].to_numpy(), truth["label"].to_numpy())[2]
             shares.append(covered(left, table["angle_error"].to_numpy()))
+            z = table[["z1", "z2"]] - table[["z1", "z2"]].groupby(truth["label"].to_numpy()).transform("mean")
+            of_latents.append(covered(z.to_numpy(), table[["z1_error", "z2_error"]].to_numpy()))
         yield calibration_row(f"angle, cards 3, noise {noise}", shares)
+        yield calibration_row(f"latents, cards 3, noise {noise}", of_latents)
 
 
 def invariance(options):

@@ -36,8 +36,8 @@ def frame(options):
 
 
 def calibration(options):
-    """Shares of errors within the reported 68 and 95 % intervals: angles of cards 3 at three noises, offsets of atoms a
-    patch from the edge at three doses; one constant per class removed.
+    """Shares of errors within the reported 68 and 95 % intervals: angles and latents of cards 3 at three noises,
+    offsets of atoms a patch from the edge at three doses; one constant per class removed.
     """
     yield from playing_cards.cards_calibration(options)
     yield from crystals.offset_calibration(options)
