@@ -11,11 +11,13 @@ from qtpy.QtWidgets import QLabel
 
 from napari_rvae.averages.counting import stable_count
 from napari_rvae.errors import DeviceError
-from napari_rvae.layers import RECIPE, add_atoms, atoms_table, color_points, coloring_of, model_of
+from napari_rvae.layers import RECIPE, add_atoms, atoms_table, color_points, coloring_of, model_of, undo_results
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.patch_cursor import NAME
 from napari_rvae.widgets.pictures import Picture
 from napari_rvae.widgets.train import TrainWidget
+from napari_rvae.widgets.work import State
+from napari_rvae.workflows.averaging import AVERAGE_FILES
 
 PLACES = np.stack(np.meshgrid(np.arange(6, 128, 12), np.arange(6, 128, 12), indexing="ij"), -1).reshape(-1, 2)
 QUICK = TrainSettings(epochs=2, hidden=16, start="scratch", threads=1)
@@ -103,6 +105,30 @@ def test_class_averages_are_the_first_look(points, dock, press, qtbot):
     assert len(pictures) == len(counts) > 0
     assert sum(map(int, counts)) == (atoms()["flag"] != "edge").sum()
     assert "fold" in pictures[0].toolTip()
+
+
+def test_averages_without_training_are_results_that_can_be_saved_and_undone(points, dock, press, qtbot, tmp_path):
+    assert dock.averages.save_button.isHidden()
+    press(dock.averages.button, dock.work)
+    assert {"class", "angle", "dy", "dx"} <= set(points.features)
+    assert "z1" not in points.features
+    kinds, sublattice = points.features["class"], points.features["sublattice"]
+    assert kinds.notna().all()
+    assert kinds[sublattice == 0].nunique() == kinds[sublattice == 1].nunique() == 1  # two sorts of column
+    assert kinds.nunique() == 2
+    assert coloring_of(points).column == "class"
+    assert len(shown_averages(dock)[0]) == 2
+    assert points.metadata[RECIPE]["command"] == "average"
+    refreshed(dock)
+    assert dock.averages.save_button.isEnabled()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.averages.save(tmp_path / "kinds")
+    assert {file.name for file in (tmp_path / "kinds").iterdir()} == set(AVERAGE_FILES)
+    undo_results(points)
+    assert "class" not in points.features
+    dock.averages.save(tmp_path / "kinds")
+    qtbot.waitUntil(lambda: dock.work.state is State.FAILED)
+    assert "already" in dock.work.label.text()
 
 
 def test_kinds_that_find_no_room_are_counted(dock):

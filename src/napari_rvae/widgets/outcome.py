@@ -129,4 +129,6 @@ def _in_words(points: Points, inputs: TrainingInputs, why_new: str) -> str:
 
 def _first_look(points: Points) -> str:
     classes = points.features.get("class")
-    return "class" if classes is not None and classes.nunique() > 1 else "z1"
+    if classes is not None and classes.nunique() > 1:
+        return "class"
+    return "z1" if "z1" in points.features else "angle"

@@ -18,6 +18,7 @@ from napari_rvae.layers import RECIPE, atoms_table, events, image_of, image_sour
 from napari_rvae.layers.preferences import preferences
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
+from napari_rvae.widgets.averages import AveragesPanel
 from napari_rvae.widgets.device import DeviceControl, devices_here
 from napari_rvae.widgets.given_columns import GivenColumns
 from napari_rvae.widgets.jobs import Latest
@@ -30,7 +31,7 @@ from napari_rvae.widgets.patch_cursor import PatchCursor, size_for
 from napari_rvae.widgets.results_panel import ResultsPanel
 from napari_rvae.widgets.resume import ResumeRow
 from napari_rvae.widgets.settings_form import Control, SettingsForm, Several
-from napari_rvae.widgets.train_view import AveragesStrip, LossCurve
+from napari_rvae.widgets.train_view import LossCurve
 from napari_rvae.widgets.training_job import Run, TrainingInputs, found_with, trained_in_thread
 from napari_rvae.widgets.work import State, WorkRow
 
@@ -149,12 +150,11 @@ class TrainWidget(Dock):
         self.work.done.connect(self._on_done)
         self.resume_row = ResumeRow(self.work)
         self.resume_row.resumed.connect(self.resume)
-        self.averages = AveragesStrip()
+        self.averages = AveragesPanel(self)
         self.curve = LossCurve()
         self.live = LiveLook(self.viewer)
         for widget in (self.device_label, self.resume_row, self.work, self.averages, self.curve, self.live):
             self.rows.addWidget(widget)
-        self.averages.hide()
         self.curve.hide()
 
     def _build_results(self) -> None:
@@ -269,6 +269,7 @@ class TrainWidget(Dock):
         model = TrainSettings(model=self.form.controls["model"].value())
         self.given.show_in(self.form, model.family, table)
         self.joint.watch(model.family)
+        self.averages.watch()
         self.invariance.set_implied(model.invariances)
         self.device_label.setText(self.device.in_words(count))
         self._show_pixels(image)
@@ -336,7 +337,6 @@ class TrainWidget(Dock):
     def _train(self, inputs: TrainingInputs | None, kept: KeptTraining | None = None) -> None:
         self.curve.restart()
         self.averages.show_averages(None)
-        self.averages.hide()
         self.curve.show()
         if inputs is not None:
             self.live.begin(inputs.points)
@@ -360,7 +360,6 @@ class TrainWidget(Dock):
                 self.work.begin()
             if report.averages is not None and report.member == 1:  # who learns from all atoms
                 self.averages.show_averages(report.averages)
-                self.averages.show()
             if report.look is not None and run.inputs is not None:
                 self.live.show_look(report.look, run.inputs.points)
             self.work.settles(report.phase in ("finishing", "done"))

@@ -1,4 +1,4 @@
-"""What one sees of a training: the loss curve and the class averages."""
+"""What one sees of a training: the loss curve."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
-
-from napari_rvae.widgets.explore_patches import Picture
+from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 _CURVES = {
     "loss": ("learned from", "#56B4E9"),
@@ -24,8 +22,6 @@ _CURVES = {
 _ALWAYS = ("loss", "held_out", "data", "divergence")
 _SMALLEST = 1e-3  # on the logarithmic axis
 _BETWEEN_DRAWINGS = 0.5  # s
-_MOST_SHOWN = 10
-_IN_A_ROW = 5
 
 
 class LossCurve(QWidget):
@@ -135,50 +131,3 @@ class LossCurve(QWidget):
                 self._add_curve(name)
             if name in self._curves:
                 self._curves[name].setData(self.epochs, np.maximum(values, _SMALLEST))
-
-
-class AveragesStrip(QWidget):
-    """The class averages with their number of members: a first look before anything is learned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._grid = QGridLayout(self)
-        self._grid.setContentsMargins(0, 0, 0, 0)
-        self._grid.setHorizontalSpacing(4)
-        self._shown: Any = None
-        self.setToolTip("<p>Patches that are alike, turned and moved onto each other, and averaged.</p>")
-
-    def show_averages(self, averages: Any) -> None:
-        """Show class averages.
-
-        Parameters
-        ----------
-        averages : Averages or None
-            None shows nothing.
-        """
-        if averages is self._shown:
-            return
-        self._shown = averages
-        while (item := self._grid.takeAt(0)) is not None:
-            widget = item.widget()
-            if widget is not None:
-                widget.deleteLater()
-        if averages is None:
-            return
-        kinds = zip(averages.images, averages.counts, averages.symmetry, strict=True)
-        for place, (image, count, symmetry) in enumerate(kinds):
-            if place == _MOST_SHOWN:
-                break
-            picture, label = Picture(), QLabel(f"{count:,}")
-            picture.setFixedSize(54, 54)
-            picture.setMinimumSize(54, 54)
-            picture.show_array(image[0])
-            picture.setToolTip(f"<p>Kind {place}: {count:,} patches, {symmetry}-fold.</p>")
-            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-            row, column = divmod(place, _IN_A_ROW)
-            self._grid.addWidget(picture, 2 * row, column)
-            self._grid.addWidget(label, 2 * row + 1, column)
-        if left := averages.counts[_MOST_SHOWN:].sum():
-            more = QLabel(f"and {len(averages.counts) - _MOST_SHOWN} more kinds, {left:,} patches")
-            self._grid.addWidget(more, self._grid.rowCount(), 0, 1, _IN_A_ROW)
-        self._grid.setColumnStretch(_IN_A_ROW, 1)

@@ -1,0 +1,179 @@
+"""Class averages in the Train dock: a result in itself, and the first look at a training."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QMessageBox, QPushButton, QVBoxLayout, QWidget
+
+from napari_rvae.errors import RVAEError
+from napari_rvae.layers import hashed, image_source
+from napari_rvae.settings import AverageSettings, PatchSettings, TrainSettings
+from napari_rvae.widgets.pictures import Picture
+from napari_rvae.widgets.training_job import TrainingInputs, found_with
+
+if TYPE_CHECKING:
+    from napari_rvae.widgets.jobs import Job
+    from napari_rvae.widgets.train import TrainWidget
+    from napari_rvae.workflows import AverageResult
+
+_MOST_SHOWN = 10
+_IN_A_ROW = 5
+
+
+class AveragesPanel(QWidget):
+    """Buttons that average without training and save what came out, and the averages with their number of members.
+
+    Parameters
+    ----------
+    dock : TrainWidget
+        Whose atoms, settings and row of work are used.
+    """
+
+    def __init__(self, dock: TrainWidget) -> None:
+        super().__init__()
+        self._dock = dock
+        self.result: AverageResult | None = None
+        self._shown: Any = None
+        self.button, self.save_button = QPushButton("Only average"), QPushButton("Save averages...")
+        self.button.setToolTip(
+            "<p>Sort the patches into kinds, turned and moved onto each other, without training: kind, angle and "
+            "offset of every atom in seconds.</p>"
+        )
+        self.save_button.setToolTip("<p>The averages as TIFF, the table, the recipe and a picture, into a folder.</p>")
+        self.button.clicked.connect(self.average)
+        self.save_button.clicked.connect(self.ask_and_save)
+        self.strip = QWidget()
+        self.strip.setToolTip("<p>Patches that are alike, turned and moved onto each other, and averaged.</p>")
+        self._grid = QGridLayout(self.strip)
+        self._grid.setContentsMargins(0, 0, 0, 0)
+        self._grid.setHorizontalSpacing(4)
+        layout, row = QVBoxLayout(self), QHBoxLayout()
+        layout.setContentsMargins(0, 0, 0, 0)
+        for button in (self.button, self.save_button):
+            row.addWidget(button)
+        layout.addLayout(row)
+        layout.addWidget(self.strip)
+        self.show_averages(None)
+
+    def watch(self) -> None:
+        """Be idle while the dock works."""
+        for button in (self.button, self.save_button):
+            button.setEnabled(not self._dock.work.working)
+
+    def average(self) -> None:
+        """Sort the patches of the chosen atoms into class averages."""
+        dock = self._dock
+        try:
+            image, points, atoms, where = dock.chosen()
+            source, patch, training = (
+                image_source(image),
+                dock.form.value(PatchSettings),
+                dock.form.value(TrainSettings),
+            )
+        except RVAEError as error:
+            dock.work.fail(error)
+            return
+        inputs = TrainingInputs(image, points, source, atoms, where, found_with(points), patch, training)
+        settings = AverageSettings(
+            invariance=training.invariances,
+            kinds=training.classes if training.family in ("joint", "semi") else None,
+            offset_prior=training.offset_prior,
+            seed=training.seed,
+        )
+
+        def step(job: Job) -> AverageResult:
+            from napari_rvae.workflows import average_image
+
+            return average_image(
+                hashed(source),
+                inputs.find,
+                patch,
+                settings,
+                atoms=atoms,
+                where=where,
+                progress=job.progress,
+                stop=job.stop,
+            )
+
+        dock.work.run("Averaging alike patches", step, partial(self._on_averaged, inputs))
+
+    def _on_averaged(self, inputs: TrainingInputs, result: AverageResult) -> None:
+        self.show_averages(result.averages, result)
+        recipe = result.recipe.model_dump(mode="json", exclude={"atoms"})
+        self._dock.show_results(inputs, result.table, recipe, None)()
+
+    def ask_and_save(self) -> None:
+        """Ask for a folder and save the averages there."""
+        from napari_rvae.workflows.averaging import AVERAGE_FILES
+
+        folder = QFileDialog.getExistingDirectory(self, "Folder for the averages")
+        if not folder:
+            return
+        there = [name for name in AVERAGE_FILES if (Path(folder) / name).exists()]
+        question = f"{folder} already holds {', '.join(there)}. Replace?"
+        if there and QMessageBox.question(self, "Replace?", question) != QMessageBox.StandardButton.Yes:
+            return
+        self.save(folder, force=bool(there))
+
+    def save(self, folder: str | Path, force: bool = False) -> None:
+        """Save the averages that are shown.
+
+        Parameters
+        ----------
+        folder : str or Path
+            Where to.
+        force : bool
+            Replace what is there.
+        """
+        result = self.result
+        if result is None:
+            return
+
+        def step(_: Job) -> None:
+            result.save(folder, force)
+
+        self._dock.work.run("Saving averages", step, lambda _: self._dock.work.say(f"Saved in {folder}."))
+
+    def show_averages(self, averages: Any, result: AverageResult | None = None) -> None:
+        """Show class averages.
+
+        Parameters
+        ----------
+        averages : Averages or None
+            None shows nothing.
+        result : AverageResult, optional
+            What can be saved.
+        """
+        self.result = result
+        self.save_button.setVisible(result is not None)
+        self.strip.setVisible(averages is not None)
+        if averages is self._shown:
+            return
+        self._shown = averages
+        while (item := self._grid.takeAt(0)) is not None:
+            widget = item.widget()
+            if widget is not None:
+                widget.deleteLater()
+        if averages is None:
+            return
+        kinds = zip(averages.images, averages.counts, averages.symmetry, strict=True)
+        for place, (image, count, symmetry) in enumerate(kinds):
+            if place == _MOST_SHOWN:
+                break
+            picture, label = Picture(), QLabel(f"{count:,}")
+            picture.setFixedSize(54, 54)
+            picture.setMinimumSize(54, 54)
+            picture.show_array(image[0])
+            picture.setToolTip(f"<p>Kind {place}: {count:,} patches, {symmetry}-fold.</p>")
+            label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
+            row, column = divmod(place, _IN_A_ROW)
+            self._grid.addWidget(picture, 2 * row, column)
+            self._grid.addWidget(label, 2 * row + 1, column)
+        if left := averages.counts[_MOST_SHOWN:].sum():
+            more = QLabel(f"and {len(averages.counts) - _MOST_SHOWN} more kinds, {left:,} patches")
+            self._grid.addWidget(more, self._grid.rowCount(), 0, 1, _IN_A_ROW)
+        self._grid.setColumnStretch(_IN_A_ROW, 1)
