@@ -96,6 +96,20 @@ def test_the_number_of_kinds_can_be_given(turned_cards, kinds):
     assert (found.counts > 0).all()
 
 
+@pytest.mark.parametrize(("count", "kinds"), [(12, 4), (40, 30), (40, 40)])
+def test_there_may_be_nearly_as_many_kinds_as_patches(turned_cards, count, kinds):
+    found = average(turned_cards[0].select(np.arange(count)), AverageSettings(kinds=kinds))
+    assert len(found.counts) == kinds
+    assert np.isfinite(found.table.drop(columns="atom_id")).all(axis=None)
+
+
+def test_copies_of_a_few_patches_are_as_many_kinds():
+    data, _ = cards(1, 5, 24)
+    found = average(patches_from_array(np.repeat(data, 8, 0)), AverageSettings(kinds=10))
+    assert all(found.table["class"].to_numpy().reshape(-1, 8).std(1) == 0)
+    assert np.isfinite(found.images).all()
+
+
 def test_kinds_may_start_from_those_of_other_patches(turned_cards, averages):
     patches = turned_cards[0]
     some = np.arange(0, 400, 3)

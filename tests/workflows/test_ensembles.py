@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.errors import InputDataError, SettingsError, Stopped
 from napari_rvae.io import load_patches
 from napari_rvae.models import load_model
 from napari_rvae.samples import cards
@@ -88,6 +88,13 @@ def test_stopped_while_it_averages_the_members_that_are_done_are_used(saved):
     now.clear()
     with pytest.raises(Stopped):
         train_ensemble(saved[0].patches, settings, stop=lambda: bool(now), report=report)
+
+
+def test_more_classes_than_a_member_has_patches_are_refused_before_any_is_trained(saved):
+    told, settings = [], SETTINGS.model_copy(update={"classes": 41})
+    with pytest.raises(SettingsError, match="at most 40 classes"):
+        train_ensemble(saved[0].patches, settings, progress=lambda *one: told.append(one))
+    assert not told
 
 
 def test_interrupted_it_goes_on_with_the_members_that_are_done(source, saved, tmp_path):

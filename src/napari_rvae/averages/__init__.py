@@ -212,7 +212,8 @@ def _sorted(
     """
     from napari_rvae.averages.exemplars import add_exemplars, average_round, ring_weight
 
-    wanted = max(settings.exemplars, 2 * (settings.kinds or 1))
+    kinds = settings.kinds or 1
+    wanted = min(max(settings.exemplars, 2 * kinds), max(len(x) // 2, kinds))  # what is alone tells nothing of noise
     tried: list[tuple[torch.Tensor, Distances, torch.Tensor]] = []
     while len(tried) < _TRIES:
         tell(0.7 if tried else 0.0, "Choosing exemplars")
@@ -225,7 +226,7 @@ def _sorted(
                 distances = add_exemplars(search, x, harmonics, weight, wanted, generator, shared)
             images, distances, weight = average_round(search, x, harmonics, distances)
         tried.append((images, distances, weight))
-        if len(distances.shared()) >= (settings.kinds or 1):
+        if len(distances.shared()) >= kinds:
             break
     return max(tried, key=lambda one: len(one[1].shared()))
 

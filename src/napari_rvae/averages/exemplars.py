@@ -20,6 +20,8 @@ SIZE = 32
 """Side to which larger patches are reduced for that, pixels."""
 ANGLES = 48
 """Angles tried; a step from the nearest reaches the best between them."""
+_LEFT = 1e-6
+"""Of the patches' power, that averages leave at least; those of one member or of copies leave nothing to measure by."""
 
 
 class PoseFinder(nn.Module):
@@ -150,7 +152,7 @@ def average_round(
     share = member / member.sum(0)
     images = torch.einsum("nt,nchw->tchw", share, upright)
     left = search.space.analyse(upright) - search.space.analyse(images)[which]
-    weight = ring_weight(search.space, left.square().mean(0))
+    weight = ring_weight(search.space, left.square().mean(0) + _LEFT * harmonics.square().mean(0))
     images = search.resample(images, -share.T @ turned_shape(found.shape, -found.theta))
     return images, search.distances(harmonics, images, weight), weight
 

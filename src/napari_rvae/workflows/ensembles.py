@@ -85,13 +85,13 @@ def train_ensemble(
     count = settings.members if earlier.members is None else len(before)
     if count > 1 and labels is not None and labels.dtype.kind == "f":
         raise SettingsError("An ensemble cannot learn a quantity yet: set members to 1, or give classes as labels.")
+    parts = _parts(settings, count, len(patches), labels)
     models: list[Model] = []
     curve = pd.DataFrame(columns=_CURVE)
-    for number in range(count):
+    for number, rows in enumerate(parts):
         if models and keep is not None and keep():
             break
         one = settings.model_copy(update={"seed": settings.seed + number, "members": 1})
-        rows = _rows(number, len(patches), one.seed, labels)
         part = patches if number == 0 else patches.select(rows)
         given = [values if values is None else values[rows] for values in (labels, condition)]
         done = None if checkpoint is None else checkpoint.begin(number + 1, part, one, *given)
@@ -128,16 +128,23 @@ def train_ensemble(
     return first, curve
 
 
-def _rows(number: int, count: int, seed: int, labels: NDArray[Any] | None) -> NDArray[np.int64]:
-    """What a member learns from: the first from all, the others from a part, with all that is labelled."""
+def _parts(settings: TrainSettings, members: int, count: int, labels: NDArray[Any] | None) -> list[NDArray[np.int64]]:
+    """What each member learns from: the first from all, the others from a part, with all that is labelled."""
     from napari_rvae.training import FEWEST_PATCHES
 
-    if number == 0:
-        return np.arange(count)
-    order = np.random.default_rng(seed).permutation(count)
-    chosen = np.zeros(count, bool)
-    chosen[order[: max(round(SHARE * count), FEWEST_PATCHES)]] = True
-    return np.flatnonzero(chosen if labels is None else chosen | (labels >= 0))
+    parts = [np.arange(count)]
+    for number in range(1, members):
+        order = np.random.default_rng(settings.seed + number).permutation(count)
+        chosen = np.zeros(count, bool)
+        chosen[order[: max(round(SHARE * count), FEWEST_PATCHES)]] = True
+        parts.append(np.flatnonzero(chosen if labels is None else chosen | (labels >= 0)))
+    fewest = min(map(len, parts))
+    if settings.family in ("joint", "semi") and fewest < (settings.classes or 0) <= count:
+        raise SettingsError(
+            f"Members of an ensemble learn from half of the patches each, {fewest} at the fewest: set at most {fewest} "
+            f"classes, not {settings.classes} (--classes), or 1 member."
+        )
+    return parts
 
 
 def _trained(
