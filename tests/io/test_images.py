@@ -263,8 +263,14 @@ def test_patches_are_loaded_as_they_are(write):
         load_patches(write("b.npy", GREY))
 
 
-def test_one_value_per_patch(write):
+def test_one_value_per_patch(write, tmp_path):
     assert load_vector(write("l.npy", np.arange(5)), 5, "labels").tolist() == [0, 1, 2, 3, 4]
+    assert load_vector(write("l.npy", np.array(["a", "b"])), 2, "condition").tolist() == ["a", "b"]
+    np.save(tmp_path / "objects.npy", np.array(["a", None]), allow_pickle=True)
+    with pytest.raises(InputDataError, match="Python objects; save numbers, or texts"):
+        load_vector(tmp_path / "objects.npy", 2, "condition")
+    with pytest.raises(InputDataError, match="holds complex128"):
+        load_vector(write("l.npy", np.ones(2, complex)), 2, "condition")
     with pytest.raises(InputDataError, match="one row for each of 6 patches"):
         load_vector(write("l.npy", np.arange(5)), 6, "labels")
     with pytest.raises(InputDataError, match="no numbers"):

@@ -369,6 +369,29 @@ def test_latents_do_not_tell_the_class_that_was_given_but_decode_to_the_patches(
     assert np.corrcoef(understood.ravel(), decoded.ravel())[0, 1] > 0.99
 
 
+@pytest.mark.parametrize("given", [np.array(["b", "a", "c", "a"]), np.array([True, False, False, True]), [7, 3, 5, 3]])
+def test_classes_are_told_by_name_whatever_their_kind(given):
+    patches, given = patches_from_array(cards(1, 40, 24)[0]), np.tile(given, 10)
+    model = trained(patches, TrainSettings(model="cvae", epochs=1, **TINY), condition=given)
+    assert model.conditions == len(np.unique(given))
+    codes = np.eye(model.conditions)[np.unique(given, return_inverse=True)[1]]
+    expected = encode(model, patches, condition=codes)
+    np.testing.assert_array_equal(encode(model, patches, condition=given)["z1"], expected["z1"])
+
+
+def test_a_quantity_trains_alike_in_every_unit_and_is_scaled_again(tmp_path):
+    patches = patches_from_array(cards(1, 40, 24)[0])
+    celsius = np.random.default_rng(0).integers(20, 320, 40)  # whole numbers, but too many to be classes
+    tables = []
+    for given in (celsius, (celsius + 273.0)[:, None], celsius / 100 - 2):
+        model = trained(patches, TrainSettings(model="cvae", epochs=1, **TINY), condition=given)
+        assert model.conditions == 1
+        model.save(tmp_path / "model.safetensors")
+        tables.append(encode(load_model(tmp_path / "model.safetensors"), patches, condition=given))
+    for other in tables[1:]:
+        np.testing.assert_allclose(other["z1"], tables[0]["z1"], atol=1e-2)
+
+
 def test_a_number_as_condition_is_not_a_class():
     images, _ = cards(1, 40, 24)
     patches = patches_from_array(images)

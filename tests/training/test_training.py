@@ -246,9 +246,9 @@ def test_classes_of_windows_over_an_image(name):
         ({"model": "jrvae", "classes": 1}, {}, SettingsError, "no choice"),
         ({"model": "cvae"}, {"condition": np.zeros(7)}, InputDataError, "120 classes"),
         ({"model": "cvae"}, {"condition": np.float64(1)}, InputDataError, "120 classes"),
-        ({"model": "cvae"}, {"condition": np.full(120, "a")}, InputDataError, "120 classes"),
-        ({"model": "cvae"}, {"condition": np.full(120, -1)}, InputDataError, "negative"),
-        ({"model": "cvae"}, {"condition": np.full(120, np.nan)}, InputDataError, "missing or infinite"),
+        ({"model": "cvae"}, {"condition": np.zeros((120, 0))}, InputDataError, "120 classes"),
+        ({"model": "cvae"}, {"condition": np.full(120, np.inf)}, InputDataError, "no finite number"),
+        ({"model": "cvae"}, {"condition": np.full(120, np.nan)}, InputDataError, "no value for 120"),
         ({"device": "cuda:9"}, {}, DeviceError, "no device cuda:9"),
     ],
 )

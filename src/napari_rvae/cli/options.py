@@ -60,7 +60,9 @@ PatchesOption = Annotated[
 ]
 ConditionOption = Annotated[
     Path | None,
-    typer.Option("--condition", metavar="NPY", help="What conditional models are given of each patch."),
+    typer.Option(
+        "--condition", metavar="NPY", help="What conditional models are given of each patch: classes or quantities."
+    ),
 ]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing results.")]
 ResumeOption = Annotated[

@@ -60,7 +60,14 @@ def with_scale(data: Any, pixel_size: tuple[float, float], unit: str, **more: An
 def read_npy(path: Path, part: str) -> Found:
     """Read a NumPy array, never a pickled object."""
     _no_part(path, part)
-    return Found(np.load(path, mmap_mode="c", allow_pickle=False))  # what is not changed takes no memory
+    try:
+        return Found(np.load(path, mmap_mode="c", allow_pickle=False))  # what is not changed takes no memory
+    except ValueError as error:
+        if "Python objects" in str(error):
+            raise InputDataError(
+                f"{path.name} cannot be read, it holds Python objects; save numbers, or texts by np.array(texts, str)"
+            ) from error
+        raise
 
 
 def read_npz(path: Path, part: str) -> Found:

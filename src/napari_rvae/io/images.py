@@ -144,6 +144,10 @@ def load_vector(path: str | os.PathLike[str], length: int, what: str) -> NDArray
     values = np.asarray(found.data)
     if values.ndim not in (1, 2) or len(values) != length:
         raise InputDataError(f"{file.name} has shape {values.shape}; {what} need one row for each of {length} patches")
+    if values.dtype.kind == "U":  # names of classes
+        return values
+    if values.dtype.kind not in "biuf":
+        raise InputDataError(f"{file.name} holds {values.dtype}; give the {what} as numbers, truth values or texts")
     unknown = what == "labels" and values.ndim == 1  # nan: a quantity that is not known
     if np.isinf(values).any() or (np.isnan(values).any() and not unknown):
         raise InputDataError(f"{file.name} holds values that are no numbers; every patch needs its {what}")

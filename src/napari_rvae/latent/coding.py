@@ -12,6 +12,7 @@ from torch import Tensor
 
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.latent.ensembles import combine
+from napari_rvae.models.conditions import Condition
 from napari_rvae.models.inference import Inferred, infer
 from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.polar import radial_taper
@@ -35,7 +36,7 @@ def encode(
     patches: Patches,
     *,
     atoms: pd.DataFrame | None = None,
-    condition: ArrayLike | None = None,
+    condition: Any = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> pd.DataFrame:
@@ -53,8 +54,8 @@ def encode(
         Of the model's size and channels.
     atoms : pandas.DataFrame, optional
         Atoms table, all rows of which are kept; joined on ``atom_id``.
-    condition : array-like, optional
-        (n, conditions) for conditional models.
+    condition : array-like, DataFrame or Condition, optional
+        (n,) or (n, k) for conditional models, in the units of the training; a table has the columns by their names.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 
@@ -249,9 +250,7 @@ def _angle(model: Model, found: Inferred, order: Tensor, zero: Tensor, width: Te
     return angle, torch.maximum(width, spread).clamp_max(torch.pi / 3**0.5)
 
 
-def decode(
-    model: Model, z: ArrayLike, classes: ArrayLike | None = None, condition: ArrayLike | None = None
-) -> NDArray[np.float32]:
+def decode(model: Model, z: ArrayLike, classes: ArrayLike | None = None, condition: Any = None) -> NDArray[np.float32]:
     """Patches that latents stand for, in the motif's common frame.
 
     Parameters
@@ -263,7 +262,7 @@ def decode(
     classes : array-like, optional
         (n,) classes of joint and semi-supervised models; class 0 when omitted.
     condition : array-like, optional
-        (n, conditions) of conditional models.
+        (n,) or (n, k) of conditional models, as in training.
 
     Returns
     -------
@@ -297,9 +296,7 @@ def decode(
     return (images * model.spread[:, None, None]).cpu().numpy()
 
 
-def reconstruct(
-    model: Model, patches: Patches, table: pd.DataFrame, condition: ArrayLike | None = None
-) -> NDArray[np.float32]:
+def reconstruct(model: Model, patches: Patches, table: pd.DataFrame, condition: Any = None) -> NDArray[np.float32]:
     """What the model understood of patches: their latents decoded, turned, shaped and moved back to their place.
 
     Parameters
@@ -311,7 +308,7 @@ def reconstruct(
     table : pandas.DataFrame
         Their rows of the latent table, in order.
     condition : array-like, optional
-        (n, conditions) of conditional models.
+        (n,) or (n, k) of conditional models, as in training.
 
     Returns
     -------
@@ -368,11 +365,15 @@ def _check(model: Model, patches: Patches) -> None:
         )
 
 
-def _conditions(model: Model, condition: ArrayLike | None, n: int) -> Tensor | None:
+def _conditions(model: Model, condition: Any, n: int) -> Tensor | None:
     if not model.conditions:
         return None
+    columns, count = model.recipe.get("condition_columns"), model.conditions
+    if not isinstance(condition, Condition) and columns and condition is not None:
+        condition = Condition.for_model(columns, condition, n)
+    if isinstance(condition, Condition):
+        condition = condition.values
     values = np.empty(0) if condition is None else np.asarray(condition)
-    count = model.conditions
     if (
         values.shape == (n,)
         and values.dtype.kind in "iu"
@@ -395,7 +396,7 @@ def manifold(
     *,
     center: ArrayLike | None = None,
     classes: int = 0,
-    condition: ArrayLike | None = None,
+    condition: Any = None,
 ) -> NDArray[np.float32]:
     """Decode a grid over two latents.
 
@@ -414,7 +415,7 @@ def manifold(
     classes : int
         Class of joint and semi-supervised models.
     condition : array-like, optional
-        (conditions,) of conditional models.
+        (k,) of conditional models, as in training.
 
     Returns
     -------

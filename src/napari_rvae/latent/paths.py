@@ -41,7 +41,7 @@ def latent_path(
     classes : int
         Class of joint and semi-supervised models.
     condition : array-like, optional
-        (conditions,) of conditional models.
+        (k,) of conditional models, as in training.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def changed_attribute(
     classes : int
         Class of joint and semi-supervised models.
     condition : array-like, optional
-        (conditions,) of conditional models.
+        (k,) of conditional models, as in training.
 
     Returns
     -------

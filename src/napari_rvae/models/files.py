@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_rvae.errors import ModelFileError, SettingsError
 from napari_rvae.io.files import replacing
+from napari_rvae.models.conditions import width_of
 from napari_rvae.models.encoder import widths
 from napari_rvae.polar import ring_count, triangle
 from napari_rvae.settings import TrainSettings
@@ -190,6 +191,13 @@ def _checked(header: dict[str, Any], outer: dict[str, Any], common: dict[str, in
     value = recipe.get("value", {"mean": 0.0, "spread": 1.0})  # by which a quantity is told
     if not all(math.isfinite(float(number)) for number in (value["mean"], value["spread"], value.get("scatter", 0))):
         raise ValueError(value)
+    columns = recipe.get("condition_columns", [])
+    if columns and width_of(columns) != common["conditions"]:
+        raise ValueError(columns)
+    for noted in columns:
+        scale = () if "classes" in noted else (float(noted["mean"]), float(noted["spread"]))
+        if scale and not (math.isfinite(scale[0]) and 0 < scale[1] < math.inf):
+            raise ValueError(noted)
     return {"k_max": k_max, "settings": settings, "recipe": recipe}
 
 

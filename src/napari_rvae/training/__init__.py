@@ -19,6 +19,7 @@ from napari_rvae.training.reports import Earlier, TrainingReport
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
+    from napari_rvae.models.conditions import Condition
     from napari_rvae.training.checkpoints import Checkpoint
     from napari_rvae.training.course import Course
     from napari_rvae.training.loop import Trainer
@@ -52,8 +53,9 @@ def train(
     labels : array-like, optional
         For semi-supervised models: (n,) integers, the class of each patch, -1 where it is not known; or (n,) decimal
         numbers, a quantity of each patch, nan where it is not known, which the last latent then tells.
-    condition : array-like, optional
-        (n,) classes or (n, k) numbers that are known of each patch: for conditional models.
+    condition : array-like, DataFrame or Condition, optional
+        (n,) or (n, k), known of each patch: for conditional models. Texts, truth values and whole numbers of at most 10
+        different values are classes; other numbers are quantities, in any unit.
     stop : callable, optional
         Asked at every batch whether to stop and keep what was learned so far.
     checkpoint : Checkpoint, optional
@@ -117,7 +119,7 @@ def _train(
     patches: Patches,
     settings: TrainSettings,
     labels: Any,
-    condition: Any,
+    condition: Condition | None,
     device: str,
     count: int,
     stop: Stop | None,
@@ -148,10 +150,12 @@ def _train(
             raise Stopped("Stopped before there was anything to keep.") from None
         message = f"{len(averages.counts)} kind{'s' * (len(averages.counts) > 1)} of patch"
         yield TrainingReport("averages", 0, settings.epochs, message=message, averages=averages)
-    conditions = 0 if condition is None else condition.shape[1]
+    conditions = 0 if condition is None else condition.values.shape[1]
     band = signal_band(patches) if like is None else like.k_max
     model = Model(settings, size, channels, band, conditions)
     model.recipe = _recipe(patches, settings, device, count)
+    if condition is not None:
+        model.recipe["condition_columns"] = condition.columns
     if labels is not None and labels.dtype.kind == "f":
         told = labels[np.isfinite(labels)]
         model.recipe["value"] = {"mean": float(told.mean()), "spread": float(told.std())}
@@ -166,7 +170,7 @@ def _train(
     if averages is not None:
         model.set_finder(averages.finder.images, averages.finder.weight)
     model.to(device)
-    trainer = Trainer(model, patches, labels, condition)
+    trainer = Trainer(model, patches, labels, None if condition is None else condition.values)
     if averages is not None:
         trainer.start_from(averages)
     course = course_of(trainer)
@@ -249,24 +253,16 @@ def _quantity(known: Any) -> Any:
     return known.astype(np.float32)
 
 
-def _condition(patches: Patches, settings: TrainSettings, condition: Any) -> Any:
+def _condition(patches: Patches, settings: TrainSettings, condition: Any) -> Condition | None:
+    from napari_rvae.models.conditions import Condition
+
     if settings.family != "conditional":
         if condition is not None:
             raise SettingsError(f"{settings.model} takes no condition: choose cvae or crvae, or leave it out.")
         return None
     if condition is None:
         raise SettingsError(f"{settings.model} needs a condition: what is known of every patch.")
-    known = np.asarray(condition)
-    if known.ndim == 0 or len(known) != len(patches) or known.dtype.kind not in "iuf" or known.ndim > 2:
-        raise InputDataError(f"The condition must be {len(patches)} classes or rows of numbers, one per patch.")
-    if known.ndim == 1 and known.dtype.kind in "iu":
-        if known.min() < 0:
-            raise InputDataError("Classes given as a condition must not be negative.")
-        return np.eye(int(known.max()) + 1, dtype=np.float32)[known]
-    known = known.reshape(len(patches), -1).astype(np.float32)
-    if not np.isfinite(known).all():
-        raise InputDataError("The condition holds missing or infinite numbers: fill them first.")
-    return known
+    return Condition.of(condition, len(patches))
 
 
 def trained(patches: Patches, settings: TrainSettings | None = None, **options: Any) -> Model:

@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rvae.io import ImageData, add_physical_positions
+from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings
-from napari_rvae.workflows.given import condition_of
 from napari_rvae.workflows.steps import atoms_of, chosen_patches, scaled
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def encode_image(
     patches = chosen_patches(image, table, settings, where, scaled(progress, 0.3, 0.5), stop)
     columns = model.recipe.get("condition_columns")
     rows = table.set_index("atom_id", drop=False).loc[patches.atom_id]
-    condition = condition_of(columns, rows) if columns else None
+    condition = Condition.for_model(columns, rows, len(rows)) if columns else None
     latent = encode(model, patches, atoms=table, condition=condition, progress=scaled(progress, 0.5, 1), stop=stop)
     return add_physical_positions(latent, image.pixel_size, image.unit)
 
@@ -85,8 +85,8 @@ def encode_patches(
         A trained model.
     source : ImageData
         (n, h, w) or (n, channels, h, w).
-    condition : ndarray, (n,) or (n, k), optional
-        What conditional models are given.
+    condition : array-like or DataFrame, (n,) or (n, k), optional
+        What conditional models are given, in the units of the training.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 

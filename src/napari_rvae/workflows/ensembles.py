@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rvae.errors import InputDataError, SettingsError, Stopped
+from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import TrainSettings
 from napari_rvae.training.reports import Earlier
 from napari_rvae.workflows.steps import scaled
@@ -33,7 +34,7 @@ def train_ensemble(
     settings: TrainSettings | None = None,
     *,
     labels: NDArray[Any] | None = None,
-    condition: NDArray[Any] | None = None,
+    condition: Any = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
     keep: Stop | None = None,
@@ -81,7 +82,8 @@ def train_ensemble(
     """
     settings, earlier = settings or TrainSettings(), earlier or Earlier()
     before = [earlier, *(earlier.members or ())]
-    labels, condition = (None if values is None else np.asarray(values) for values in (labels, condition))
+    labels = None if labels is None else np.asarray(labels)
+    known = None if condition is None else Condition.of(condition, len(patches))
     count = settings.members if earlier.members is None else len(before)
     if count > 1 and labels is not None and labels.dtype.kind == "f":
         raise SettingsError("An ensemble cannot learn a quantity yet: set members to 1, or give classes as labels.")
@@ -93,12 +95,14 @@ def train_ensemble(
             break
         one = settings.model_copy(update={"seed": settings.seed + number, "members": 1})
         part = patches if number == 0 else patches.select(rows)
-        given = [values if values is None else values[rows] for values in (labels, condition)]
+        labeled = None if labels is None else labels[rows]
+        told_of = None if known is None else known[rows]
+        given = [labeled, None if told_of is None else told_of.values]
         done = None if checkpoint is None else checkpoint.begin(number + 1, part, one, *given)
         if done is not None:
             model, losses = done
         else:
-            options: dict[str, Any] = {"labels": given[0], "condition": given[1], "checkpoint": checkpoint}
+            options: dict[str, Any] = {"labels": labeled, "condition": told_of, "checkpoint": checkpoint}
             options |= {
                 "look_every": look_every,
                 "earlier": dict(enumerate(before)).get(number),

@@ -25,6 +25,7 @@ from napari_rvae.io import (
     written_together,
 )
 from napari_rvae.io.files import sha256
+from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.given import given_by
@@ -61,7 +62,7 @@ class Analysis:
         How it was made.
     losses : DataFrame
         ``epoch``, ``loss``, ``held_out`` of the first member.
-    condition : ndarray or None
+    condition : Condition or None
         What conditional models were given.
     """
 
@@ -72,7 +73,7 @@ class Analysis:
     table: pd.DataFrame
     recipe: Recipe
     losses: pd.DataFrame
-    condition: NDArray[Any] | None = None
+    condition: Condition | None = None
 
     def save(self, folder: str | os.PathLike[str], force: bool = False) -> None:
         """Write table, model, recipe, summary, the cells of atoms, and an image that is in no file yet.
@@ -228,7 +229,7 @@ def analyze_patches(
     training: TrainSettings | None = None,
     *,
     labels: NDArray[Any] | None = None,
-    condition: NDArray[Any] | None = None,
+    condition: Any = None,
     files: Mapping[str, str | os.PathLike[str]] | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
@@ -245,8 +246,8 @@ def analyze_patches(
         Of each step.
     labels : ndarray of int, (n,), optional
         Class of each patch, -1 where it is not known.
-    condition : ndarray, (n,) or (n, k), optional
-        What conditional models are given.
+    condition : array-like or DataFrame, (n,) or (n, k), optional
+        What conditional models are given; see `napari_rvae.training.train`.
     files : dict, optional
         Where ``labels`` and ``condition`` come from, noted in the recipe.
     progress, stop : callable, optional
@@ -270,6 +271,7 @@ def analyze_patches(
 
     patch, training = patch or PatchSettings(), training or TrainSettings()
     patches = patches_from_array(source.data, patch)
+    condition = None if condition is None else Condition.of(condition, len(patches))
     inputs = {"patches": FileRecord.of(source)} | {name: FileRecord.of(file) for name, file in (files or {}).items()}
     options: dict[str, Any] = {"labels": labels, "condition": condition, "checkpoint": checkpoint, "earlier": earlier}
     model, losses = train_ensemble(patches, training, progress=scaled(progress, 0, 0.9), stop=stop, **options)
@@ -297,7 +299,7 @@ def _learned_from(patches: Patches, atoms: pd.DataFrame) -> NDArray[np.bool_]:
 def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
     """Note what the settings left open."""
     noted = {"device": "device", "threads": "threads", "epochs_done": "epochs", "batch_size": "batch_size"}
-    noted |= {name: name for name in ("batches", "stopped_after", "notes", "physics")}
+    noted |= {name: name for name in ("batches", "stopped_after", "notes", "physics", "condition_columns")}
     facts, *others = [
         {name: one.recipe[kept] for kept, name in noted.items() if kept in one.recipe}
         for one in (model, *model.members)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.io import ImageData, replacing
+from napari_rvae.models.conditions import Condition
 from napari_rvae.polar import radial_taper
 from napari_rvae.workflows.encoding import patch_settings
-from napari_rvae.workflows.given import condition_of
 from napari_rvae.workflows.steps import chosen_patches, first_channel, scaled
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def reconstruct_image(
     rows = table[table["z1"].notna()]
     patches = chosen_patches(image, rows, patch_settings(model, image), None, scaled(progress, 0, 0.2), stop)
     columns = model.recipe.get("condition_columns")
-    condition = condition_of(columns, rows) if columns else None
+    condition = Condition.for_model(columns, rows, len(rows)) if columns else None
     canvas = _Canvas(first_channel(image).shape, patches)
     for start in range(0, len(patches), _BLOCK):
         if stop is not None and stop():

@@ -108,7 +108,7 @@ def _manifold(analysis: Analysis, encoded: pd.DataFrame) -> NDArray[np.float32]:
     grid[:, 0] = low[0] + (high[0] - low[0]) * columns
     if len(names) > 1:
         grid[:, 1] = high[1] - (high[1] - low[1]) * rows
-    condition = None if analysis.condition is None else np.repeat(analysis.condition[:1], len(grid), 0)
+    condition = None if analysis.condition is None else analysis.condition[np.zeros(len(grid), int)]
     return np.asarray(decode(analysis.model, grid, condition=condition)[:, 0])
 
 
