@@ -279,6 +279,14 @@ def test_train_with_condition(run, deck, tmp_path):
     assert len(pd.read_csv(tmp_path / "z.csv")) == 48
 
 
+def test_a_condition_is_used_or_refused(run, deck, image, tmp_path):
+    run("train", deck / "cards.npy", "-o", tmp_path / "a", "--model", "vae", *QUICK)
+    model = tmp_path / "a" / "model.safetensors"
+    condition = ["--condition", deck / "condition.npy", "-o", tmp_path / "z.csv"]
+    assert "takes no condition" in run("encode", model, deck / "cards.npy", *condition, expect=2)
+    assert "give these with --atoms" in run("encode", model, image, *condition, expect=2)
+
+
 def test_average_of_patches(run, deck, tmp_path):
     run("average", deck / "cards.npy", "-o", tmp_path / "a", "--kinds", "4")
     table = pd.read_csv(tmp_path / "a" / "classes.csv")

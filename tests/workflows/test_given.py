@@ -6,6 +6,7 @@ import pytest
 
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.workflows import analyze_image, encode_image, repeat
+from napari_rvae.workflows.applying import apply_to_files
 from napari_rvae.workflows.given import given_by
 
 from .conftest import QUICK
@@ -43,6 +44,20 @@ def test_conditions_in_the_table_are_learned_repeated_and_asked_for_again(image,
     pd.testing.assert_series_equal(repeat(tmp_path / "recipe.json").table["z1"], done.table["z1"])
     again = encode_image(done.model, image, atoms=known)
     np.testing.assert_array_equal(again["z1"], done.table["z1"])
+    values = known[["depth", "sublattice"]].to_numpy()
+    told = encode_image(done.model, image, atoms=known.drop(columns="depth"), condition=values)
+    np.testing.assert_array_equal(told["z1"], done.table["z1"])
+    with pytest.raises(InputDataError, match=r"every one of \d+ patches \(depth, sublattice\)"):
+        encode_image(done.model, image, atoms=known, condition=values[:5])
+    with pytest.raises(InputDataError, match=r"no column depth.*--atoms"):
+        encode_image(done.model, image)
+    np.save(tmp_path / "one.npy", image.data)
+    known.to_csv(tmp_path / "one.csv", index=False)
+    for place in (tmp_path / "one.csv", tmp_path):
+        summary = apply_to_files(done.model, [tmp_path / "one.npy"], tmp_path / "out", atoms=place, force=True)
+        assert summary["state"].tolist() == ["done"], summary["error"].tolist()
+    with pytest.raises(InputDataError, match="one table of atoms is for one image"):
+        apply_to_files(done.model, [tmp_path / "one.npy"] * 2, tmp_path / "out2", atoms=tmp_path / "one.csv")
     with pytest.raises(InputDataError, match="no column depth"):
         encode_image(done.model, image, atoms=known.drop(columns="depth"))
     with pytest.raises(InputDataError, match="does not know the sublattice 9"):

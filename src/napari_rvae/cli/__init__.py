@@ -245,8 +245,13 @@ def _encode(
             table = encode_patches(trained, loaded, condition=given, progress=progress)
     else:
         loaded, places = load_image(data), None if atoms is None else load_atoms(atoms)
+        given = None
+        if condition is not None:
+            if places is None:
+                raise InputDataError("--condition holds a row for each atom of an image: give these with --atoms")
+            given = load_vector(condition, len(places), "condition")
         with show_progress() as progress:
-            table = encode_image(trained, loaded, find, atoms=places, where=where, progress=progress)
+            table = encode_image(trained, loaded, find, atoms=places, where=where, condition=given, progress=progress)
     save_table(table, output)
     typer.echo(f"{table['z1'].notna().sum()} of {len(table)} encoded: {output}")
 
@@ -294,6 +299,14 @@ def _apply(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, and folders with images.")],
     output: FolderOption,
+    atoms: Annotated[
+        Path | None,
+        typer.Option(
+            "--atoms",
+            metavar="TABLE-or-DIR",
+            help="Use these atoms instead of finding them; of several images a folder with tables of the same names.",
+        ),
+    ] = None,
     force: ForceOption = False,
     **values: Any,
 ) -> None:
@@ -303,7 +316,7 @@ def _apply(
 
     find, files = settings_from(FindSettings, values), image_files(images)
     with show_progress() as progress:
-        summary = apply_to_files(load_model(model), files, output, find, force=force, progress=progress)
+        summary = apply_to_files(load_model(model), files, output, find, atoms=atoms, force=force, progress=progress)
     failed = summary[summary["state"] == "failed"]
     typer.echo(f"{len(summary) - len(failed)} of {len(summary)} images encoded: {output}")
     if len(failed):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from napari_rvae.errors import InputDataError, Stopped, in_words
-from napari_rvae.io import check_outputs, load_image, replacing, save_table
+from napari_rvae.io import check_outputs, load_atoms, load_image, replacing, save_table
 from napari_rvae.io.images import READERS
 from napari_rvae.settings import FindSettings
 from napari_rvae.workflows.encoding import encode_image
@@ -93,6 +93,7 @@ def apply_to_files(
     output: str | os.PathLike[str],
     find: FindSettings | None = None,
     *,
+    atoms: str | os.PathLike[str] | None = None,
     force: bool = False,
     progress: Progress | None = None,
     stop: Stop | None = None,
@@ -110,6 +111,9 @@ def apply_to_files(
         Folder for the tables and ``summary.csv``; made if it is not there.
     find : FindSettings, optional
         How atoms are found.
+    atoms : path-like, optional
+        Atoms to use instead, as conditional models need them: a table for a single image, or a folder with tables that
+        are named after the images.
     force : bool
         Replace existing tables.
     progress, stop : callable, optional
@@ -124,9 +128,13 @@ def apply_to_files(
 
     Raises
     ------
+    InputDataError
+        If there is one table of atoms for several images.
     OutputError
         If a table exists already, or nothing can be written there.
     """
+    if atoms is not None and len(files) > 1 and not Path(atoms).is_dir():
+        raise InputDataError("one table of atoms is for one image; give a folder with tables named after the images")
     folder, names = Path(output), _table_names(files)
     check_outputs([folder / name for name in (*names, SUMMARY)], force)
     done = [Applied(str(file)) for file in files]
@@ -135,7 +143,7 @@ def apply_to_files(
         if stop is not None and stop():
             break
         try:
-            done[number] = _applied(model, file, folder / name, find, told, stop)
+            done[number] = _applied(model, file, folder / name, find, _atoms_of(file, atoms), told, stop)
         except Stopped:
             break
         if report is not None:
@@ -146,8 +154,22 @@ def apply_to_files(
     return summary
 
 
+def _atoms_of(file: Path, place: str | os.PathLike[str] | None) -> Path | None:
+    """The table with the atoms of an image, whether it is there or not."""
+    if place is None or not Path(place).is_dir():
+        return None if place is None else Path(place)
+    tables = [Path(place) / f"{name}.{kind}" for name in (file.stem, file.name) for kind in ("csv", "parquet")]
+    return next((table for table in tables if table.exists()), tables[0])
+
+
 def _applied(
-    model: Model, file: Path, table: Path, find: FindSettings | None, progress: Progress | None, stop: Stop | None
+    model: Model,
+    file: Path,
+    table: Path,
+    find: FindSettings | None,
+    atoms: Path | None,
+    progress: Progress | None,
+    stop: Stop | None,
 ) -> Applied:
     start = time.perf_counter()
 
@@ -156,7 +178,8 @@ def _applied(
             progress(fraction, f"{file.name}: {text}")
 
     try:
-        latent = encode_image(model, load_image(file), find, progress=named, stop=stop)
+        places = None if atoms is None else load_atoms(atoms)
+        latent = encode_image(model, load_image(file), find, atoms=places, progress=named, stop=stop)
         save_table(latent, table)
     except Stopped:
         raise

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_rvae.errors import SettingsError
 from napari_rvae.io import ImageData, add_physical_positions
 from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings
@@ -24,6 +25,7 @@ def encode_image(
     *,
     atoms: pd.DataFrame | None = None,
     where: str | None = None,
+    condition: Any = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> pd.DataFrame:
@@ -38,9 +40,11 @@ def encode_image(
     find : FindSettings, optional
         How atoms are found.
     atoms : DataFrame, optional
-        Atoms table to use instead; conditional models need the columns with which they were trained.
+        Atoms table to use instead; conditional models need the columns with which they were trained, or `condition`.
     where : str, optional
         Expression that chooses the atoms; without it the one of the training, ``""`` means all.
+    condition : array-like, (atoms,) or (atoms, k), optional
+        What conditional models are given, one per row of `atoms`, instead of their columns.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 
@@ -63,8 +67,11 @@ def encode_image(
     where = model.recipe.get("made_by", {}).get("where") if where is None else where
     patches = chosen_patches(image, table, settings, where, scaled(progress, 0.3, 0.5), stop)
     columns = model.recipe.get("condition_columns")
-    rows = table.set_index("atom_id", drop=False).loc[patches.atom_id]
-    condition = Condition.for_model(columns, rows, len(rows)) if columns else None
+    if columns:
+        known = Condition.for_model(columns, table if condition is None else condition, len(table))
+        condition = known[pd.Index(table["atom_id"]).get_indexer(patches.atom_id)]
+    elif condition is not None:
+        raise SettingsError(f"{model.settings.model} takes no condition: leave it out.")
     latent = encode(model, patches, atoms=table, condition=condition, progress=scaled(progress, 0.5, 1), stop=stop)
     return add_physical_positions(latent, image.pixel_size, image.unit)
 
@@ -105,6 +112,8 @@ def encode_patches(
     from napari_rvae.latent import encode
     from napari_rvae.patches import patches_from_array
 
+    if condition is not None and not model.conditions:
+        raise SettingsError(f"{model.settings.model} takes no condition: leave it out.")
     patches = patches_from_array(source.data, patch_settings(model, source))
     table: pd.DataFrame = encode(model, patches, condition=condition, progress=progress, stop=stop)
     return table
