@@ -728,6 +728,41 @@ def test_class_and_condition_of_a_model_are_chosen_by_hand(explore, layer, name,
     assert explore.patch.inputs.isHidden()
 
 
+def test_an_atom_is_decoded_with_its_own_condition_unless_another_is_chosen(explore, layer):
+    columns = [{"name": "phase", "classes": ["a", "b"]}, {"name": "T (K)", "mean": 300.0, "spread": 50.0}]
+    torch.manual_seed(0)
+    model = Model(TrainSettings(model="crvae", hidden=8), size=24, channels=1, k_max=0.3, conditions=3).eval()
+    model.recipe["condition_columns"] = columns
+    nothing = torch.zeros(3, 1, 2 * model.space.terms)
+    model.set_frames(nothing, torch.zeros(3), torch.zeros(3, 5), torch.ones(3, dtype=torch.int64))
+    attach_model(layer, model)
+    count = len(layer.features)
+    layer.features = layer.features.assign(phase=["a", "b"] * (count // 2) + ["a"] * (count % 2))
+    layer.features = layer.features.assign(**{"T (K)": np.linspace(250, 350, count)})
+    settle()
+    inputs = explore.patch.inputs
+    assert [inputs._rows.labelForField(box).text() for box in inputs.boxes] == ["phase", "T (K)"]
+    assert inputs.own_box.isChecked()
+    assert not inputs.boxes[0].isEnabled()
+    assert inputs.condition_of(layer.features, np.array([1])).tolist() == [["b", layer.features["T (K)"][1]]]
+    inputs.own_box.setChecked(False)
+    assert inputs.condition_of(layer.features, np.array([1])).tolist() == [["a", 300.0]]
+    for own in (True, False):
+        inputs.own_box.setChecked(own)
+        z = np.nan_to_num(layer.features[["z1", "z2"]].to_numpy()[1:2])
+        expected = decode(model, z, condition=inputs.condition_of(layer.features, np.array([1])))[0, 0]
+        explore.patch.show_place({}, np.array([1]))
+        np.testing.assert_allclose(explore.patch._decoded(layer.features, {}, 1), expected, atol=1e-5)
+
+
+def test_classes_that_were_labelled_are_offered_by_name(explore, layer):
+    model = Model(TrainSettings(model="ssrvae", classes=3, hidden=8), size=24, channels=1, k_max=0.3).eval()
+    model.recipe["class_names"] = ["heavy", "light"]
+    explore.manifold.inputs.set_model(model)
+    box = explore.manifold.inputs.class_box
+    assert [box.itemText(row) for row in range(box.count())] == ["heavy", "light", "2"]
+
+
 def test_out_come_the_table_the_plot_and_the_selection(explore, layer, viewer, qtbot, tmp_path):
     drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
     explore.more.save_table(tmp_path / "atoms.csv")

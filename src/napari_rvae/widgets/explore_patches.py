@@ -157,7 +157,8 @@ class PatchPanel(QWidget):
 
         z, kind = self._content(model, table, place, np.array([row]))
         try:
-            patch = decode(model, z[np.newaxis], [kind], self.inputs.condition)[0]
+            condition = self.inputs.condition_of(table, np.array([row]))
+            patch = decode(model, z[np.newaxis], [kind], condition)[0]
         except RVAEError:  # the model was exchanged a moment ago
             return None
         return np.hstack(list(patch))
@@ -179,10 +180,11 @@ class PatchPanel(QWidget):
 
     def _show_attribute(self, place: Mapping[str, float], rows: NDArray[np.intp], name: str) -> None:
         model = model_of(self._link.layer) if self._link else None
-        z, kind = None, 0
+        z, kind, condition = None, 0, None
         if self._link is not None and model is not None and len(rows):
             z, kind = self._content(model, self._link.table, place, rows)
-        self.attribute.show_patch(model, z, kind, self.inputs.condition, name)
+            condition = self.inputs.condition_of(self._link.table, rows)
+        self.attribute.show_patch(model, z, kind, condition, name)
 
     def _real(self, rows: NDArray[np.intp]) -> NDArray[Any] | None:
         from napari_rvae.latent.common_frame import patches_in_common_frame

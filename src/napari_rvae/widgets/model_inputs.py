@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QDoubleSpinBox, QHBoxLayout, QLabel, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QFormLayout, QLabel, QSizePolicy, QWidget
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
+
+_NUMBER = "number"  # of a condition without a name
 
 
 class ModelInputs(QWidget):
@@ -18,8 +22,9 @@ class ModelInputs(QWidget):
 
     Parameters
     ----------
-    no_class : str
-        What is offered above the classes, and means none of them; nothing when empty.
+    own : str
+        What is offered above the classes and before the condition, and means those of the atom itself; nothing when
+        empty.
 
     Attributes
     ----------
@@ -29,61 +34,91 @@ class ModelInputs(QWidget):
 
     changed = Signal()
 
-    def __init__(self, no_class: str = "") -> None:
+    def __init__(self, own: str = "") -> None:
         super().__init__()
-        self._no_class = no_class
-        self._made_for: tuple[int, int] = (1, 0)
+        self._own = own
+        self._made_for: tuple[Any, ...] = ()
         self.class_text, self.class_box = QLabel("class"), QComboBox()
         self.class_box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.class_box.activated.connect(lambda: self.changed.emit())
-        self.condition_text = QLabel("condition")
-        self.condition_text.setToolTip("<p>What a conditional model is given; the first of several is 1 at first.</p>")
-        self.boxes: list[QDoubleSpinBox] = []
-        rows, of_class, self._row = QVBoxLayout(self), QHBoxLayout(), QHBoxLayout()
-        rows.setContentsMargins(0, 0, 0, 0)
-        of_class.addWidget(self.class_text)
-        of_class.addWidget(self.class_box, 1)
-        self._row.addWidget(self.condition_text)
-        rows.addLayout(of_class)
-        rows.addLayout(self._row)
+        self.own_box = QCheckBox(own)
+        self.own_box.setChecked(bool(own))
+        self.own_box.setToolTip("<p>Decode every atom with what is known of it, or with what is chosen below.</p>")
+        self.own_box.toggled.connect(self._enable)
+        self.own_box.toggled.connect(lambda _: self.changed.emit())
+        self.boxes: list[QComboBox | QDoubleSpinBox] = []
+        self._columns: list[Mapping[str, Any]] = []
+        self._rows = QFormLayout(self)
+        self._rows.setContentsMargins(0, 0, 0, 0)
+        self._rows.addRow(self.class_text, self.class_box)
+        self._rows.addRow("condition", self.own_box)
         self.hide()
 
     @property
     def kind(self) -> int | None:
         """The class; None where none was chosen."""
-        index = self.class_box.currentIndex() - bool(self._no_class)
+        index = self.class_box.currentIndex() - bool(self._own)
         return index if index >= 0 else None
 
     @property
     def condition(self) -> NDArray[Any] | None:
-        """The condition, (1, conditions); None for models without."""
-        return np.array([[box.value() for box in self.boxes]]) if self.boxes else None
+        """The condition chosen, (1, columns), in its units; None for models without."""
+        values = [box.currentText() if isinstance(box, QComboBox) else box.value() for box in self.boxes]
+        numeric = all(isinstance(value, float) for value in values)
+        return np.array([values], float if numeric else object) if values else None
+
+    def condition_of(self, table: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[Any] | None:
+        """The condition of some atoms together, or the one chosen; the chosen one for atoms without theirs, too."""
+        chosen = self.condition
+        if chosen is None or not self.own_box.isChecked():
+            return chosen
+        for number, noted in enumerate(self._columns):
+            known = table[noted["name"]].iloc[rows].dropna() if noted["name"] in table else []
+            if len(known):
+                chosen[0, number] = known.mode().iloc[0] if "classes" in noted else float(known.mean())
+        return chosen
 
     def set_model(self, model: Model | None) -> None:
         """Offer what a model wants; what was chosen stays as long as that is the same."""
-        wanted = (1, 0) if model is None else (model.classes, model.conditions)
+        columns: list[Mapping[str, Any]] = []
+        names: list[str] = []
+        if model is not None:
+            unnamed = [{"name": _NUMBER, "mean": float(k == 0), "spread": 1.0} for k in range(model.conditions)]
+            columns = list(model.recipe.get("condition_columns") or unnamed)
+            known = model.recipe.get("class_names", [])
+            names = [known[k] if k < len(known) else str(k) for k in range(model.classes)] if model.classes > 1 else []
+        wanted = (names, columns)
         if wanted == self._made_for:
             return
-        self._made_for = wanted
-        classes, conditions = wanted
+        self._made_for, self._columns = wanted, columns
         self.class_box.clear()
-        if classes > 1:
-            self.class_box.addItems([*([self._no_class] if self._no_class else []), *map(str, range(classes))])
+        self.class_box.addItems([*([self._own] if self._own and names else []), *names])
         for box in self.boxes:
-            self._row.removeWidget(box)
-            box.deleteLater()
-        self.boxes = [self._box(1.0 if number == 0 and conditions > 1 else 0.0) for number in range(conditions)]
-        for widget in (self.class_text, self.class_box):
-            widget.setVisible(classes > 1)
-        self.condition_text.setVisible(conditions > 0)
-        self.setVisible(classes > 1 or conditions > 0)
+            self._rows.removeRow(box)
+        self.boxes = []
+        for noted in columns:
+            self.boxes.append(self._box(noted))
+            self._rows.addRow(str(noted["name"]), self.boxes[-1])
+        self._rows.setRowVisible(self.class_box, bool(names))
+        self._rows.setRowVisible(self.own_box, bool(columns and self._own))
+        self._enable()
+        self.setVisible(bool(names or columns))
 
-    def _box(self, value: float) -> QDoubleSpinBox:
-        box = QDoubleSpinBox()
-        box.setRange(-1e6, 1e6)
-        box.setSingleStep(0.1)
-        box.setValue(value)
+    def _enable(self) -> None:
+        for box in self.boxes:
+            box.setEnabled(not self.own_box.isChecked())
+
+    def _box(self, noted: Mapping[str, Any]) -> QComboBox | QDoubleSpinBox:
+        if "classes" in noted:
+            box: QComboBox | QDoubleSpinBox = QComboBox()
+            box.addItems(noted["classes"])
+            box.currentIndexChanged.connect(lambda _: self.changed.emit())
+        else:
+            box = QDoubleSpinBox()
+            box.setRange(-1e12, 1e12)
+            box.setDecimals(4)
+            box.setSingleStep(float(f"{noted['spread'] / 10:.0e}"))
+            box.setValue(noted["mean"])
+            box.valueChanged.connect(lambda _: self.changed.emit())
         box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        box.valueChanged.connect(lambda _: self.changed.emit())
-        self._row.addWidget(box, 1)
         return box
