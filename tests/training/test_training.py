@@ -257,6 +257,13 @@ def test_what_does_not_fit_is_said_at_once(data, settings, options, error, words
         next(train(data[0], TrainSettings(**{**TINY, **settings}), **options))
 
 
+def test_a_patch_labelled_twice_differently_is_named(data):
+    patches = data[0].select(np.r_[np.arange(60), 5])
+    labels = np.r_[np.arange(60) % 2, 0]
+    with pytest.raises(InputDataError, match=r"Patches \d+ and \d+ are the same, but are labelled 1 and 0"):
+        next(train(patches, TrainSettings(**{**TINY, "model": "ssvae", "classes": 2}), labels=labels))
+
+
 def test_classes_learn_their_share_of_the_patches(data):
     images, truth = cards(1, 400, 24)
     suit = truth["label"].to_numpy()

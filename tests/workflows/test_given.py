@@ -108,3 +108,23 @@ def test_what_is_missing_or_wrong_is_named(settings, columns, message):
     table = pd.DataFrame(columns or {"x": [1.0, 2.0]})
     with pytest.raises(RVAEError, match=message):
         given_by(QUICK.model_copy(update=settings), table)
+
+
+def test_atoms_at_one_place_of_different_classes_are_named():
+    table = pd.DataFrame({"atom_id": [7, 8, 9], "y": [5.0, 5.3, 30], "x": [4.0, 4.3, 4]})
+    table["annotation"] = [" a", "b", "a "]
+    with pytest.raises(InputDataError, match=r"atoms 7 and 8 lie at one place .* one is a and the other b"):
+        given_by(SEMI, table)
+    assert given_by(SEMI, table.assign(frame=[0, 1, 0])).labels.tolist() == [0, 1, 0]
+    assert given_by(SEMI, table.assign(y=[5.0, 6, 30])).noted == {"class_names": ["a", "b"]}
+
+
+def test_labelled_atoms_of_another_class_are_told(image, known):
+    wrong = known["annotation"].notna() & (known["atom_id"] % 2 == 0)
+    other = known["annotation"].map({"light": "heavy", "heavy": "light"})
+    done = analyze_image(image, training=SEMI, atoms=known.assign(annotation=known["annotation"].mask(wrong, other)))
+    names = np.array(done.recipe.used["class_names"])[done.table["class"]]
+    told = known["annotation"].mask(wrong, other)
+    count = int((told.notna() & (told != names)).sum())
+    assert count > 0
+    assert f"gives {count} of {told.notna().sum()} labelled atoms another class" in done.recipe.used["notes"][-1]

@@ -234,7 +234,20 @@ def _labels(patches: Patches, settings: TrainSettings, labels: Any) -> Any:
         raise InputDataError("All labels are -1: label at least one patch per class, or choose a joint model.")
     if len(np.unique(known[known >= 0])) < 2:
         raise InputDataError("All labels are of one class: label at least one patch of another class, too.")
+    _check_copies(patches, known)
     return known.astype(np.int64)
+
+
+def _check_copies(patches: Patches, labels: Any) -> None:
+    """Raise an InputDataError if a patch is said to be of two classes."""
+    first: dict[bytes, int] = {}
+    for row in np.flatnonzero(labels >= 0):
+        same = first.setdefault(patches.data[row].tobytes(), int(row))
+        if labels[same] != labels[row]:
+            raise InputDataError(
+                f"Patches {patches.atom_id[same]} and {patches.atom_id[row]} are the same, but are labelled "
+                f"{labels[same]} and {labels[row]}: leave one of them out, or correct its label."
+            )
 
 
 def _quantity(known: Any) -> Any:

@@ -13,6 +13,9 @@ from napari_rvae.errors import InputDataError, SettingsError
 from napari_rvae.models.conditions import MOST_CLASSES, Condition, class_name, class_order, column_without_gaps
 from napari_rvae.settings import TrainSettings
 
+_SAME_PLACE = 0.5  # px: two atoms are not so near to each other
+_NAMED = 10
+
 
 @dataclass(frozen=True)
 class Given:
@@ -63,6 +66,7 @@ def given_by(settings: TrainSettings, atoms: pd.DataFrame) -> Given:
         return Given(settings, values, None, {"value_column": settings.label_column})
     if settings.family == "semi":
         names, labels = _labels(atoms, settings.label_column)
+        _check_places(atoms, labels, names)
         count = settings.classes or len(names)
         if len(names) > count:
             raise SettingsError(
@@ -97,6 +101,53 @@ def _labels(atoms: pd.DataFrame, name: str) -> tuple[list[str], NDArray[np.int64
         )
     codes = {one: code for code, one in enumerate(names)}
     return names, texts.map(codes).where(known, -1).to_numpy().astype(np.int64)
+
+
+def _check_places(atoms: pd.DataFrame, labels: NDArray[np.int64], names: list[str]) -> None:
+    """Raise an InputDataError if atoms at one place are said to be of different classes."""
+    from scipy.spatial import cKDTree
+
+    if not {"y", "x"} <= set(atoms):
+        return
+    told = np.flatnonzero(labels >= 0)
+    places = atoms[["y", "x"]].to_numpy(float)[told]
+    if "frame" in atoms:
+        places = np.column_stack([places, atoms["frame"].to_numpy(float)[told]])  # frames are a pixel apart
+    pairs = told[cKDTree(places).query_pairs(_SAME_PLACE, output_type="ndarray").reshape(-1, 2)]
+    for one, other in pairs:
+        if labels[one] != labels[other]:
+            ids = atoms["atom_id"].to_numpy() if "atom_id" in atoms else np.arange(len(atoms))
+            raise InputDataError(
+                f"atoms {ids[one]} and {ids[other]} lie at one place (y {atoms['y'].iloc[one]:.1f}, "
+                f"x {atoms['x'].iloc[one]:.1f}), but one is {names[labels[one]]} and the other {names[labels[other]]}; "
+                "remove one of them, or correct its class"
+            )
+
+
+def classed_otherwise(labels: NDArray[Any] | None, latent: pd.DataFrame) -> list[str]:
+    """Say which labelled patches a model gives to other classes than their labels do.
+
+    Parameters
+    ----------
+    labels : ndarray or None
+        (n,) class of each patch, -1 where it is not known; other labels say nothing.
+    latent : DataFrame
+        Their rows of the latent table, in order.
+
+    Returns
+    -------
+    list of str
+        One note, or none.
+    """
+    if labels is None or labels.dtype.kind not in "iu" or "class" not in latent:
+        return []
+    told = labels >= 0
+    other = told & (latent["class"].to_numpy() != labels)
+    if not other.any():
+        return []
+    ids = latent["atom_id"].to_numpy()[other]
+    few = ", ".join(map(str, ids[:_NAMED])) + (", ..." if len(ids) > _NAMED else "")
+    return [f"The model gives {other.sum()} of {told.sum()} labelled atoms another class: look at {few}."]
 
 
 def _is_quantity(values: pd.Series[Any] | None) -> bool:

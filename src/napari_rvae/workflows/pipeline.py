@@ -28,7 +28,7 @@ from napari_rvae.io.files import sha256
 from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.workflows.ensembles import train_ensemble
-from napari_rvae.workflows.given import given_by
+from napari_rvae.workflows.given import classed_otherwise, given_by
 from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, finder_record, first_channel, scaled
 
 if TYPE_CHECKING:
@@ -218,7 +218,9 @@ def analyze_image(
             model, patches, atoms=table, condition=known.condition, progress=scaled(progress, 0.9, 1), stop=stop
         )
     latent = add_physical_positions(latent, image.pixel_size, image.unit)
-    recipe = recipe.model_copy(update={"units": column_units(latent, image.unit)})
+    notes = classed_otherwise(known.labels, latent.set_index("atom_id", drop=False).loc[patches.atom_id])
+    used = _with_notes(recipe.used, notes)
+    recipe = recipe.model_copy(update={"units": column_units(latent, image.unit), "used": used})
     _noted_in_model(model, recipe)
     return Analysis(image, table, patches, model, latent, recipe, losses, known.condition)
 
@@ -273,6 +275,7 @@ def analyze_patches(
     patches = patches_from_array(source.data, patch)
     condition = None if condition is None else Condition.of(condition, len(patches))
     inputs = {"patches": FileRecord.of(source)} | {name: FileRecord.of(file) for name, file in (files or {}).items()}
+    labels = None if labels is None else np.asarray(labels)
     options: dict[str, Any] = {"labels": labels, "condition": condition, "checkpoint": checkpoint, "earlier": earlier}
     model, losses = train_ensemble(patches, training, progress=scaled(progress, 0, 0.9), stop=stop, **options)
     with _released(model):
@@ -281,7 +284,7 @@ def analyze_patches(
         command="train",
         inputs=inputs,
         settings=dumped(patch=patch, train=training),
-        used=_used(model, patches, source),
+        used=_with_notes(_used(model, patches, source), classed_otherwise(labels, latent)),
         units=column_units(latent),
     )
     _noted_in_model(model, recipe)
@@ -308,6 +311,11 @@ def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
         facts["members"] = others
     scale = {"pixel_size": source.pixel_size, "unit": source.unit}
     return {**facts, "patch": patches.settings.model_dump(mode="json"), **scale}
+
+
+def _with_notes(used: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Add what is to be told when it is done."""
+    return used | {"notes": [*used.get("notes", ()), *notes]} if notes else used
 
 
 def _noted_in_model(model: Model, recipe: Recipe) -> None:
