@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from napari_rvae.errors import InputDataError, SettingsError
+from napari_rvae.errors import InputDataError
 from napari_rvae.latent import encode
 from napari_rvae.models import load_model
 from napari_rvae.patches import patches_from_array
@@ -56,10 +56,22 @@ def test_classes_as_decimal_numbers_are_no_quantity(stretched):
         next(train(stretched[0], TrainSettings(model="ssvae"), labels=labels))
 
 
-def test_an_ensemble_says_that_it_learns_no_quantity(stretched):
-    settings = TrainSettings(model="ssvae", members=2)
-    with pytest.raises(SettingsError, match="set members to 1"):
-        train_ensemble(stretched[0], settings, labels=stretched[1])
+def test_an_ensemble_predicts_a_quantity_with_its_dispersion(stretched, tmp_path):
+    patches, distance = stretched
+    known = np.arange(N) % 5 == 0
+    settings = TrainSettings(
+        model="ssrvae", invariance=("rotation",), epochs=12, hidden=32, threads=1, members=2, batch_size=30
+    )
+    model, _ = train_ensemble(patches, settings, labels=np.where(known, distance, np.nan))
+    assert len(model.members) == 1
+    assert model.members[0].recipe["patches"] > N // 2  # all that are labelled are among them
+    model.save(tmp_path / "model.safetensors")
+    table = encode(load_model(tmp_path / "model.safetensors"), patches)
+    each = [encode(one, patches)["predicted"] for one in model.members]
+    first = 2 * table["predicted"] - each[0]
+    assert table["predicted_dispersion"].to_numpy() == pytest.approx(np.std([first, each[0]], 0), abs=1e-5)
+    off = (table["predicted"] - distance)[~known]
+    assert np.sqrt((off**2).mean()) < 0.5 * distance.std()
 
 
 def test_a_column_of_decimal_numbers_is_a_quantity_and_of_whole_ones_with_gaps_classes():

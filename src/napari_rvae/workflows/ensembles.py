@@ -85,8 +85,6 @@ def train_ensemble(
     labels = None if labels is None else np.asarray(labels)
     known = None if condition is None else Condition.of(condition, len(patches))
     count = settings.members if earlier.members is None else len(before)
-    if count > 1 and labels is not None and labels.dtype.kind == "f":
-        raise SettingsError("An ensemble cannot learn a quantity yet: set members to 1, or give classes as labels.")
     parts = _parts(settings, count, len(patches), labels)
     models: list[Model] = []
     curve = pd.DataFrame(columns=_CURVE)
@@ -136,12 +134,15 @@ def _parts(settings: TrainSettings, members: int, count: int, labels: NDArray[An
     """What each member learns from: the first from all, the others from a part, with all that is labelled."""
     from napari_rvae.training import FEWEST_PATCHES
 
+    told = np.zeros(count, bool)
+    if labels is not None and labels.shape == (count,) and labels.dtype.kind in "iuf":
+        told = np.isfinite(labels) if labels.dtype.kind == "f" else labels >= 0
     parts = [np.arange(count)]
     for number in range(1, members):
         order = np.random.default_rng(settings.seed + number).permutation(count)
         chosen = np.zeros(count, bool)
         chosen[order[: max(round(SHARE * count), FEWEST_PATCHES)]] = True
-        parts.append(np.flatnonzero(chosen if labels is None else chosen | (labels >= 0)))
+        parts.append(np.flatnonzero(chosen | told))
     fewest = min(map(len, parts))
     if settings.family in ("joint", "semi") and fewest < (settings.classes or 0) <= count:
         raise SettingsError(
