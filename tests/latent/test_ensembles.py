@@ -60,6 +60,30 @@ def test_dispersion_finds_the_atoms_on_which_members_differ(member):
     assert 0.1 < together["angle_dispersion"].max() < 0.3
 
 
+def test_classes_of_few_atoms_are_not_turned_onto_each_other(member):
+    few = member.assign(symmetry=1, **{"class": np.r_[np.zeros(87), 1, 2, 2].astype(int)})
+    rng = np.random.default_rng(1)
+    others = [
+        few.assign(z1=rng.standard_normal(90), z2=rng.standard_normal(90), angle=rng.uniform(-np.pi, np.pi, 90))
+        for _ in range(7)
+    ]
+    together = combine([few, *others])
+    assert together["z1_dispersion"].iloc[87:].min() > 0.3
+    assert together["angle_dispersion"].iloc[87:].min() > 0.5
+    agreed = combine([few, otherwise(few).assign(angle=few["angle"], **{"class": few["class"]})])
+    assert agreed[["z1_dispersion", "angle_dispersion"]].to_numpy().max() < 1e-6
+
+
+def test_angles_are_compared_at_an_order_that_all_members_have(member):
+    angle = np.random.default_rng(2).uniform(-np.pi, np.pi, 90)
+    plain = member.drop(columns=["class", "class_probability"]).assign(symmetry=1, angle=angle)
+    twofold = plain.assign(symmetry=2, angle=(angle + np.pi / 2) % np.pi - np.pi / 2)
+    for members in ([plain, twofold], [twofold, plain]):
+        together = combine(members)
+        assert (together["symmetry"] == 2).all()
+        assert together["angle_dispersion"].max() < 1e-6
+
+
 def test_atoms_without_latents_stay_empty_and_foreign_tables_are_refused(member):
     gap = member.astype({"class": float})
     gap.loc[3, ["z1", "z2", "angle", "class", "class_probability"]] = np.nan

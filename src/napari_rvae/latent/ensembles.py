@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from napari_rvae.errors import InputDataError
 
 _SURE, _SCATTER = 0.8, 0.5
+_FEWEST = 10
+"""Fewer atoms would be turned onto each other whether members agree or not; per latent a third of that."""
 _MEANS = ("dy", "dx", "scale", "strain_a", "strain_b", "strain_xx", "strain_yy", "strain_xy", "predicted")
 
 
@@ -19,7 +21,7 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Align the latent tables of an ensemble's members, and give mean and dispersion.
 
     Classes are matched to those of the first member one to one; angles are turned into its frame, class by class;
-    latents are rotated and mirrored onto its latents.
+    latents are rotated and mirrored onto its latents. A class of few atoms goes with all the others.
 
     Parameters
     ----------
@@ -31,6 +33,7 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     DataFrame
         The first table with means over the members in its columns, and besides ``class_dispersion`` (entropy of the
         members' mean probabilities: 0 where they are sure and agree, 1 where every class is as likely),
+        ``symmetry`` (an order at which the angles of all members can be compared: the least common multiple),
         ``angle_dispersion`` (rad), ``z1_dispersion`` ..., ``dy_dispersion`` ...: standard deviations over the members.
 
     Raises
@@ -60,7 +63,7 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     for name, values in columns.items():
         whole = np.full(len(first), np.nan)
         whole[known] = values
-        result[name] = whole.astype(np.int64) if name == "class" and known.all() else whole
+        result[name] = whole.astype(np.int64) if name in ("class", "symmetry") and known.all() else whole
     return result
 
 
@@ -131,28 +134,37 @@ def _latents(rows: list[pd.DataFrame], which: NDArray[np.int64]) -> dict[str, ND
     """Latents in the first member's frame: rotated and mirrored, class by class, about their means."""
     names = [name for name in rows[0] if _is_latent(str(name))]
     values = np.stack([row[names].to_numpy(float) for row in rows])
+    found = values.copy()
     for kind in np.unique(which):
         mine = which == kind
-        target = values[0, mine] - values[0, mine].mean(0)
-        for member in values[1:]:
-            own = member[mine] - member[mine].mean(0)
-            left, _, right = np.linalg.svd(own.T @ target)
-            member[mine] = own @ left @ right + values[0, mine].mean(0)
+        like = mine if mine.sum() >= max(_FEWEST, _FEWEST * len(names) // 3) else np.full(len(which), True)
+        middle = values[0, like].mean(0)
+        for member, aligned in zip(values[1:], found[1:], strict=True):
+            own = member[like].mean(0)
+            left, _, right = np.linalg.svd((member[like] - own).T @ (values[0, like] - middle))
+            aligned[mine] = (member[mine] - own) @ left @ right + middle
     columns: dict[str, NDArray[Any]] = {}
     for number, name in enumerate(names):
-        columns |= _moments(str(name), values[:, :, number])
+        columns |= _moments(str(name), found[:, :, number])
     return columns
 
 
 def _angles(rows: list[pd.DataFrame], which: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
     """Angles in the first member's frame, modulo the motif's symmetry."""
-    fold = rows[0]["symmetry"].to_numpy(float)
-    phase = np.stack([np.exp(1j * fold * row["angle"].to_numpy(float)) for row in rows])
-    groups = np.unique(np.stack([which, fold]), axis=1, return_inverse=True)[1].ravel()
-    for group in np.unique(groups):
-        mine = groups == group
-        turned = (phase[:, mine] * phase[0, mine].conj()).mean(1)
+    fold = np.lcm.reduce([row["symmetry"].to_numpy(np.int64) for row in rows])
+    angle = np.stack([row["angle"].to_numpy(float) for row in rows])
+    phase = np.exp(1j * fold * angle)
+    for kind, order in np.unique(np.stack([which, fold]), axis=1).T:
+        mine = (which == kind) & (fold == order)
+        like = mine if mine.sum() >= _FEWEST else order % fold == 0
+        if like.sum() < _FEWEST:
+            continue  # nobody to go with: models have a common frame of their own
+        turned = np.exp(1j * order * (angle[:, like] - angle[0, like])).mean(1)
         phase[:, mine] *= np.exp(-1j * np.angle(turned))[:, None]
     mean = phase.mean(0)
     length = np.abs(mean).clip(1e-6, 1 - 1e-15)
-    return {"angle": np.angle(mean) / fold, "angle_dispersion": np.sqrt(-2 * np.log(length)) / fold}
+    return {
+        "angle": np.angle(mean) / fold,
+        "angle_dispersion": np.sqrt(-2 * np.log(length)) / fold,
+        "symmetry": fold,
+    }
