@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.ndimage import binary_dilation
 
 from napari_rvae.atoms import find_atoms, prepare
 from napari_rvae.errors import InputDataError, Stopped
@@ -165,6 +166,54 @@ def crystal():
     true, _ = lattice((256, 256), (14, 1), (6, 13))
     signal = 3 + 40 * draw((256, 256), true)
     return signal, np.random.default_rng(0).poisson(signal).astype(float), true
+
+
+def _bar(value):
+    def draw_bar(image):
+        image[236:242, 130:230] = value
+
+    return draw_bar
+
+
+def _disc(image):
+    y, x = np.mgrid[:256, :256]
+    image[np.hypot(y - 128, x - 100) < 22] = 3 * image.max()
+
+
+def _dead_lines(image):
+    lines = np.random.default_rng(0).permutation(256)
+    image[lines[:20]] = 0
+    image[:, lines[100:120]] = 0
+
+
+def _margin(image):
+    image[:40] = image[:, :30] = 0
+
+
+@pytest.mark.parametrize("burn", [_bar(65535), _bar(0), _bar(400), _disc, _dead_lines, _margin])
+@pytest.mark.parametrize("offset", [0, 100])
+def test_what_measured_nothing_changes_nothing_elsewhere(crystal, burn, offset):
+    _, image, true = crystal
+    burned = (image + offset).astype(np.uint16)
+    burn(burned)
+    empty = ~np.isclose(burned, image + offset) if burn is not _dead_lines else np.zeros(image.shape, bool)
+    seen = ~binary_dilation(empty, iterations=5)
+    atoms = find_atoms(burned)
+    found, plain = positions_of(atoms), find_atoms(image)
+    kept = [at[seen[tuple(np.round(at).astype(int).clip(0, 255).T)]] for at in (found, true)]
+    assert f1(*kept, 3, image.shape) > 0.995
+    assert (atoms.attrs["napari_rvae"]["contrast"], plain.attrs["napari_rvae"]["contrast"]) == ("bright", "bright")
+    assert atoms.attrs["napari_rvae"]["sigma"] == pytest.approx(plain.attrs["napari_rvae"]["sigma"], rel=0.02)
+
+
+@pytest.mark.parametrize("value", [65535, 400])
+def test_a_bar_hides_no_lone_atom(value):
+    true = np.array([[60.0, 60], [130, 180], [200, 80]])
+    image = np.random.default_rng(0).poisson(5 + 100 * draw((256, 256), true))
+    image[240:246, 130:230] = value
+    found = positions_of(find_atoms(image))
+    assert len(found) == 3
+    assert (matched(found, true, 1) >= 0).all()
 
 
 @pytest.mark.parametrize("angle", [0.1, 0.4, 0.8])
