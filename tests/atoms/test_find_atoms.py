@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, gaussian_filter
 
 from napari_rvae.atoms import find_atoms, prepare
 from napari_rvae.errors import InputDataError, Stopped
@@ -331,12 +331,36 @@ def test_a_lazy_stack_is_read_frame_by_frame(perovskite):
     heard = []
     atoms = find_atoms(Stack(), progress=lambda fraction, text: heard.append((fraction, text)))
     assert list(atoms) == ["atom_id", "frame", *COLUMNS[1:]]
-    assert read == [0, 1, 2]
+    assert read == [0, 1, 2, 0, 1, 2], "for what all have in common, then one by one"
     assert [fraction for fraction, _ in heard] == sorted(fraction for fraction, _ in heard)
     assert atoms["atom_id"].tolist() == list(range(len(atoms)))
     for _, frame in atoms.groupby("frame"):
         assert f1(positions_of(frame), true, 3, image.shape) > 0.98
     assert atoms.attrs["napari_rvae"]["sigma"] == pytest.approx(2.3, rel=0.1)
+
+
+def test_frames_that_measured_nothing_cost_no_other(perovskite):
+    image, true, _ = perovskite
+    stack = np.stack([image.astype(float)] * 5)
+    stack[0], stack[3] = np.nan, 7
+    atoms = find_atoms(stack)
+    assert atoms.attrs["napari_rvae"]["unusable"] == [0, 3]
+    assert sorted(atoms["frame"].unique()) == [1, 2, 4]
+    for _, frame in atoms.groupby("frame"):
+        assert f1(positions_of(frame), true, 3, image.shape) > 0.98
+    assert "unusable" not in find_atoms(stack[1:3]).attrs["napari_rvae"]
+    with pytest.raises(InputDataError, match="constant"):
+        find_atoms(np.full((3, 64, 64), 7.0))
+
+
+def test_no_single_frame_tells_the_width_of_all(perovskite):
+    image, true, _ = perovskite
+    blob = np.random.default_rng(0).poisson(5 + 60 * draw(image.shape, [(90.0, 100.0)], sigma=9))
+    defocused = np.random.default_rng(1).poisson(gaussian_filter(image.astype(float), 4))
+    atoms = find_atoms(np.stack([blob, *[image] * 5, defocused]))
+    assert atoms.attrs["napari_rvae"]["sigma"] == pytest.approx(2.3, rel=0.1)
+    for _, frame in atoms[atoms["frame"].between(1, 5)].groupby("frame"):
+        assert f1(positions_of(frame), true, 3, image.shape) > 0.98
 
 
 def test_work_can_be_stopped(perovskite):

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from napari_rvae.atoms.complete import Columns
 
 Progress = Callable[[float, str], None]
-KNOWN = ("sigma", "contrast", "target")  # what one frame tells about all
+KNOWN = ("sigma", "contrast", "target")  # what some frames tell about all
+LOOKED_AT = 5  # frames of a stack that tell it
 COLUMNS = ["atom_id", "y", "x", "amplitude", "background", "sigma", "snr", "error", "sublattice", "flag"]
 
 
@@ -39,7 +40,7 @@ def find_atoms(
     image : array_like
         (y, x), or a stack (t, y, x) that is read frame by frame (NumPy, dask, h5py, zarr...).
     settings : FindSettings, optional
-        What is already known; everything is estimated by default, for a stack from its first frame.
+        What is already known; everything is estimated by default, for a stack from a few of its frames.
     region : array_like of bool, optional
         (y, x), True where atoms are looked for, in every frame; only its surroundings are read.
     finder : LearnedFinder, optional
@@ -55,12 +56,13 @@ def find_atoms(
         One row per atom: ``atom_id``, ``frame`` (stacks), ``y``, ``x`` (pixels), ``amplitude``, ``background`` (the
         image's units), ``sigma``, ``snr``, ``error`` (formal, pixels), ``sublattice`` (0 is the brightest), ``flag``
         ("", "edge", "unsupported"). Empty, with all columns, when there is no atom: the caller says so.
-        ``attrs["napari_rvae"]`` holds ``spacing``, ``sigma``, ``contrast``, ``target``, ``threshold`` as estimated.
+        ``attrs["napari_rvae"]`` holds ``spacing``, ``sigma``, ``contrast``, ``target``, ``threshold`` as estimated, and
+        of a stack ``unusable``, the numbers of frames that are constant or mostly not finite, if there are any.
 
     Raises
     ------
     InputDataError
-        If the image cannot be used.
+        If the image cannot be used, or no frame of a stack.
     Stopped
         If `stop` said so.
     """
@@ -70,31 +72,72 @@ def find_atoms(
         check_image(image)
         area = Area(region, image.shape)
         return _inside(area, _frame_atoms(prepare(image[area.box], settings, finder, stop), settings, progress, stop))
+    check_image(np.broadcast_to(np.zeros((), image.dtype), image.shape[1:]))
+    return _stack_atoms(image, settings, Area(region, image.shape[1:]), finder, progress, stop)
+
+
+def _stack_atoms(
+    stack: Any,
+    settings: FindSettings,
+    area: Area,
+    finder: Finder | None,
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
+) -> pd.DataFrame:
+    """The atoms of all frames that can be used, one frame in memory at a time."""
+    count = stack.shape[0]
+    known = _common_scale(stack, settings, area, progress, stop) if count > 1 else settings
     tables: list[pd.DataFrame] = []
-    known, area = settings, Area(region, image.shape[1:])
-    for index in range(image.shape[0]):
+    unusable: dict[int, InputDataError] = {}
+    for index in range(count):
         if stop is not None and stop():
             raise Stopped("Stopped while finding atoms.")
         if progress is not None:
-            progress(index / image.shape[0], f"frame {index + 1} of {image.shape[0]}")
-        table = _frame_atoms(
-            detect(standard_frame(np.asarray(image[index])[area.box]), known, finder, stop), known, None, stop
-        )
-        table = _inside(area, table)
-        if known is settings and len(table):
-            found = table.attrs["napari_rvae"]
-            known = replace_settings(settings, **{name: found[name] for name in KNOWN})
+            progress(index / count, f"frame {index + 1} of {count}")
+        try:
+            frame = standard_frame(np.asarray(stack[index])[area.box])
+        except InputDataError as error:
+            unusable[index] = error
+            continue
+        table = _inside(area, _frame_atoms(detect(frame, known, finder, stop), known, None, stop))
         table.insert(1, "frame", np.int64(index))
         tables.append(table)
     if not tables:
-        raise InputDataError("The stack holds no frame.")
+        raise next(iter(unusable.values()), InputDataError("The stack holds no frame."))
     attrs = next((t.attrs for t in tables if len(t)), tables[0].attrs)
+    if unusable:
+        attrs["napari_rvae"]["unusable"] = list(unusable)
     for table in tables:
         table.attrs = {}
     result = pd.concat(tables, ignore_index=True)
     result["atom_id"] = np.arange(len(result), dtype=np.int64)
     result.attrs.update(attrs)
     return result
+
+
+def _common_scale(
+    stack: Any, settings: FindSettings, area: Area, progress: Progress | None, stop: Callable[[], bool] | None
+) -> FindSettings:
+    """What the settings leave open, from a few frames all over the stack, so that none of them decides alone."""
+    target = "atoms" if settings.search == "learned" else settings.target
+    plain = settings.model_copy(update={"search": "auto", "target": target, "threshold": None})
+    seen: list[dict[str, Any]] = []
+    for index in np.unique(np.linspace(0, stack.shape[0] - 1, LOOKED_AT).astype(int)):
+        if stop is not None and stop():
+            raise Stopped("Stopped while finding atoms.")
+        if progress is not None:
+            progress(0.0, "width and contrast of the atoms")
+        try:
+            detection = prepare(np.asarray(stack[int(index)])[area.box], plain)
+        except InputDataError:
+            continue
+        if len(detection.positions()):
+            seen.append({"sigma": detection.sigma, "contrast": detection.contrast, "target": target_of(detection)})
+    if not seen:
+        return settings
+    kinds = [(one["contrast"], one["target"]) for one in seen]
+    alike = [one for one, kind in zip(seen, kinds, strict=True) if kind == max(kinds, key=kinds.count)]
+    return replace_settings(settings, **sorted(alike, key=lambda one: one["sigma"])[(len(alike) - 1) // 2])
 
 
 def _inside(area: Area, atoms: pd.DataFrame) -> pd.DataFrame:
@@ -123,6 +166,11 @@ def _frame_atoms(
     if settings.threshold is not None and settings.search != "learned":
         columns = columns.select(columns.snr >= settings.threshold)
     return atoms_table(detection, columns, settings)
+
+
+def target_of(detection: Detection) -> str:
+    """What was looked for, as in `FindSettings`."""
+    return "molecules" if detection.compound else "atoms"
 
 
 def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) -> pd.DataFrame:
@@ -155,7 +203,7 @@ def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) 
         "spacing": settings.spacing or nearest_neighbor_distance(values[:, :2]),
         "sigma": detection.sigma,
         "contrast": detection.contrast,
-        "target": "molecules" if detection.compound else "atoms",
+        "target": target_of(detection),
         "threshold": rare(detection.sigma, True) if detection.search == "learned" else detection.threshold,
     }
     return table
