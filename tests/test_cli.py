@@ -146,7 +146,9 @@ def test_options_reach_the_settings(run, image, tmp_path, monkeypatch):
 
 
 def test_find(run, image, tmp_path):
-    assert "atoms" in run("find", image, "-o", tmp_path / "new" / "atoms.csv")
+    out = run("find", image, "-o", tmp_path / "new" / "atoms.csv")
+    assert "atoms: " in out
+    assert "bright atoms · neighbours at" in out
     atoms = pd.read_csv(tmp_path / "new" / "atoms.csv")
     columns = [
         "atom_id",
@@ -168,6 +170,11 @@ def test_find(run, image, tmp_path):
     assert "--force" in run("find", image, "-o", tmp_path / "new" / "atoms.csv", expect=2)
     run("find", image, "-o", tmp_path / "new" / "atoms.csv", "--force")
     assert [file.name for file in (tmp_path / "new").iterdir()] == ["atoms.csv"]
+
+
+def test_find_nothing_says_what_to_try(run, tmp_path):
+    np.save(tmp_path / "noise.npy", np.random.default_rng(0).normal(size=(128, 128)))
+    assert "lower the threshold" in run("find", tmp_path / "noise.npy", "-o", tmp_path / "atoms.csv")
 
 
 def test_train_finder(run, image, tmp_path):

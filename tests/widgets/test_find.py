@@ -39,7 +39,7 @@ def test_atoms_become_points_on_their_image(viewer, image, dock, press, qtbot):
     assert np.median(nearest) < 0.1
     assert points.features["sublattice"].nunique() == 2
     assert points.metadata[RECIPE]["settings"]["find"] == FindSettings().model_dump(mode="json")
-    assert f"{len(points.data)} atoms" in dock.work.label.text()
+    assert f"{len(points.data)} bright atoms" in dock.work.label.text()
     assert "nm" in dock.work.label.text()
     assert dock.form.controls["spacing"].widget.text().startswith("auto (0.2")
 
@@ -118,6 +118,23 @@ def test_atoms_of_a_stack_become_tracks(viewer, dock, press):
     np.testing.assert_allclose(tracks.scale, (1, 0.1, 0.1))
     assert points.features["track"].nunique() < 0.7 * len(points.data)
     assert tracks.features["displacement"].median() == pytest.approx(0.5, abs=0.1)
+
+
+def test_atoms_seen_once_are_shown_without_tracks(viewer, dock, press):
+    here, there = np.random.default_rng(0).normal(100, 2, (2, 64, 64)).astype(np.float32)
+    y, x = np.mgrid[:64, :64]
+    for frame, (top, left) in ((here, (12, 14)), (there, (45, 50))):
+        frame += 90 * np.exp(-((y - top) ** 2 + (x - left) ** 2) / (2 * 2.3**2)).astype(np.float32)
+    viewer.add_image(np.stack([here, there, np.full_like(here, 5)]), name="movie")
+    dock.tracks_box.setChecked(True)
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    assert len(points.data) == 2
+    assert dock.snr_plot.isVisible()
+    assert "2 bright atoms in 2 frames" in dock.work.label.text()
+    assert "1 frames could not be used, being constant or no numbers: 2" in dock.work.label.text()
+    assert "no tracks: No atom was found in two frames" in dock.work.label.text()
+    assert not any(isinstance(layer, Tracks) for layer in viewer.layers)
 
 
 def test_a_finder_is_trained_on_corrected_points_and_used(

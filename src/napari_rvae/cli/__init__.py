@@ -65,6 +65,7 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
     """Find atoms: a table of positions, amplitudes and sublattices. No parameter is needed."""
     from napari_rvae.atoms import find_atoms
     from napari_rvae.io import add_physical_positions, check_outputs, check_table_name, load_image, save_table
+    from napari_rvae.workflows.finding import IF_NONE, atoms_in_words
     from napari_rvae.workflows.steps import finder_of, first_channel
 
     settings = settings_from(FindSettings, values)
@@ -75,6 +76,8 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
         atoms = find_atoms(first_channel(loaded), settings, finder=finder_of(settings), progress=progress)
     save_table(add_physical_positions(atoms, loaded.pixel_size, loaded.unit), output)
     typer.echo(f"{len(atoms)} atoms: {output}")
+    pixel = loaded.pixel_size[1] if loaded.pixel_size else 1.0
+    typer.echo(atoms_in_words(atoms, pixel, loaded.unit) if len(atoms) else f"No atoms were found: {IF_NONE}.")
 
 
 app.command("train-finder")(train_finder)

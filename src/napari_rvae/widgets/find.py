@@ -158,22 +158,27 @@ class FindWidget(Dock):
         self.work.run("Finding atoms", step, partial(self._on_found, image))
 
     def _on_found(self, image: Image, found: FoundAtoms) -> None:
+        from napari_rvae.workflows.finding import IF_NONE, atoms_in_words
+
         atoms = found.table
         if atoms.empty:
-            raise InputDataError(
-                f"No atoms were found in '{image.name}': lower the threshold, or say whether atoms are dark or bright."
-            )
+            raise InputDataError(f"No atoms were found in '{image.name}': {IF_NONE}.")
         estimated, recipe = atoms.attrs.get("napari_rvae", {}), found.recipe.model_dump(mode="json", exclude_none=True)
         layer = add_atoms(self.viewer, atoms, image, recipe)
+        (_, width), unit = pixel_size(image)
+        words = atoms_in_words(atoms, width, unit)
         if "track" in atoms:
-            add_tracks(self.viewer, atoms, image)
-            self.viewer.layers.selection.active = layer
+            try:
+                add_tracks(self.viewer, atoms, image)
+                self.viewer.layers.selection.active = layer
+            except InputDataError as error:  # the atoms are there all the same
+                words += f" · no tracks: {error}"
         learned = found.recipe.settings["find"]["search"] == "learned"  # its threshold is a certainty
         self.form.set_estimates(
             {name: value for name, value in estimated.items() if name != "threshold" or not learned}
         )
         self.snr_plot.show_atoms(atoms["snr"].to_numpy(), estimated.get("threshold", 0.0))
-        self.work.say(summary(atoms, image))
+        self.work.say(words)
         self.found.emit(layer)
 
     # Refining ---------------------------------------------------------------------------------------------------------
@@ -275,40 +280,3 @@ class FindWidget(Dock):
 
     def _on_slider(self, ticks: int) -> None:
         self.form.controls["threshold"].set_value(_LOWEST * (self._highest / _LOWEST) ** (ticks / _TICKS))
-
-
-def summary(atoms: pd.DataFrame, image: Image) -> str:
-    """Put into words what was found.
-
-    Parameters
-    ----------
-    atoms : pandas.DataFrame
-        Atoms table.
-    image : Image
-        Where they lie.
-
-    Returns
-    -------
-    str
-        Their number, spacing and width, in the image's unit where it has one.
-    """
-    from napari_rvae.atoms import at_the_limit
-
-    (_, width), unit = pixel_size(image)
-    words = [f"{len(atoms):,} atoms"]
-    if "frame" in atoms:
-        words[0] += f" in {atoms['frame'].nunique()} frames"
-    estimated = atoms.attrs.get("napari_rvae", {})
-    for name, title in (("spacing", "neighbours at"), ("sigma", "width (sigma)")):
-        if estimated.get(name) and math.isfinite(estimated[name]):
-            length = f" = {estimated[name] * width:.3g} {unit}" if unit else ""
-            words.append(f"{title} {estimated[name]:.3g} px{length}")
-    if "sublattice" in atoms and atoms["sublattice"].nunique() > 1:
-        words.append(f"{atoms['sublattice'].nunique()} sublattices")
-    limited = int(at_the_limit(atoms).sum()) if "snr" in atoms else 0
-    if limited:
-        limit = estimated.get("threshold", 0.0) + 1
-        words.append(f"{limited:,} at the limit of detection (less than {limit:.1f} times the noise)")
-    if "flag" in atoms:
-        words += [f"{count:,} {flag}" for flag, count in atoms["flag"].value_counts().items() if flag]
-    return " · ".join(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from napari_rvae.patches import Progress, Stop
 
 FOUND_FILES = ("atoms.csv", "recipe.json")
+IF_NONE = "lower the threshold, or say whether atoms are dark or bright"
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,45 @@ def find_in_image(
         units=column_units(atoms, image.unit),
     )
     return FoundAtoms(image, atoms, recipe)
+
+
+def atoms_in_words(atoms: pd.DataFrame, pixel: float = 1.0, unit: str | None = None) -> str:
+    """Put into words what was found.
+
+    Parameters
+    ----------
+    atoms : pandas.DataFrame
+        As `find_atoms` gives it.
+    pixel : float
+        Size of a pixel.
+    unit : str, optional
+        Its unit, where lengths are told in it, too.
+
+    Returns
+    -------
+    str
+        How many atoms there are, their contrast, spacing and width; how many are doubtful; frames without use.
+    """
+    from napari_rvae.atoms import at_the_limit
+
+    estimated = atoms.attrs.get("napari_rvae", {})
+    contrast = f"{estimated['contrast']} " if "contrast" in estimated else ""
+    words = [f"{len(atoms):,} {contrast}atoms"]
+    if "frame" in atoms:
+        words[0] += f" in {atoms['frame'].nunique()} frames"
+    for name, title in (("spacing", "neighbours at"), ("sigma", "width (sigma)")):
+        if estimated.get(name) and math.isfinite(estimated[name]):
+            length = f" = {estimated[name] * pixel:.3g} {unit}" if unit else ""
+            words.append(f"{title} {estimated[name]:.3g} px{length}")
+    if "sublattice" in atoms and atoms["sublattice"].nunique() > 1:
+        words.append(f"{atoms['sublattice'].nunique()} sublattices")
+    limited = int(at_the_limit(atoms).sum()) if "snr" in atoms else 0
+    if limited:
+        limit = estimated.get("threshold", 0.0) + 1
+        words.append(f"{limited:,} at the limit of detection (less than {limit:.1f} times the noise)")
+    if "flag" in atoms:
+        words += [f"{count:,} {flag}" for flag, count in atoms["flag"].value_counts().items() if flag]
+    if unusable := estimated.get("unusable"):
+        named = ", ".join(str(frame) for frame in unusable[:8]) + (", ..." if len(unusable) > 8 else "")
+        words.append(f"{len(unusable):,} frames could not be used, being constant or no numbers: {named}")
+    return " · ".join(words)
