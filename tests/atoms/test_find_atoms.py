@@ -268,6 +268,20 @@ def test_weak_atoms_count_from_the_threshold_on(perovskite):
     )
 
 
+def test_a_threshold_means_the_same_in_preview_and_search():
+    rng = np.random.default_rng(0)
+    texture = gaussian_filter(rng.normal(size=(256, 256)), 3)
+    true = np.array([[60.0, 60], [130, 180], [200, 80], [30, 220]])
+    image = rng.poisson(30 + 6 * (texture / texture.std()).clip(-4) + 60 * draw((256, 256), true))
+    seen = prepare(image)
+    assert not seen.lattice
+    for threshold in (seen.threshold, 1.5 * seen.threshold):
+        given = FindSettings(threshold=threshold)
+        np.testing.assert_array_equal(seen.positions(threshold), prepare(image, given).positions())
+        assert len(find_atoms(image, given)) == len(seen.positions(threshold)) == len(true)
+    np.testing.assert_array_equal(seen.positions(), seen.positions(seen.threshold))
+
+
 def test_a_whole_sublattice_on_the_slopes_of_a_brighter_one_is_found():
     """It is too dense to stand out from what it leaves itself; that it repeats tells it from texture."""
     shape = (200, 200)

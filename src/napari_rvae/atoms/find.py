@@ -98,13 +98,15 @@ class Detection:
     trusted: float = 0.0
 
     def positions(self, threshold: float | None = None) -> NDArray[np.float64]:
-        """Positions (n, 2) of all maxima above `threshold`, or above the automatic one; about a millisecond."""
+        """Positions (n, 2) of all maxima above `threshold`, or above the automatic one; about a millisecond.
+
+        Where the background has texture, either is raised by it, as `find_atoms` does.
+        """
         limit = self.threshold if threshold is None else threshold
-        high = self.heights > (limit * self.roughness(self.maxima) if threshold is None else limit)
-        return self.maxima[high]
+        return self.maxima[self.heights > limit * self.roughness(self.maxima)]
 
     def roughness(self, positions: NDArray[np.float64]) -> NDArray[np.float64]:
-        """By how much the texture of the background raises the automatic threshold at positions (n, 2)."""
+        """By how much the texture of the background raises the threshold at positions (n, 2)."""
         if self.texture is None:
             return np.ones(len(positions))
         return image_values(self.texture, positions)
