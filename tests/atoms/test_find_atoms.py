@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.ndimage import binary_dilation, gaussian_filter
+from scipy.ndimage import binary_dilation, gaussian_filter, zoom
 
 from napari_rvae.atoms import find_atoms, prepare
 from napari_rvae.errors import InputDataError, Stopped
@@ -138,6 +138,22 @@ def test_noise_is_not_taken_for_atoms():
             assert set(atoms.attrs["napari_rvae"]) == {"spacing", "sigma", "contrast", "target", "threshold"}
             counts[name, seed] = len(atoms)
     assert sum(counts.values()) <= 2, counts
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+def test_images_that_were_enlarged_hold_no_more_and_no_fewer_atoms(factor):
+    rng = np.random.default_rng(factor)
+    for image in (rng.normal(size=(300, 300)), rng.poisson(20, (300, 300)).astype(float)):
+        assert len(find_atoms(zoom(image, factor, order=3))) <= 1
+    frequency = np.fft.fftfreq(400)
+    sharp = np.hypot(frequency[:, None], frequency) < 0.5 / factor
+    assert len(find_atoms(np.fft.ifft2(np.fft.fft2(rng.normal(size=(400, 400))) * sharp).real)) <= 1
+    true, _ = lattice((160, 160), (14, 1), (6, 13))
+    image = rng.poisson(2 + 6 * draw((160, 160), true)).astype(float)
+    large = zoom(image, factor, order=3)
+    before, after = find_atoms(image), find_atoms(large)
+    assert f1(positions_of(after), true * (160 * factor - 1) / 159, 3 * factor, large.shape, 5 * factor) > 0.98
+    assert after["snr"].median() == pytest.approx(before["snr"].median(), rel=0.3)
 
 
 def test_smooth_backgrounds_have_no_atoms():

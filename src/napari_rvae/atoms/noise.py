@@ -18,6 +18,9 @@ FINEST = 0.36  # cycles per pixel: finer planes have too few pixels, and what is
 STREAK = 12  # frequencies along a line, at least, to tell it from a spot
 LEAST = 4e-6  # variance, standard units: below 0.2 % of the range nothing counts, however little noise there is
 SIDE = 1024  # pixels of the middle part that is looked at
+RING = 0.02  # cycles per pixel: width of the rings whose power is compared
+GRAIN = 0.45  # pixels, at a band of one cycle per pixel, over which noise is alike
+LEVEL, EMPTY = 2.0, 100.0  # ratios of powers: noise is level over an octave by less; beyond its band it falls by more
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,8 @@ class Noise:
     rows, columns : numpy.ndarray
         Excess power of noise that is correlated along rows (by horizontal frequency, cycles per pixel from 0 to 0.5)
         and along columns, relative to the white part.
+    band : float
+        Highest frequency of the noise, cycles per pixel, in an image that was enlarged or smoothed; 0.5 in others.
     """
 
     gain: float
@@ -38,6 +43,7 @@ class Noise:
     least: float
     rows: Array
     columns: Array
+    band: float = 0.5
 
     def variance(self, mean: Array) -> Array:
         """Variance of pixels whose expectation is `mean`."""
@@ -49,11 +55,17 @@ class Noise:
         along_columns = np.interp(np.abs(ky), np.linspace(0, 0.5, len(self.columns)), self.columns)
         return np.asarray(along_rows.astype(np.float32) + along_columns.astype(np.float32) + np.float32(1))
 
+    @property
+    def grain(self) -> float:
+        """Pixels over which noise is alike, 0 where every pixel has its own."""
+        return GRAIN / self.band if self.band < 0.5 else 0.0
+
     def binned(self, factor: int) -> Noise:
         """Noise of the mean over squares of pixels."""
         area = factor * factor
         rows, columns = (power[: max(2, len(power) // factor)] for power in (self.rows, self.columns))
-        return Noise(self.gain / area, self.floor / area, self.least / area, rows, columns)
+        band = min(0.5, factor * self.band)
+        return Noise(self.gain / area, self.floor / area, self.least / area, rows, columns, band)
 
 
 def middle(pixels: Array, side: int = SIDE) -> Array:
@@ -67,8 +79,23 @@ def estimate_noise(pixels: Array, step: float = 0.0) -> Noise:
 
     The variance is regressed on the local mean; noise correlated along lines shows as power at low frequencies along
     the line and highest frequencies across it, where no atom has any.
+
+    An image that was enlarged or smoothed holds nothing at its highest frequencies. Its noise is told by so few of its
+    pixels that these hold something at theirs, and is as strong as in the band that is left.
     """
     tile = middle(pixels)
+    band, density = _band(tile)
+    factor = max(1, round(GRAIN / band))
+    few = np.ascontiguousarray(tile[::factor, ::factor])
+    gain, floor, least = _variance(few, step)
+    rows, columns, lines, share = _line_noise(tile, band)
+    if density:
+        share = density / float(np.maximum(gain * few + floor, least).mean())
+    return Noise(gain * share, floor * share, max(least * share, LEAST, lines), rows, columns, band)
+
+
+def _variance(tile: Array, step: float) -> tuple[float, float, float]:
+    """Gain, floor and least of the finest structure's variance."""
     high = _high_pass(tile)
     mean = _smooth(tile)
     edges = np.quantile(mean[::3, ::3], np.linspace(0.01, 0.99, 13))
@@ -86,8 +113,25 @@ def estimate_noise(pixels: Array, step: float = 0.0) -> Noise:
     least = max(
         0.25 * float(y[good].min()) if good.any() else 0.0, LEAST, step**2
     )  # whole numbers come in steps, and these in contours
-    rows, columns, white, plain = _line_noise(tile)
-    return Noise(float(gain) * plain, float(floor) * plain, max(least * plain, LEAST, white), rows, columns)
+    return float(gain), float(floor), least
+
+
+def _band(tile: Array) -> tuple[float, float]:
+    """Highest frequency of the noise, and its power below; 0.5 and 0 where it fills all frequencies.
+
+    Over the octave below that frequency noise is level, over the one above it all but ends. The power of atoms does not
+    do both: that of a Gaussian falls by no more than 16 over an octave after one over which it has fallen by 2.
+    """
+    power, ky, kx = _power(tile)
+    ring = np.round(np.hypot(ky[:, None], kx[None, :]) / RING).astype(int)
+    level = np.asarray(median(power, ring, np.arange(int(0.7 / RING) + 1))) / np.log(2)
+    for outer in range(int(0.35 / RING), 3, -1):
+        octave = level[outer // 2 : outer + 1]
+        density = float(np.median(octave[: len(octave) // 2 + 1]))  # further out it begins to fall
+        even = octave.max() < LEVEL * octave.min()
+        if even and density > LEAST and level[min(2 * outer, len(level) - 1)] * EMPTY < density:
+            return outer * RING, density
+    return 0.5, 0.0
 
 
 def _smooth(pixels: Array) -> Array:
@@ -102,14 +146,15 @@ def _high_pass(pixels: Array) -> Array:
     return correlate1d(correlate1d(pixels, kernel, 0), kernel, 1)
 
 
-def _line_noise(tile: Array) -> tuple[Array, Array, float, float]:
+def _line_noise(tile: Array, band: float) -> tuple[Array, Array, float, float]:
     """Excess noise along rows and columns; the least white noise; the part of the finest structure that is noise.
 
     Where noise runs along lines only, there is next to none at some frequencies. A filter would look nowhere else, and
     see rounding errors; hence a least white noise.
     """
     power, ky, kx = power_spectrum(tile)
-    high_y, high_x = np.abs(ky) > 0.36, kx > 0.36
+    highest = band if band == 0.5 else band / np.sqrt(2)
+    high_y, high_x = ((k > 0.72 * highest) & (k <= highest) for k in (np.abs(ky), kx))
     corner = power[high_y][:, high_x]
     rows = np.median(power[high_y], 0) / np.log(2)
     columns = np.median(power[:, high_x], 1)[: tile.shape[0] // 2 + 1] / np.log(2)
@@ -133,11 +178,16 @@ def _excess(power: Array) -> Array:
 
 def power_spectrum(tile: Array) -> tuple[Array, Floats, Floats]:
     """Power of a tile and its frequencies (cycles per pixel), per pixel of noise, at least that of `LEAST`."""
+    power, ky, kx = _power(tile)
+    corner = power[np.abs(ky) > 0.36][:, kx > 0.36]
+    power += max(0.0, LEAST - float(corner.mean()))
+    return np.asarray(power, np.float32), ky, kx
+
+
+def _power(tile: Array) -> tuple[Array, Floats, Floats]:
     window = np.outer(np.hanning(tile.shape[0]), np.hanning(tile.shape[1])).astype(np.float32)
     power = np.abs(scipy.fft.rfft2((tile - tile.mean()) * window)) ** 2 / float((window**2).sum())
     ky, kx = np.fft.fftfreq(tile.shape[0]), np.fft.rfftfreq(tile.shape[1])
-    corner = power[np.abs(ky) > 0.36][:, kx > 0.36]
-    power += max(0.0, LEAST - float(corner.mean()))
     return np.asarray(power, np.float32), np.asarray(ky), np.asarray(kx)
 
 
@@ -153,7 +203,7 @@ def lattice_period(pixels: Array, noise: Noise) -> float | None:
     axes = (np.abs(kx)[None, :] * tile.shape[1] < 2.5) | (np.abs(ky)[:, None] * tile.shape[0] < 2.5)
     side = min(tile.shape)
     ring = np.round(np.hypot(ky[:, None], kx[None, :]) * side).astype(int)
-    ring[axes | (ring > FINEST * side) | (ring < 3)] = 0
+    ring[axes | (ring > min(FINEST, noise.band) * side) | (ring < 3)] = 0
     period = _strongest_ring(power, ring, side)
     if period is None:
         return None

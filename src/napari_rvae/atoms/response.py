@@ -82,7 +82,7 @@ def filter_response(
     filtered = scipy.fft.irfft2(spectrum, s=shape, workers=-1, overwrite_x=True)
     del spectrum
     response = filtered[top : shape[0] - bottom, left : shape[1] - right]
-    error = box_mean(pixels if mean is None else mean, 2 * int(2.5 * sigma) + 1)
+    error = box_mean(pixels if mean is None else mean, 2 * int(2.5 * max(sigma, noise.grain)) + 1)
     result = np.empty(pixels.shape, np.float32)
     line = np.array([noise.gain, noise.floor, noise.least, spread, height], np.float32)
     edges = [_mirrored(side, sigma) for side in pixels.shape]
