@@ -66,7 +66,7 @@ def crystal():
 def test_columns_of_an_rvae(table):
     assert list(table) == [
         "atom_id", "z1", "z2", "z1_error", "z2_error", "angle", "angle_error", "symmetry",
-        "dy", "dx", "dy_error", "dx_error", "reconstruction_error", "patch_mean",
+        "dy", "dx", "dy_error", "dx_error", "reconstruction_error", "unexplained", "patch_mean",
     ]  # fmt: skip
     assert np.isfinite(table).all(axis=None)
     assert table["atom_id"].dtype == table["symmetry"].dtype == np.int64

@@ -119,6 +119,8 @@ def _encoded(
     for name in ("strain_xx", "strain_yy", "strain_xy"):
         if name in table:
             table[name] -= table[name].median()
+    inner = ~patches.edge if not patches.edge.all() else slice(None)
+    table["unexplained"] /= table.pop("square")[inner].mean()
     table.insert(0, "atom_id", patches.atom_id)
     return table
 
@@ -222,8 +224,11 @@ def _columns(model: Model, patches: Patches, condition: Tensor | None, found: In
         step_y, step_x = patches.step
         columns["dy"], columns["dx"] = shape[:, 1] * step_y, shape[:, 0] * step_x
         columns["dy_error"], columns["dx_error"] = ey * step_y, ex * step_x
-    left = (found.harmonics - found.templates).square() * model.weight
-    columns["reconstruction_error"] = left.sum((1, 2)) / (model.space.degrees_of_freedom.sum() * model.channels)
+    left = (found.harmonics - found.templates).square()
+    freedom = model.space.degrees_of_freedom.sum() * model.channels
+    columns["reconstruction_error"] = (left * model.weight).sum((1, 2)) / freedom
+    columns["unexplained"] = left.sum((1, 2))
+    columns["square"] = found.harmonics.square().sum((1, 2))
     if model.classes > 1:
         columns["class"] = which_class
         columns["class_probability"] = found.log_class.exp().amax(1)

@@ -58,7 +58,9 @@ def combine(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
         columns |= _angles(rows, which)
     for name in [name for name in _MEANS if name in first]:
         columns |= _moments(name, np.stack([row[name].to_numpy(float) for row in rows]))
-    columns["reconstruction_error"] = np.mean([row["reconstruction_error"] for row in rows], 0)
+    for name in ("reconstruction_error", "unexplained"):
+        if name in first:
+            columns[name] = np.mean([row[name] for row in rows], 0)
     result = first.copy()
     for name, values in columns.items():
         whole = np.full(len(first), np.nan)

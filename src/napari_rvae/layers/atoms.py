@@ -32,7 +32,7 @@ RECIPE = "napari_rvae"
 _PLAIN = "#56B4E9"
 _PLACE = ("atom_id", "frame", "y", "x")
 _RESULT = re.compile(
-    r"(z\d+|angle|d[yx])(_error|_dispersion)?|symmetry|reconstruction_error|class(_probability|_dispersion)?"
+    r"(z\d+|angle|d[yx])(_error|_dispersion)?|symmetry|reconstruction_error|unexplained|class(_probability|_dispersion)?"
     r"|(scale|strain_(a|b|xx|yy|xy))(_dispersion)?|predicted(_error)?|patch_mean\d*"
 )
 
