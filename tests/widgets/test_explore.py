@@ -22,7 +22,7 @@ from napari_rvae.errors import InputDataError, OutputError
 from napari_rvae.latent import cell_labels, cell_outlines, decode
 from napari_rvae.layers import add_atoms, add_cells, atoms_table, attach_model, model_of
 from napari_rvae.models import Model
-from napari_rvae.settings import TrainSettings
+from napari_rvae.settings import BaselineSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets import atoms_link, explore_classes, explore_controls, scatter
 from napari_rvae.widgets.atoms_link import HIGHLIGHT
 from napari_rvae.widgets.explore import ExploreWidget
@@ -619,6 +619,78 @@ def test_clusters_of_too_few_values_say_so_and_change_nothing(explore, layer, qt
         explore.clusters.find_clusters()
     assert "Only 0 atoms" in explore.clusters.work.label.text()
     assert "cluster" not in layer.features
+
+
+def turned_motifs(viewer):
+    """Two and three blobs around a place in turn, each turned by a known angle, and a model that says so."""
+    rng = np.random.default_rng(0)
+    image = 0.01 * rng.standard_normal((160, 160)).astype(np.float32)
+    places = np.arange(10, 160, 20.0)
+    centers = np.stack(np.meshgrid(places, places, indexing="ij"), -1).reshape(-1, 2)
+    angle, kind = rng.uniform(-1, 1, len(centers)), np.arange(len(centers)) % 2
+    y, x = np.mgrid[:160, :160]
+    for center, turn, more in zip(centers, angle, kind, strict=True):
+        for way in turn + 2 * np.pi * np.arange(2 + more) / 3:
+            top, left = center + 5 * np.array([np.sin(way), np.cos(way)])
+            image += np.exp(-((y - top) ** 2 + (x - left) ** 2) / 4)
+    atoms = pd.DataFrame({"atom_id": 100 + np.arange(64), "y": centers[:, 0], "x": centers[:, 1]})
+    atoms = atoms.assign(z1=rng.normal(size=64), angle=angle, dy=0.0, dx=0.0, unexplained=0.25)
+    atoms.loc[0, ["z1", "angle", "dy", "dx", "unexplained"]] = np.nan
+    layer = add_atoms(viewer, atoms, viewer.add_image(image, name="motifs"))
+    model = Model(TrainSettings(hidden=8, latent=1), size=20, channels=1, k_max=0.3)
+    model.recipe["patch"] = PatchSettings(size=20, working_size=20).model_dump()
+    attach_model(layer, model.eval())
+    return layer, kind
+
+
+def test_baselines_of_the_models_patches_lie_beside_its_results(viewer, qtbot):
+    layer, kind = turned_motifs(viewer)
+    before = layer.features.copy()
+    explore = shown(viewer, qtbot)
+    panel = explore.baseline
+    explore.tabs.setCurrentIndex(explore.panels.index(panel))
+    assert "model's angles" in panel.help.text()
+
+    def computed(**settings):
+        panel.form.set_value(BaselineSettings(classes=2, **settings))
+        with qtbot.waitSignal(panel.work.done, timeout=60_000):
+            qtbot.mouseClick(panel.work.start_button, Qt.MouseButton.LeftButton)
+        said = re.fullmatch(r"(.+): (\S+) % unexplained; this model: 25 %\.", panel.comparison.text())
+        return said[1], float(said[2])
+
+    aligned = computed(latent=3)
+    assert aligned[0] == "PCA, 3 components"
+    assert explore.columns.color_box.currentData() == "pca_gmm_class"
+    found = layer.features
+    pd.testing.assert_frame_equal(found[list(before)], before)
+    assert found.loc[0, ["pca1", "pca_unexplained", "pca_gmm_class"]].isna().all(), "not encoded"
+    assert pd.crosstab(found["pca_gmm_class"], kind).gt(0).to_numpy().sum() == 2, "each kind is a class"
+    assert {"pca1", "pca2"} <= {explore.columns.x_box.itemData(row) for row in range(explore.columns.x_box.count())}
+    turned = computed(latent=3, aligned=False, clusters="kmeans")
+    assert turned[0] == "Unaligned PCA, 3 components"
+    assert 5 * aligned[1] < turned[1]
+    assert {"pca1", "pca3", "unaligned_pca1", "unaligned_pca_kmeans_class"} <= set(layer.features)
+    assert computed(latent=1)[1] >= aligned[1]
+    assert "pca1" in layer.features
+    assert "pca2" not in layer.features, "of three components"
+    for _ in range(2):
+        explore.link.history.undo()
+    assert "pca3" in layer.features
+    assert "unaligned_pca1" not in layer.features
+    explore.link.history.undo()
+    assert list(layer.features) == list(before)
+
+
+def test_a_baseline_without_model_or_image(explore, layer, viewer, qtbot, told):
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.baseline))
+    with qtbot.waitSignal(explore.baseline.work.done, timeout=60_000):
+        explore.baseline.compute()
+    assert re.fullmatch(r"PCA, 2 components: \S+ % unexplained\.", explore.baseline.comparison.text())
+    assert layer.features["pca1"].notna().all()
+    viewer.layers.remove("image")
+    gc.collect()
+    explore.baseline.compute()
+    assert "needs the image" in told()[-1]
 
 
 def test_selection_shows_its_mean_patch_and_hover_the_nearest_atom(explore, layer, qtbot):

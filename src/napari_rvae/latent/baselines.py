@@ -134,6 +134,9 @@ def _flat(patches: Patches, poses: pd.DataFrame, positive: bool) -> tuple[NDArra
     own = torch.stack([0 * theta, 0 * theta, column("strain_a"), column("strain_b"), column("scale", 1).log()], 1)
     shape = turned_shape(own, theta)
     shape[:, 0], shape[:, 1] = column("dx") / patches.step[1], column("dy") / patches.step[0]
+    if patches.cut is not None and {"dy", "dx"} <= set(poses):  # windows follow their motifs, as they do for a model
+        patches = patches.moved(poses[["dy", "dx"]].to_numpy(float))
+        shape[:, :2] = 0
     parts, squares, darkest = [], [], np.inf
     for start in range(0, len(patches), _BLOCK):
         some = slice(start, start + _BLOCK)

@@ -31,6 +31,7 @@ from napari_rvae.widgets.columns import (
     displayed_text,
     displayed_values,
 )
+from napari_rvae.widgets.explore_baseline import BaselinePanel
 from napari_rvae.widgets.explore_classes import ClassesPanel
 from napari_rvae.widgets.explore_clusters import ClustersPanel
 from napari_rvae.widgets.explore_controls import ColumnBoxes, MoreMenu, ToolRow
@@ -108,20 +109,21 @@ class ExploreWidget(Dock):
         self.hover.setMinimumHeight(2 * self.hover.fontMetrics().lineSpacing())
         self.hover.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.patch, self.manifold = PatchPanel(self.viewer), ManifoldPanel(self.viewer)
-        self.classes, self.clusters = ClassesPanel(), ClustersPanel()
+        self.classes, self.clusters, self.baseline = ClassesPanel(), ClustersPanel(), BaselinePanel()
         self.tabs = QTabWidget()
         for panel, name in (
             (self.patch, "Patch"),
             (self.classes, "Classes"),
             (self.clusters, "Clusters"),
             (self.manifold, "Manifold"),
+            (self.baseline, "Baseline"),
         ):
             area = QScrollArea()
             area.setWidgetResizable(True)
             area.setFrameShape(QScrollArea.Shape.NoFrame)
             area.setWidget(panel)
             self.tabs.addTab(area, name)
-        self.panels = (self.patch, self.classes, self.clusters, self.manifold)
+        self.panels = (self.patch, self.classes, self.clusters, self.manifold, self.baseline)
 
         self.more = MoreMenu(self)
         self.tools = ToolRow(self.canvas.set_tool, self._act, self.more)
@@ -168,7 +170,7 @@ class ExploreWidget(Dock):
         self.canvas.left.connect(self._hover_ended)
         self.tabs.currentChanged.connect(self._refresh_panel)
         self.manifold.pointed.connect(self._mark)
-        for panel in (self.classes, self.clusters):
+        for panel in (self.classes, self.clusters, self.baseline):
             panel.color_wanted.connect(self.color_by)
         self.classes.labels_wanted.connect(self.image.show_classes)
         keys: dict[Any, Any] = {

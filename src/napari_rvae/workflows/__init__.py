@@ -1,7 +1,7 @@
 """The steps put together: from an image or ready-made patches to a table, a model and a recipe."""
 
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
-from napari_rvae.workflows.baselines import baseline_image, baseline_patches
+from napari_rvae.workflows.baselines import Beside, baseline_beside, baseline_image, baseline_patches
 from napari_rvae.workflows.counting import count_image, count_patches
 from napari_rvae.workflows.encoding import encode_image, encode_patches
 from napari_rvae.workflows.ensembles import train_ensemble
@@ -14,12 +14,14 @@ from napari_rvae.workflows.repeating import repeat
 __all__ = [
     "Analysis",
     "AverageResult",
+    "Beside",
     "FoundAtoms",
     "analyze_image",
     "analyze_patches",
     "atoms_where",
     "average_image",
     "average_patches",
+    "baseline_beside",
     "baseline_image",
     "baseline_patches",
     "count_image",
