@@ -693,6 +693,15 @@ def test_a_baseline_without_model_or_image(explore, layer, viewer, qtbot, told):
     assert "needs the image" in told()[-1]
 
 
+def test_a_baseline_of_points_of_ones_own_is_of_the_image_under_them(viewer, qtbot):
+    viewer.add_image(np.random.default_rng(0).normal(size=(80, 120)))
+    own = viewer.add_points(table()[["y", "x"]].to_numpy(), features=table()[["z1"]])
+    panel = shown(viewer, qtbot).baseline
+    with qtbot.waitSignal(panel.work.done, timeout=60_000):
+        panel.compute()
+    assert own.features["pca2"].notna().all()
+
+
 def test_selection_shows_its_mean_patch_and_hover_the_nearest_atom(explore, layer, qtbot):
     explore.link.selection.combine(KIND == 1)
     assert explore.patch.left_text.text() == "mean of 20"

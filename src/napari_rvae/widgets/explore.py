@@ -109,7 +109,7 @@ class ExploreWidget(Dock):
         self.hover.setMinimumHeight(2 * self.hover.fontMetrics().lineSpacing())
         self.hover.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.patch, self.manifold = PatchPanel(self.viewer), ManifoldPanel(self.viewer)
-        self.classes, self.clusters, self.baseline = ClassesPanel(), ClustersPanel(), BaselinePanel()
+        self.classes, self.clusters, self.baseline = ClassesPanel(), ClustersPanel(), BaselinePanel(self.viewer)
         self.tabs = QTabWidget()
         for panel, name in (
             (self.patch, "Patch"),

@@ -11,14 +11,17 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.layers import atoms_table, image_of, image_source, model_of
+from napari_rvae.layers import atoms_table, image_source, model_of
 from napari_rvae.settings import BaselineSettings
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.jobs import Job
+from napari_rvae.widgets.parts import image_under
 from napari_rvae.widgets.settings_form import SettingsForm
 from napari_rvae.widgets.work import WorkRow
 
 if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
     from napari_rvae.workflows import Beside
 
 _HELP = "Does a model tell more than linear algebra? The same patches{}, without a network."
@@ -26,6 +29,11 @@ _HELP = "Does a model tell more than linear algebra? The same patches{}, without
 
 class BaselinePanel(QWidget):
     """Describe the atoms by PCA or NMF and clusters, and say what these and the model leave unexplained.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where the image is looked for when the points were not made on one.
 
     Attributes
     ----------
@@ -35,8 +43,9 @@ class BaselinePanel(QWidget):
 
     color_wanted = Signal(str)
 
-    def __init__(self) -> None:
+    def __init__(self, viewer: Viewer) -> None:
         super().__init__()
+        self._viewer = viewer
         self._link: AtomsLink | None = None
         self.help, self.comparison = QLabel(), QLabel()
         self.form = SettingsForm(BaselineSettings, without=["invariance"], folded=["seed"])
@@ -68,9 +77,9 @@ class BaselinePanel(QWidget):
         if link is None:
             return
         try:
-            image = image_of(link.layer)
+            image = image_under(link.layer, self._viewer)
             if image is None:
-                raise InputDataError("A baseline needs the image of the atoms: find them in it, or train on it.")
+                raise InputDataError("A baseline needs the image of the atoms: open it.")
             source, table = image_source(image), atoms_table(link.layer, image)
             settings = self.form.value(BaselineSettings)
         except InputDataError as error:

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from napari.layers import Image, Points
+from napari.layers import Points
 from numpy.typing import NDArray
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rvae.errors import RVAEError
-from napari_rvae.layers import Coloring, atoms_table, image_data, image_of, model_of
+from napari_rvae.layers import Coloring, atoms_table, image_data, model_of
 from napari_rvae.patches import NEIGHBOR_DISTANCES, nearest_neighbor_distance
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import column_label, displayed_values, is_latent
 from napari_rvae.widgets.explore_attribute import AttributeStrip
 from napari_rvae.widgets.model_inputs import ModelInputs
-from napari_rvae.widgets.parts import is_helper
+from napari_rvae.widgets.parts import image_under
 from napari_rvae.widgets.pictures import Bars, Picture
 from napari_rvae.widgets.scatter import Histogram
 from napari_rvae.widgets.selection import Mask
@@ -201,9 +201,7 @@ class PatchPanel(QWidget):
 
     def _read_atoms(self, layer: Points) -> tuple[pd.DataFrame, Any, tuple[float, float], int]:
         """Read atoms in the image's pixels, the image, and the size of a patch: the model's, if there is one."""
-        images = [image for image in self._viewer.layers if isinstance(image, Image) and not is_helper(image)]
-        fitting = [image for image in images if image.ndim == layer.ndim]
-        image = image_of(layer) or (fitting[-1] if fitting else None)
+        image = image_under(layer, self._viewer)
         atoms, model, pixels = atoms_table(layer, image), model_of(layer), _PIXELS
         if model is not None and "step" in model.recipe:
             step, pixels = tuple(model.recipe["step"]), model.size

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Layer
+from napari.layers import Image, Layer, Points
 from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
+from napari_rvae.layers.atoms import image_of
 from napari_rvae.layers.opening import link_layers
 
 if TYPE_CHECKING:
@@ -181,3 +182,23 @@ def is_helper(layer: Layer) -> bool:
         Whether its metadata say so.
     """
     return HELPER.items() <= layer.metadata.items()
+
+
+def image_under(points: Points, viewer: Viewer) -> Image | None:
+    """Find the image to which points belong: the one on which they were made, or else the topmost that fits.
+
+    Parameters
+    ----------
+    points : Points
+        The atoms.
+    viewer : Viewer
+        Where it is looked for.
+
+    Returns
+    -------
+    Image or None
+        None where there is no image with as many axes.
+    """
+    images = [layer for layer in viewer.layers if isinstance(layer, Image) and not is_helper(layer)]
+    fitting = [image for image in images if image.ndim == points.ndim]
+    return image_of(points) or (fitting[-1] if fitting else None)
