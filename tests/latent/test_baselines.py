@@ -87,10 +87,15 @@ def test_patches_are_aligned_by_the_poses_of_a_model(deck):
 
 
 def test_too_few_patches_constant_ones_and_a_stop(deck):
-    patches, _ = deck
+    patches, truth = deck
+    truth = truth.assign(atom_id=patches.atom_id)
     with pytest.raises(InputDataError, match="too few for 64 components"):
         baseline(patches.select(np.arange(30)), BaselineSettings(latent=64))
     with pytest.raises(InputDataError, match="constant"):
         baseline(patches_from_array(np.ones((20, 16, 16))), BaselineSettings(aligned=False))
     with pytest.raises(Stopped):
         baseline(patches, stop=lambda: True)
+    told = []
+    with pytest.raises(Stopped):  # while patches are turned back, block by block
+        baseline(patches, poses=truth, progress=lambda *now: told.append(now), stop=lambda: len(told) == 1)
+    assert told == [(0.6, "Aligning")]

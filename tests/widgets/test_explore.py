@@ -643,7 +643,7 @@ def turned_motifs(viewer):
     return layer, kind
 
 
-def test_baselines_of_the_models_patches_lie_beside_its_results(viewer, qtbot):
+def test_baselines_of_the_models_patches_lie_beside_its_results(viewer, qtbot, tmp_path):
     layer, kind = turned_motifs(viewer)
     before = layer.features.copy()
     explore = shown(viewer, qtbot)
@@ -670,6 +670,9 @@ def test_baselines_of_the_models_patches_lie_beside_its_results(viewer, qtbot):
     assert turned[0] == "Unaligned PCA, 3 components"
     assert 5 * aligned[1] < turned[1]
     assert {"pca1", "pca3", "unaligned_pca1", "unaligned_pca_kmeans_class"} <= set(layer.features)
+    explore.more.save_table(tmp_path / "atoms.csv")
+    saved = pd.read_csv(tmp_path / "atoms.csv")
+    np.testing.assert_allclose(saved["unaligned_pca1"], layer.features["unaligned_pca1"], rtol=1e-5)
     assert computed(latent=1)[1] >= aligned[1]
     assert "pca1" in layer.features
     assert "pca2" not in layer.features, "of three components"
@@ -687,6 +690,10 @@ def test_a_baseline_without_model_or_image(explore, layer, viewer, qtbot, told):
         explore.baseline.compute()
     assert re.fullmatch(r"PCA, 2 components: \S+ % unexplained\.", explore.baseline.comparison.text())
     assert layer.features["pca1"].notna().all()
+    attach_model(layer, Model(TrainSettings(hidden=8), size=24, channels=2, k_max=0.3).eval())
+    with qtbot.waitSignal(explore.baseline.work.done, timeout=60_000):
+        explore.baseline.compute()
+    assert "2 channels, this image has 1" in told()[-1]
     viewer.layers.remove("image")
     gc.collect()
     explore.baseline.compute()

@@ -6,6 +6,8 @@ in both, as patches are compared within the same band of spatial frequencies, an
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -79,8 +81,8 @@ def baseline(
         poses = poses[["atom_id", *[name for name in (*_POSE, "symmetry") if name in poses]]].reset_index(drop=True)
     else:
         poses = _poses(patches, settings, lambda fraction, text: tell(0.6 * fraction, text), stop)
-    tell(0.6, "Finding components")
-    rows, square = _flat(patches, poses, settings.method == "nmf")
+    rows, square = _flat(patches, poses, settings.method == "nmf", lambda part: tell(0.6 + 0.1 * part, "Aligning"))
+    tell(0.7, "Finding components")
     z, left = _components(rows, inner, settings)
     columns = {f"z{i + 1}": z[:, i] for i in range(settings.latent)}
     table = poses.assign(**columns, unexplained=left / square[inner].mean())
@@ -111,7 +113,9 @@ def _poses(patches: Patches, settings: BaselineSettings, progress: Progress, sto
     return table.assign(symmetry=found.symmetry[found.table["class"]]) if "angle" in table else table
 
 
-def _flat(patches: Patches, poses: pd.DataFrame, positive: bool) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+def _flat(
+    patches: Patches, poses: pd.DataFrame, positive: bool, tell: Callable[[float], None]
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Patches with their poses taken out, within the band and under the taper, as rows; and their mean squares.
 
     The rows are harmonics, which a model compares, too; or pixels that are nowhere negative, with their mean.
@@ -139,6 +143,7 @@ def _flat(patches: Patches, poses: pd.DataFrame, positive: bool) -> tuple[NDArra
         shape[:, :2] = 0
     parts, squares, darkest = [], [], np.inf
     for start in range(0, len(patches), _BLOCK):
+        tell(start / len(patches))
         some = slice(start, start + _BLOCK)
         x = patches.data[some] / spread
         if patches.settings.normalization == "patch":
