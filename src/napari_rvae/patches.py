@@ -330,8 +330,8 @@ def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...], strained: bool
         If there are fewer than two atoms.
     """
     found = atoms.attrs.get("napari_rvae", {})
-    if found.get("target") == "molecules":
-        side = MOLECULE_WIDTHS * found["sigma"]
+    if found.get("target") == "molecules" and found.get("sigma"):
+        side = MOLECULE_WIDTHS * float(found["sigma"])
     else:
         side = (STRAIN_DISTANCES if strained else NEIGHBOR_DISTANCES) * nearest_neighbor_distance(atoms)
     if not np.isfinite(side):

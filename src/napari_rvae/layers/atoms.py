@@ -145,15 +145,13 @@ def atoms_table(points: Points, image: Image | None = None) -> pd.DataFrame:
     positions = points.data.astype(float)
     if image is not None:
         if image.ndim != points.ndim:
-            raise InputDataError(
-                f"'{points.name}' has {points.ndim} axes and '{image.name}' {image.ndim}: "
-                "choose points that belong to this image."
-            )
+            what = f"'{points.name}' has {points.ndim} axes and '{image.name}' {image.ndim}"
+            raise InputDataError(f"{what}: choose points that belong to this image.")
         change = np.linalg.solve(matrix(image), matrix(points))
         if not np.allclose(change, np.eye(len(change)), atol=1e-9):
             positions = positions @ change[:-1, :-1].T + change[:-1, -1]
-    table = _placed(points.features, positions)
-    table.attrs["napari_rvae"] = dict((points.metadata.get(RECIPE) or {}).get("used", {}))
+    table, recipe = _placed(points.features, positions), points.metadata.get(RECIPE)
+    table.attrs["napari_rvae"] = recipe.get("used", {}) if isinstance(recipe, dict) else {}
     return table
 
 
