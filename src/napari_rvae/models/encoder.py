@@ -95,7 +95,7 @@ class InvariantEncoder(nn.Module):
         """
         with lower_precision(harmonics.device):
             features = self._features(harmonics)
-        pooled: Tensor = _Pooled.apply(features.float(), self.attention.weight)  # type: ignore[no-untyped-call]
+        pooled: Tensor = _Pooled.apply(features.to(self.bias.dtype), self.attention.weight)  # type: ignore[no-untyped-call]
         mean, log_deviation = self.content(pooled.flatten(1)).chunk(2, 1)
         return mean, log_deviation.clamp(-8, 2)
 
