@@ -132,6 +132,21 @@ def test_patches_come_back_when_decoded_in_their_pose(suits, table):
     np.testing.assert_allclose((found * weight).sum((2, 3)), (patches.data * weight).sum((2, 3)), atol=0.05)
 
 
+def test_patches_divided_by_their_own_contrast_are_painted_in_their_own_intensities():
+    images, _ = cards(1, 120, 24)
+    strong = np.where(np.arange(120) % 2, 5.0, 1.0)[:, None, None]
+    two = np.stack([images * strong, 300 + 2 * images * strong], 1)  # channels on levels of their own
+    patches = patches_from_array(two, PatchSettings(normalization="patch"))
+    settings = TrainSettings(model="vae", latent=3, start="scratch", epochs=40, early_stopping=False, **TINY)
+    model = trained(patches, settings)
+    found = reconstruct(model, patches, encode(model, patches))
+    taper = radial_taper(24)
+    truth, found = ((part - part.mean((2, 3), keepdims=True)) * taper for part in (patches.data, found))
+    slope = (truth * found).sum((1, 2, 3)) / (truth * truth).sum((1, 2, 3))
+    for rows in (strong.ravel() == 1, strong.ravel() == 5):
+        assert 0.6 < np.median(slope[rows]) < 1.1
+
+
 def test_misfit_is_one_where_only_noise_is_left(table):
     assert 0.7 < table["reconstruction_error"].median() < 1.4
 

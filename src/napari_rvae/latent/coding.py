@@ -351,8 +351,8 @@ def reconstruct(model: Model, patches: Patches, table: pd.DataFrame, condition: 
         shape[:, 0], shape[:, 1] = column("dx") / patches.step[1], column("dy") / patches.step[0]
         shape[:, 4] = column("scale").clamp_min(1e-3).log() if "scale" in table else zero
         shape = shape + turned_shape(model.kind_shape[kind], theta)
-        images = _pictured(model, templates, theta, shape) * model.spread[:, None, None]
         data = torch.as_tensor(patches.data, device=device)
+        images = _pictured(model, templates, theta, shape) * model.contrast(data)
         taper = torch.as_tensor(radial_taper(model.size), dtype=data.dtype, device=device)
         level = (data * taper).sum((2, 3), keepdim=True) / taper.sum()  # what the transform has removed
         understood: NDArray[np.float32] = (images + level).cpu().numpy()

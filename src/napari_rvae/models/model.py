@@ -307,16 +307,13 @@ class Model(nn.Module):
 
     def normalised(self, x: Tensor) -> Tensor:
         """Raw patches in the units in which the model was trained."""
-        x = (x - self.mean[:, None, None]) / self.spread[:, None, None]
-        if self.recipe.get("normalization") == "patch":
-            x = x / x.std((1, 2, 3), keepdim=True).clamp_min(1e-6)
-        return x
+        return (x - self.mean[:, None, None]) / self.contrast(x)
 
     def contrast(self, x: Tensor) -> Tensor:
         """Intensity of raw patches that counts as one when they are normalised; broadcasts with (n, channels, D, D)."""
         spread = self.spread[:, None, None]
         if self.recipe.get("normalization") == "patch":
-            return spread * (x / spread).std((1, 2, 3), keepdim=True).clamp_min(1e-6)
+            return spread * ((x - self.mean[:, None, None]) / spread).std((1, 2, 3), keepdim=True).clamp_min(1e-6)
         return spread
 
     def encode(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
