@@ -389,6 +389,14 @@ class TrainSettings(Settings):
         description="Width of the normal prior on offsets.",
         json_schema_extra=_extra("px", advanced=True),
     )
+    added_noise: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Noise added to what the encoder sees in every step, for it to see through noise, in standard "
+        "deviations of the patches; what is decoded is compared with the patches as they are.",
+        json_schema_extra=_extra(advanced=True),
+    )
     physics: str = Field(
         "",
         description="A term of the loss that says what is known of the specimen: symmetry-2, symmetry-3, symmetry-4, "

@@ -282,7 +282,7 @@ class Model(nn.Module):
         """Kind whose frame applies to decoded harmonics, (n, channels, 2 T): the most alike; (n,)."""
         return torch.stack([((templates - k).square() * self.weight).sum((1, 2)) for k in self.kind_template]).argmin(0)
 
-    def harmonics(self, x: Tensor, shape: Tensor | None = None) -> Tensor:
+    def harmonics(self, x: Tensor, shape: Tensor | None = None, like: Tensor | None = None) -> Tensor:
         """Harmonics of raw patches, normalised, with a pose taken out.
 
         Parameters
@@ -291,13 +291,15 @@ class Model(nn.Module):
             (n, channels, D, D).
         shape : torch.Tensor, optional
             (n, 5), see `napari_rvae.poses.Resampler`.
+        like : torch.Tensor, optional
+            Patches of which these are copies, and in whose contrast they are wanted.
 
         Returns
         -------
         torch.Tensor
             (n, channels, 2 T).
         """
-        x = self.normalised(x)
+        x = self.normalised(x, like)
         free = self.settings.invariances
         if shape is not None and ("strain" in free or "scale" in free):
             x = self.resample(x, shape)
@@ -305,9 +307,9 @@ class Model(nn.Module):
             x = self.resample.moved(x, shape[:, :2])
         return self.space.analyse(x)
 
-    def normalised(self, x: Tensor) -> Tensor:
-        """Raw patches in the units in which the model was trained."""
-        return (x - self.mean[:, None, None]) / self.contrast(x)
+    def normalised(self, x: Tensor, like: Tensor | None = None) -> Tensor:
+        """Raw patches in the units in which the model was trained, copies of other patches in the units of these."""
+        return (x - self.mean[:, None, None]) / self.contrast(x if like is None else like)
 
     def contrast(self, x: Tensor) -> Tensor:
         """Intensity of raw patches that counts as one when they are normalised; broadcasts with (n, channels, D, D)."""
@@ -362,6 +364,7 @@ class Model(nn.Module):
         labels: Tensor | None = None,
         condition: Tensor | None = None,
         sample: bool = True,
+        seen: Tensor | None = None,
     ) -> Objective:
         """The terms of the evidence lower bound of a batch.
 
@@ -378,13 +381,15 @@ class Model(nn.Module):
             (n, conditions).
         sample : bool
             Whether z is drawn from its posterior, or its mean is used.
+        seen : torch.Tensor, optional
+            (n, channels, 2 T) what the encoder sees where that is not `harmonics`.
 
         Returns
         -------
         Objective
             Per patch.
         """
-        mean, log_deviation = self.encode(harmonics)
+        mean, log_deviation = self.encode(harmonics if seen is None else seen)
         variational = self.settings.model != "ae"
         z = mean + log_deviation.exp() * torch.randn_like(mean) if sample and variational else mean
         if labels is not None and labels.is_floating_point():

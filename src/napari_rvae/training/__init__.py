@@ -36,6 +36,7 @@ def train(
     *,
     labels: Any = None,
     condition: Any = None,
+    clean: Patches | None = None,
     stop: Stop | None = None,
     checkpoint: Checkpoint | None = None,
     earlier: Earlier | None = None,
@@ -56,6 +57,9 @@ def train(
     condition : array-like, DataFrame or Condition, optional
         (n,) or (n, k), known of each patch: for conditional models. Texts, truth values and whole numbers of at most 10
         different values are classes; other numbers are quantities, in any unit.
+    clean : Patches, optional
+        A copy of each patch without noise, cut at the same place: the encoder sees `patches`, the decoder learns to
+        make these. They may be on another scale; what is decoded is on that of `patches`.
     stop : callable, optional
         Asked at every batch whether to stop and keep what was learned so far.
     checkpoint : Checkpoint, optional
@@ -97,6 +101,10 @@ def train(
         _check_classes(settings.classes or 0, len(patches))
     if settings.physics:
         physics_term(settings.physics)  # a wrong name is told before patches are averaged
+    if clean is not None:
+        from napari_rvae.training.denoising import check_clean
+
+        check_clean(patches, clean)
     known, given = _labels(patches, settings, labels), _condition(patches, settings, condition)
     kept = (checkpoint.facts() if checkpoint is not None else None) or {}
     device = choose_device(kept.get("device", settings.device))
@@ -110,7 +118,7 @@ def train(
 
         try:
             with explained(device):
-                yield from _train(patches, settings, known, given, device, count, stop, course, like)
+                yield from _train(patches, settings, known, given, clean, device, count, stop, course, like)
         finally:
             release(device)
 
@@ -120,6 +128,7 @@ def _train(
     settings: TrainSettings,
     labels: Any,
     condition: Condition | None,
+    clean: Patches | None,
     device: str,
     count: int,
     stop: Stop | None,
@@ -170,7 +179,7 @@ def _train(
     if averages is not None:
         model.set_finder(averages.finder.images, averages.finder.weight)
     model.to(device)
-    trainer = Trainer(model, patches, labels, None if condition is None else condition.values)
+    trainer = Trainer(model, patches, labels, None if condition is None else condition.values, clean)
     if averages is not None:
         trainer.start_from(averages)
     course = course_of(trainer)

@@ -209,8 +209,9 @@ class Checkpoint:
             _restore(course, tensors, facts)
         except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputDataError(f"{_WORDS} cannot be gone on with, its file is damaged: start anew.") from error
-        if trainer.patches.cut is not None:
-            _cut_again(trainer)
+        moved = trainer.base[:, :2].ne(0).any(1).nonzero()[:, 0]
+        if trainer.patches.cut is not None and len(moved):
+            trainer.cut_windows(moved)
 
     def remove(self) -> None:
         """Forget the training; it is over, or not wanted."""
@@ -239,6 +240,8 @@ def _tensors(course: Course) -> dict[str, Tensor]:
     for number, state in trainer.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": torch.as_tensor(value) for name, value in state.items()}
     tensors |= {f"trainer.{name}": getattr(trainer, name) for name in _POSES}
+    if trainer.clean is not None:
+        tensors["clean"] = trainer.clean.harmonics
     tensors |= {f"random.{name}": value for name, value in random_state(trainer.device).items()}
     tensors |= {"generator": trainer.generator.get_state(), "left": torch.stack(trainer.left), "sums": course.sums}
     return tensors if course.order is None else {**tensors, "order": course.order}
@@ -265,6 +268,8 @@ def _restore(course: Course, tensors: dict[str, Tensor], facts: dict[str, Any]) 
         if value.shape != getattr(trainer, name).shape:
             raise ValueError(name)
         setattr(trainer, name, value)
+    if trainer.clean is not None:
+        trainer.clean.harmonics = tensors["clean"]
     trainer.left = list(tensors["left"])
     trainer.steps = int(facts["steps"])
     trainer.generator.set_state(tensors["generator"].cpu())
@@ -276,24 +281,11 @@ def _restore(course: Course, tensors: dict[str, Tensor], facts: dict[str, Any]) 
         trainer.train_rows = torch.arange(len(trainer.patches))
 
 
-def _cut_again(trainer: Trainer) -> None:
-    """Cut the windows that had followed their motifs where they were cut last."""
-    moved = trainer.base[:, :2].ne(0).any(1).cpu()
-    if bool(moved.any()):
-        rows = moved.nonzero()[:, 0].numpy()
-        trainer.x[rows] = torch.as_tensor(_windows(trainer, rows), device=trainer.device)
-
-
-def _windows(trainer: Trainer, rows: Any) -> Any:
-    patches: Patches = trainer.patches
-    offset = trainer.base[rows][:, [1, 0]].cpu().numpy().astype(float) * patches.step
-    return patches.select(rows).moved(offset).data
-
-
 def _fingerprint(trainer: Trainer) -> str:
     """What went in: the patches, and the settings but for the machine's part in them."""
     told = (trainer.known, trainer.values, trainer.condition)
     known = [None if given is None else given.cpu().numpy() for given in told]
+    known.append(None if trainer.clean is None else trainer.clean.data)
     return _digest(trainer.patches.data, trainer.settings, *known)
 
 
@@ -302,5 +294,5 @@ def _digest(data: Any, settings: TrainSettings, *given: Any) -> str:
     digest.update(json.dumps(settings.model_dump(mode="json", exclude={"device", "threads"}), sort_keys=True).encode())
     for values in given:
         if values is not None:
-            digest.update(values.tobytes())
+            digest.update(np.ascontiguousarray(values).data)
     return digest.hexdigest()

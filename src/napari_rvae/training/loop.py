@@ -16,16 +16,16 @@ from napari_rvae.models.model import Objective
 from napari_rvae.patches import Patches
 from napari_rvae.poses import turned_shape
 from napari_rvae.training.capacity import capacity_at
+from napari_rvae.training.denoising import CleanCopies, added_noise
 from napari_rvae.training.memory import by_halves
 from napari_rvae.training.physics import Physics
+from napari_rvae.training.rarity import oddness, shares
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
 
 WINDOW = 0.15
 """How near angles stay to those of the class averages at first, in radian."""
-HARDER = 16.0
-"""How much more, at most, a patch counts that is unlike others, or is drawn while it is not understood."""
 SHARPNESS = 2.0
 """Precision at which is learned, in units of the estimated one: what is rare shows before it pays on average."""
 WHITENESS = 0.75
@@ -55,6 +55,8 @@ class Trainer:
         (n,) class of every patch, -1 where unknown; or a quantity in units of its spread, nan where unknown.
     condition : numpy.ndarray, optional
         (n, conditions).
+    clean : Patches, optional
+        Copies without noise, which the decoder is to make.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Trainer:
         patches: Patches,
         labels: NDArray[np.int64] | None = None,
         condition: NDArray[np.float32] | None = None,
+        clean: Patches | None = None,
     ) -> None:
         self.model, self.patches, self.settings = model, patches, model.settings
         self.capacity = capacity_at(self.settings, 1)
@@ -80,6 +83,8 @@ class Trainer:
         self.harmonics = torch.empty(n, patches.data.shape[1], 2 * model.space.terms, device=self.device)
         for rows in torch.arange(n, device=self.device).split(_BLOCK):
             self.harmonics[rows] = model.harmonics(self.x[rows])
+        self.clean = None if clean is None else CleanCopies(model, patches, clean)
+        self._clean_follow(torch.arange(n, device=self.device))
         self.generator = torch.Generator().manual_seed(self.settings.seed)
         self.held_out, self.train_rows = self._split()
         self.batch_size = int(
@@ -104,6 +109,17 @@ class Trainer:
     @property
     def _has_poses(self) -> bool:
         return self.model.turns or bool((self.model.pose_prior > 0).any())
+
+    @property
+    def target(self) -> Tensor:
+        """Harmonics that the decoder is to make, (n, channels, 2 T), poses taken out."""
+        return self.harmonics if self.clean is None else self.clean.harmonics
+
+    def _clean_follow(self, rows: Tensor) -> None:
+        """Take the poses that were found out of clean copies, too."""
+        if self.clean is not None:
+            for some in rows.split(_BLOCK):
+                self.clean.take_out(some, self.x[some], self.shape[some] - self.base[some], self.theta[some])
 
     def _split(self) -> tuple[Tensor, Tensor]:
         """Rows held out, by blocks of the image with a gap around them, and rows to learn from."""
@@ -143,7 +159,7 @@ class Trainer:
         self.left = [self.noise.clone()]
         model.signal.copy_(torch.zeros_like(total).index_add_(1, ring, each) / (2 * torch.bincount(model.space.ring)))
         model.signal.clamp_min_(1e-6 * float(model.signal.max()))
-        model.decoder.start_from(self.harmonics.mean(0))
+        model.decoder.start_from(self.target.mean(0))
 
     @torch.no_grad()
     def start_from(self, averages: Averages) -> None:
@@ -174,7 +190,7 @@ class Trainer:
         and scale, where free, would do to the average of its kind, (n,): strain is to be told by the strain.
         """
         model, latent = self.model, self.settings.latent - (self.values is not None)
-        flat = self.harmonics.flatten(1)
+        flat = self.target.flatten(1)
         known = [torch.ones_like(flat[:, :1])]
         expected = flat[:, :0] if self.values is None else self._expected_values(flat)
         known.append(expected)
@@ -191,7 +207,7 @@ class Trainer:
             for number in range(int(kind.max()) + 1):
                 rows = kind == number
                 if bool(rows.any()):
-                    tangents = torch.linalg.qr(self._tangents(self.harmonics[rows].mean(0)))[0]
+                    tangents = torch.linalg.qr(self._tangents(self.target[rows].mean(0)))[0]
                     rest[rows] -= rest[rows] @ tangents @ tangents.T
         blocks = zip(rest.split(_BLOCK), shares(rest).split(_BLOCK), strict=True)  # a copy of all would be too much
         values, vectors = torch.linalg.eigh(sum((some.T * share) @ some for some, share in blocks))
@@ -247,7 +263,7 @@ class Trainer:
         teacher = torch.optim.Adam(self.model.encoder.parameters(), 2 * self.settings.learning_rate)
         for number in range(TEACHING_STEPS):
             rows = torch.randint(len(target), (self.settings.batch_size,), generator=self.generator).to(self.device)
-            mean, log_deviation = self.model.encode(self.harmonics[rows])
+            mean, log_deviation = self.model.encode(added_noise(self.model, self.harmonics[rows]))
             error = nn.functional.smooth_l1_loss(mean, target[rows])
             loss = error + 0.1 * (log_deviation - spread).square().mean()
             teacher.zero_grad(set_to_none=True)
@@ -274,17 +290,24 @@ class Trainer:
         rows = moved.nonzero()[:, 0]
         if len(rows) == 0:
             return
-        offset = self.shape[rows][:, [1, 0]].cpu().numpy().astype(float) * np.array(self.patches.step)
+        self.base[rows, :2] = self.shape[rows, :2]
+        self.cut_windows(rows)
+        self._take_out_poses(rows)
+
+    def cut_windows(self, rows: Tensor) -> None:
+        """Cut the windows of some patches, (k,), where `base` has them."""
+        offset = self.base[rows][:, [1, 0]].cpu().numpy().astype(float) * np.array(self.patches.step)
         some = self.patches.select(rows.cpu().numpy()).moved(offset)
         self.x[rows] = torch.as_tensor(some.data, device=self.device)
-        self.base[rows, :2] = self.shape[rows, :2]
-        self._take_out_poses(rows)
+        if self.clean is not None:
+            self.clean.cut_again(rows, offset)
 
     @torch.no_grad()
     def _take_out_poses(self, which: Tensor) -> None:
         for rows in which.split(_BLOCK):
             harmonics = self.model.harmonics(self.x[rows], self.shape[rows] - self.base[rows])
             self.harmonics[rows] = self.model.space.turn(harmonics, -self.theta[rows])
+        self._clean_follow(which)
 
     def update_poses(self, ends: Callable[[int], bool] | None = None, start: int = 0) -> None:
         """Estimate every patch's pose anew with the model so far, from row `start` on, until ``ends(row)``."""
@@ -304,6 +327,7 @@ class Trainer:
             self.model, self.x[rows], self.shape[rows], self.theta[rows], self.harmonics[rows], base=self.base[rows],
             window=self.window, **told,
         )  # fmt: skip
+        self._clean_follow(rows)
 
     def log_prior(self, rows: Tensor) -> Tensor:
         """Log probability of the angles, relative to the poses taken out; outside the window there is none."""
@@ -318,7 +342,9 @@ class Trainer:
         told = self.labels if self.values is None else self.values
         labels = None if told is None else told[rows]
         condition = None if self.condition is None else self.condition[rows]
-        found = model.objective(self.harmonics[rows], log_prior, labels, condition)
+        harmonics = self.harmonics[rows]
+        target = harmonics if self.clean is None else self.clean.harmonics[rows]
+        found = model.objective(target, log_prior, labels, condition, seen=added_noise(model, harmonics))
         loss, physics = self._loss(found), found.data.new_zeros(())
         if self.physics is not None:
             physics = self.physics.penalty(model, found, self.harmonics, rows)
@@ -329,7 +355,7 @@ class Trainer:
         self.steps += 1
         if self.steps % 4 == 0:
             with torch.no_grad():
-                residual = model.residual(self.harmonics[rows], found.templates.detach(), found.posterior)
+                residual = model.residual(harmonics, found.templates.detach(), found.posterior)
                 self.noise.lerp_(residual, 0.2)
                 self.left.append(residual)
                 model.noise.copy_(self._tempered(self.noise))
@@ -392,7 +418,8 @@ class Trainer:
         total = self.noise.new_zeros(())
         for rows in self.held_out.to(self.device).split(_BLOCK):
             condition = None if self.condition is None else self.condition[rows]
-            found = self.model.objective(self.harmonics[rows], self.log_prior(rows), None, condition, sample=False)
+            prior, seen = self.log_prior(rows), self.harmonics[rows]
+            found = self.model.objective(self.target[rows], prior, None, condition, sample=False, seen=seen)
             total += (found.divergence - found.data).sum()
         evidence = float(self.model.noise_evidence)
         self.model.noise.copy_(learned_with)
@@ -418,21 +445,3 @@ class Trainer:
         kept = dict(snapshot)
         self.theta, self.shape, self.noise = (kept.pop(f"own.{name}") for name in ("theta", "shape", "noise"))
         self.model.load_state_dict(kept)
-
-
-def oddness(distance: Tensor) -> Tensor:
-    """How much more than others each patch counts, from its distance, (n,); 1 where that is not unusual."""
-    middle = distance.median()
-    scatter = 1.48 * (distance - middle).abs().median().clamp_min(1e-6)
-    return 1 + ((distance - middle) / scatter - 1.5).clamp(0, HARDER)
-
-
-def shares(rest: Tensor) -> Tensor:
-    """What each patch, (n, k), counts among the components to start from, (n,), one in all: rare kinds show in them.
-
-    The odder a patch is in the strongest components, the more it counts; but not the more, the farther off it is.
-    """
-    scores, strength, _ = torch.svd_lowrank(rest, min(20, *rest.shape))
-    energy = (scores * strength).square().sum(1).clamp_min(1e-12)
-    share = oddness(energy) / energy.clamp_min(float(energy.median()))
-    return share / share.sum()
