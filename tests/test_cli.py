@@ -279,6 +279,22 @@ def test_train_with_labels(run, deck, tmp_path):
     assert (tmp_path / "b" / "latent.csv").read_bytes() == (tmp_path / "a" / "latent.csv").read_bytes()
 
 
+def test_clean_copies_are_learned_from(run, deck, image, tmp_path):
+    np.save(tmp_path / "clean.npy", 100 * np.load(deck / "cards.npy") + 1)
+    clean = ["--clean", tmp_path / "clean.npy"]
+    run("train", deck / "cards.npy", "-o", tmp_path / "a", *clean, "--added-noise", "0.3", *QUICK)
+    run("repeat", tmp_path / "a" / "recipe.json", "-o", tmp_path / "b")
+    one, other = (pd.read_csv(tmp_path / name / "latent.csv") for name in "ab")
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    np.save(tmp_path / "few.npy", np.load(deck / "cards.npy")[:20])
+    command = ["train", deck / "cards.npy", "-o", tmp_path / "c", "--clean", tmp_path / "few.npy"]
+    assert "a clean copy of every patch" in run(*command, expect=2)
+    pixels = tifffile.imread(image)
+    np.save(tmp_path / "twice.npy", 2 * pixels)
+    run("run", image, "-o", tmp_path / "d", "--clean", tmp_path / "twice.npy", *QUICK)
+    assert '"clean"' in (tmp_path / "d" / "recipe.json").read_text()
+
+
 def test_train_with_condition(run, deck, tmp_path):
     condition = ["--condition", deck / "condition.npy"]
     run("train", deck / "cards.npy", "-o", tmp_path / "a", "--model", "cvae", *condition, *QUICK)

@@ -24,7 +24,8 @@ def image_file(tmp_path_factory):
     from napari_rvae.samples import Microscope, interface
 
     path = tmp_path_factory.mktemp("image") / "image.npy"
-    np.save(path, interface(replace(Microscope(), size=150, dose=400)).image)
+    for name, dose in (("image.npy", 400), ("sum.npy", 40_000)):
+        np.save(path.with_name(name), interface(replace(Microscope(), size=150, dose=dose)).image)
     return path
 
 
@@ -36,6 +37,7 @@ def test_python_examples_run_and_give_every_atom_its_latents(page, image_file, t
     monkeypatch.chdir(tmp_path)
     code = "\n".join(blocks(ROOT / page, "python")).replace("epochs=100", "epochs=2")
     code = code.replace("image.dm4", image_file.as_posix())
+    code = code.replace("sum.dm4", image_file.with_name("sum.npy").as_posix())
     names = {}
     exec(compile(code, page, "exec"), names)
     table = pd.read_csv("latent.csv")

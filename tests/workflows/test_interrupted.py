@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from napari_rvae.errors import InputDataError, OutputError
-from napari_rvae.io import load_image
+from napari_rvae.io import ImageData, load_image
 from napari_rvae.settings import FindSettings, PatchSettings
 from napari_rvae.workflows import analyze_image
 from napari_rvae.workflows.interrupted import Inputs, KeptTraining, interrupted_trainings
@@ -98,6 +98,15 @@ def test_those_of_which_not_even_the_inputs_were_kept_are_forgotten(inputs, tmp_
     (kept,) = interrupted_trainings(tmp_path)
     assert {place.name for place in tmp_path.iterdir()} == {"of somebody else", kept.folder.name}
     assert interrupted_trainings(tmp_path / "nowhere") == []
+
+
+def test_clean_image_is_kept_too(scene, inputs, tmp_path):
+    calm = ImageData(scene.image + 1, "calm", None, None, Path("calm"), "2" * 64)
+    kept = KeptTraining.begin(replace(inputs, clean=calm), tmp_path)
+    again = kept.inputs().clean
+    assert (again.name, again.path, again.sha256) == (calm.name, calm.path.absolute(), calm.sha256)
+    np.testing.assert_array_equal(again.data, calm.data)
+    kept.remove()
 
 
 def test_changed_image_is_noticed(scene, inputs, tmp_path):

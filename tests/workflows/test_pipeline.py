@@ -1,6 +1,7 @@
 """From an image to a table and back from its recipe."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 from napari_rvae.errors import InputDataError, OutputError, Stopped
 from napari_rvae.io import ImageData, as_atoms, load_image, load_patches, load_table
 from napari_rvae.models import load_model
+from napari_rvae.samples import Microscope, interface
 from napari_rvae.settings import FindSettings, PatchSettings
 from napari_rvae.workflows import analyze_image, analyze_patches, encode_image, encode_patches, repeat
 
@@ -189,6 +191,57 @@ def test_repeat_notices_a_changed_image(tmp_path, scene):
     np.save(tmp_path / "image.npy", scene.image + 1)
     with pytest.raises(InputDataError, match="has changed since"):
         repeat(tmp_path / "recipe.json")
+
+
+# Clean images ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clean_image(scene):
+    """The same columns with much more dose, which no file holds."""
+    calm = interface(replace(Microscope(), size=200, dose=40_000))
+    np.testing.assert_array_equal(calm.truth[["y", "x"]], scene.truth[["y", "x"]])
+    return ImageData(calm.image, "calm", None, None, Path("calm"), "1" * 64)
+
+
+def test_clean_image_is_learned_from_kept_and_found_again(analysis, image, clean_image, tmp_path):
+    done = analyze_image(image, training=QUICK, clean=clean_image)
+    assert not np.allclose(done.table["z1"], analysis.table["z1"])
+    done.save(tmp_path)
+    assert not (tmp_path / "image.npy").exists()  # it is in its file
+    np.testing.assert_array_equal(np.load(tmp_path / "clean.npy"), clean_image.data)
+    pd.testing.assert_frame_equal(repeat(tmp_path / "recipe.json").table, done.table, check_exact=True)
+    (tmp_path / "clean.npy").unlink()
+    with pytest.raises(InputDataError, match=r"clean.npy is gone; put it back"):
+        repeat(tmp_path / "recipe.json")
+
+
+def test_what_a_clean_image_lacks_is_not_learned_from(image, clean_image):
+    holes = clean_image.data.astype(np.float32)
+    holes[:, :100] = np.nan
+    done = analyze_image(image, training=QUICK, clean=replace(clean_image, data=holes))
+    whole = analyze_image(image, training=QUICK, clean=clean_image)
+    assert done.table["z1"].notna().all()
+    assert 0.3 < done.model.recipe["patches"] / whole.model.recipe["patches"] < 0.6
+
+
+def test_clean_image_that_is_none_is_refused(image, clean_image):
+    with pytest.raises(InputDataError, match=r"calm has 190 x 200 pixels, interface 200 x 200"):
+        analyze_image(image, training=QUICK, clean=replace(clean_image, data=clean_image.data[:190]))
+    with pytest.raises(InputDataError, match="are the noisy ones"):
+        analyze_image(image, training=QUICK, clean=image)
+    with pytest.raises(InputDataError, match="no finite values"):
+        analyze_image(image, training=QUICK, clean=replace(clean_image, data=np.full((200, 200), np.nan)))
+
+
+def test_members_learn_from_clean_patches_of_their_own(cards_file, tmp_path):
+    cards = load_patches(cards_file)
+    np.save(tmp_path / "calm.npy", cards.data + 1.0)
+    calm, training = load_patches(tmp_path / "calm.npy"), QUICK.model_copy(update={"members": 2})
+    done = analyze_patches(cards, training=training, clean=calm)
+    assert len(done.model.members) == 1
+    done.recipe.save(tmp_path / "recipe.json")
+    pd.testing.assert_frame_equal(repeat(tmp_path / "recipe.json").table, done.table, check_exact=True)
 
 
 # Models applied to other data -----------------------------------------------------------------------------------------

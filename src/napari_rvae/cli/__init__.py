@@ -15,6 +15,7 @@ from napari_rvae.cli.counting import classes
 from napari_rvae.cli.finder import train_finder
 from napari_rvae.cli.options import (
     AtomsOption,
+    CleanOption,
     ConditionOption,
     DataArgument,
     DebugOption,
@@ -90,6 +91,7 @@ def _run(
     output: FolderOption,
     atoms: AtomsOption = None,
     where: WhereOption = None,
+    clean: CleanOption = None,
     resume: ResumeOption = False,
     force: ForceOption = False,
     **values: Any,
@@ -104,6 +106,7 @@ def _run(
     check_outputs([output / name for name in ANALYSIS_FILES], force)
     loaded, given = load_image(image), None if atoms is None else load_atoms(atoms)
     more: dict[str, Any] = {"atoms": given, "atoms_file": atoms, "where": where}
+    more["clean"] = None if clean is None else load_image(clean)
     with _kept(output, resume, force) as checkpoint, show_progress() as progress:
         done = analyze_image(loaded, find, patch, training, **more, progress=progress, checkpoint=checkpoint)
     done.save(output, force)
@@ -124,6 +127,7 @@ def _train(
         ),
     ] = None,
     condition: ConditionOption = None,
+    clean: CleanOption = None,
     resume: ResumeOption = False,
     force: ForceOption = False,
     **values: Any,
@@ -138,6 +142,7 @@ def _train(
     loaded = load_patches(patches)
     files = {name: file for name, file in (("labels", labels), ("condition", condition)) if file is not None}
     given: dict[str, Any] = {name: load_vector(file, len(loaded.data), name) for name, file in files.items()}
+    given["clean"] = None if clean is None else load_patches(clean)
     with _kept(output, resume, force) as checkpoint, show_progress() as progress:
         done = analyze_patches(loaded, patch, training, **given, files=files, progress=progress, checkpoint=checkpoint)
     done.save(output, force)

@@ -64,6 +64,10 @@ ConditionOption = Annotated[
         "--condition", metavar="NPY", help="What conditional models are given of each patch: classes or quantities."
     ),
 ]
+CleanOption = Annotated[
+    str | None,
+    typer.Option("--clean", metavar="FILE", help="The same without noise, on any scale: what the decoder is to make."),
+]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace existing results.")]
 ResumeOption = Annotated[
     bool, typer.Option("--resume", help="Go on with the training that was interrupted; the rest as it was.")

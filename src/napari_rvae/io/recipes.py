@@ -160,7 +160,8 @@ class Recipe(BaseModel):
     version : str
         Of napari-rvae.
     inputs : dict of FileRecord
-        ``image`` or ``patches``, and where given ``atoms``, ``labels``, ``condition``, ``finder``.
+        ``image`` or ``patches``, and where given ``atoms``, ``clean``, ``labels``, ``condition``,
+        ``finder``.
     atoms : dict, optional
         The atoms that went in, column by column, where they were not in a file; of ``find``, what became of them.
     where : str, optional

@@ -35,6 +35,7 @@ def train_ensemble(
     *,
     labels: NDArray[Any] | None = None,
     condition: Any = None,
+    clean: Patches | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
     keep: Stop | None = None,
@@ -57,6 +58,8 @@ def train_ensemble(
         Of every member; its seed is that of the first one, the others follow.
     labels, condition : ndarray, optional
         As for `napari_rvae.training.train`, one per patch.
+    clean : Patches, optional
+        As for `napari_rvae.training.train`.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
     keep : callable, optional
@@ -96,12 +99,15 @@ def train_ensemble(
         labeled = None if labels is None else labels[rows]
         told_of = None if known is None else known[rows]
         given = [labeled, None if told_of is None else told_of.values]
-        done = None if checkpoint is None else checkpoint.begin(number + 1, part, one, *given)
+        copies = clean if clean is None or number == 0 else clean.select(rows)
+        made_from = [*given, None if copies is None else copies.data]
+        done = None if checkpoint is None else checkpoint.begin(number + 1, part, one, *made_from)
         if done is not None:
             model, losses = done
         else:
             options: dict[str, Any] = {"labels": labeled, "condition": told_of, "checkpoint": checkpoint}
             options |= {
+                "clean": copies,
                 "look_every": look_every,
                 "earlier": dict(enumerate(before)).get(number),
                 "like": models[0] if models else None,
@@ -116,7 +122,7 @@ def train_ensemble(
             if number > 0 and "stopped_after" in model.recipe:
                 break  # half trained, it would differ from the others for no good reason
             if checkpoint is not None and count > 1:
-                checkpoint.finish(model, losses, part, *given)
+                checkpoint.finish(model, losses, part, *made_from)
         if number == 0:
             curve = pd.DataFrame(losses, columns=_CURVE)
         models.append(model)

@@ -22,7 +22,7 @@ from napari_rvae.workflows.steps import dumped
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_RECIPE, _IMAGE, _LOCK = "recipe.json", "image.npy", "lock"
+_RECIPE, _LOCK = "recipe.json", "lock"
 _LARGEST = 2**31
 """Bytes of an image that is in no file and is still copied; a larger one must be saved by its owner."""
 
@@ -54,6 +54,8 @@ class Inputs:
         Which atoms were chosen.
     find, patch, training : settings
         Of each step.
+    clean : ImageData or None
+        The image without noise.
     """
 
     image: ImageData
@@ -62,6 +64,12 @@ class Inputs:
     find: FindSettings
     patch: PatchSettings
     training: TrainSettings
+    clean: ImageData | None = None
+
+    @property
+    def images(self) -> dict[str, ImageData]:
+        """The images by what they are called in a recipe."""
+        return {"image": self.image} if self.clean is None else {"image": self.image, "clean": self.clean}
 
 
 class KeptTraining:
@@ -85,7 +93,7 @@ class KeptTraining:
         Parameters
         ----------
         inputs : Inputs
-            The image with its hash.
+            The images with their hashes.
         cache : Path
             Folder of all trainings.
 
@@ -107,18 +115,21 @@ class KeptTraining:
         kept.claim()  # before it holds a recipe: whoever looks for trainings takes what nobody has claimed
         recipe = Recipe(
             command="run",
-            inputs={"image": FileRecord.of(image)},
+            inputs={name: FileRecord.of(one) for name, one in inputs.images.items()},
             atoms=inline_atoms(inputs.atoms),
             where=inputs.where,
             settings=dumped(find=inputs.find, patch=inputs.patch, train=inputs.training),
-            used={"pixel_size": image.pixel_size, "unit": image.unit, "name": image.name},
+            used={"pixel_size": image.pixel_size, "unit": image.unit}
+            | {f"{kind}_name": one.name for kind, one in inputs.images.items()},
         )
         try:
-            if not image.path.exists():
-                if image.data.nbytes > _LARGEST:
-                    raise OutputError(f"{image.name} is in no file and too large to be copied; save it first")
-                with replacing(folder / _IMAGE) as place:
-                    np.save(place, np.asarray(image.data))
+            for kind, one in inputs.images.items():
+                if one.path.exists():
+                    continue
+                if one.data.nbytes > _LARGEST:
+                    raise OutputError(f"{one.name} is in no file and too large to be copied; save it first")
+                with replacing(folder / f"{kind}.npy") as place:
+                    np.save(place, np.asarray(one.data))
             recipe.save(folder / _RECIPE)  # now it is complete
         except BaseException:
             kept.remove()
@@ -151,7 +162,7 @@ class KeptTraining:
     def in_words(self) -> str:
         """Say what was interrupted."""
         recipe, facts = self._recipe(), self.facts
-        name, members = recipe.used.get("name", "an image"), recipe.settings["train"].get("members", 1)
+        name, members = recipe.used.get("image_name", "an image"), recipe.settings["train"].get("members", 1)
         what = f"A training of {name} from {datetime.fromtimestamp(self.time).astimezone():%d %b %H:%M} was interrupted"
         if facts is None:
             return f"{what} before it had learned anything; it begins anew."
@@ -174,7 +185,7 @@ class KeptTraining:
         Raises
         ------
         InputDataError
-            If the image is gone or has changed.
+            If an image is gone or has changed.
         """
         recipe = self._recipe()
         atoms = recipe.atoms_table(self.folder)
@@ -182,18 +193,19 @@ class KeptTraining:
             raise InputDataError("The atoms of the interrupted training are gone: start anew.")
         steps = recipe.settings
         return Inputs(
-            self._image(recipe), atoms, recipe.where, FindSettings(**steps["find"]),
+            self._image(recipe, "image"), atoms, recipe.where, FindSettings(**steps["find"]),
             PatchSettings(**steps["patch"]), TrainSettings(**steps["train"]),
+            self._image(recipe, "clean") if "clean" in recipe.inputs else None,
         )  # fmt: skip
 
-    def _image(self, recipe: Recipe) -> ImageData:
-        used, record = recipe.used, recipe.inputs["image"]
-        own = self.folder / _IMAGE
+    def _image(self, recipe: Recipe, kind: str) -> ImageData:
+        used, record = recipe.used, recipe.inputs[kind]
+        own = self.folder / f"{kind}.npy"
         image = load_image(own if own.exists() else record.found(self.folder))
         if own.exists():  # which will not be there for long
             image = replace(image, path=Path(record.path), sha256=record.sha256)
         size = used["pixel_size"]
-        return replace(image, name=used["name"], pixel_size=tuple(size) if size else None, unit=used["unit"])
+        return replace(image, name=used[f"{kind}_name"], pixel_size=tuple(size) if size else None, unit=used["unit"])
 
     def _recipe(self) -> Recipe:
         return Recipe.load(self.folder / _RECIPE)

@@ -29,7 +29,15 @@ from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.given import classed_otherwise, given_by
-from napari_rvae.workflows.steps import atoms_of, chosen_patches, dumped, finder_record, first_channel, scaled
+from napari_rvae.workflows.steps import (
+    atoms_of,
+    chosen_patches,
+    clean_copies,
+    dumped,
+    finder_record,
+    first_channel,
+    scaled,
+)
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -37,8 +45,10 @@ if TYPE_CHECKING:
     from napari_rvae.training import Earlier, TrainingReport
     from napari_rvae.training.checkpoints import Checkpoint
 
-ANALYSIS_FILES = ("latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif", "image.npy")
-"""What `Analysis.save` may write; cells where there are atoms, the image where it is in no other file."""
+ANALYSIS_FILES = (
+    "latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif", "image.npy", "clean.npy"
+)  # fmt: skip
+"""What `Analysis.save` may write; cells where there are atoms, images where they are in no other file."""
 _LEFT_OUT = ("edge", "unsupported")  # flags of atoms that are encoded but not learned from
 
 
@@ -64,6 +74,8 @@ class Analysis:
         ``epoch``, ``loss``, ``held_out`` of the first member.
     condition : Condition or None
         What conditional models were given.
+    clean : ImageData or None
+        The image or the patches without noise that were learned from, too.
     """
 
     source: ImageData
@@ -74,9 +86,10 @@ class Analysis:
     recipe: Recipe
     losses: pd.DataFrame
     condition: Condition | None = None
+    clean: ImageData | None = None
 
     def save(self, folder: str | os.PathLike[str], force: bool = False) -> None:
-        """Write table, model, recipe, summary, the cells of atoms, and an image that is in no file yet.
+        """Write table, model, recipe, summary, the cells of atoms, and images that are in no file yet.
 
         Parameters
         ----------
@@ -101,15 +114,17 @@ class Analysis:
             picture.save(place / "summary.png")
             if self.atoms is not None:
                 _save_cells(self, place / "cells.ome.tif")
-            self._recipe_with_image(target, place).save(place / "recipe.json")
+            self._recipe_with_images(target, place).save(place / "recipe.json")
 
-    def _recipe_with_image(self, target: Path, place: Path) -> Recipe:
-        """Write an image that exists in memory only, and let the recipe say where it is."""
-        if self.source.path.exists() or self.atoms is None:
-            return self.recipe
-        np.save(place / "image.npy", np.asarray(self.source.data))
-        record = FileRecord(path=str(target.absolute() / "image.npy"), sha256=sha256(place / "image.npy"))
-        return self.recipe.model_copy(update={"inputs": {**self.recipe.inputs, "image": record}})
+    def _recipe_with_images(self, target: Path, place: Path) -> Recipe:
+        """Write images that exist in memory only, and let the recipe say where they are."""
+        inputs = dict(self.recipe.inputs)
+        for name, image in {"image": self.source, "clean": self.clean}.items():
+            if image is not None and not image.path.exists() and self.atoms is not None:
+                file = f"{name}.npy"
+                np.save(place / file, np.asarray(image.data))
+                inputs[name] = FileRecord(path=str(target.absolute() / file), sha256=sha256(place / file))
+        return self.recipe.model_copy(update={"inputs": inputs})
 
 
 def _save_cells(analysis: Analysis, path: Path) -> None:
@@ -135,6 +150,7 @@ def analyze_image(
     atoms: pd.DataFrame | None = None,
     atoms_file: str | os.PathLike[str] | None = None,
     where: str | None = None,
+    clean: ImageData | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
     keep: Stop | None = None,
@@ -158,6 +174,9 @@ def analyze_image(
         The file that `atoms` come from, noted in the recipe; without it the recipe holds the atoms themselves.
     where : str, optional
         Expression that chooses the atoms, such as ``sublattice == 0``; the others stay in the table without values.
+    clean : ImageData, optional
+        The same place without noise, pixel by pixel, which the decoder is to make; on any scale. Where pixels of it
+        are missing is not learned from.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
     keep : callable, optional
@@ -186,10 +205,15 @@ def analyze_image(
     inputs = {"image": FileRecord.of(image)}
     if atoms is not None and atoms_file is not None:
         inputs["atoms"] = FileRecord.of(atoms_file)
+    if clean is not None:
+        inputs["clean"] = FileRecord.of(clean)
     table = atoms_of(image, find, atoms, scaled(progress, 0, 0.1), stop)
     inputs |= finder_record(find, atoms)
     patches = chosen_patches(image, table, patch, where, scaled(progress, 0.1, 0.15), stop, training.invariances)
+    copies = None if clean is None else clean_copies(image, clean, table, where, patches, stop)
     learned_from, told = _learned_from(patches, table), scaled(progress, 0.15, 0.9)
+    if copies is not None:
+        learned_from &= ~copies.edge
     rows = table.set_index("atom_id", drop=False).loc[patches.atom_id]
     known = given_by(training, rows)
     options: dict[str, Any] = {"checkpoint": checkpoint, "earlier": earlier, "look_every": look_every}
@@ -198,6 +222,7 @@ def analyze_image(
         for name, values in (("labels", known.labels), ("condition", known.condition))
     }
     inner = patches if learned_from.all() else patches.select(learned_from)
+    options["clean"] = None if copies is None else copies.select(learned_from)
     options |= {"progress": told, "stop": stop, "keep": keep, "report": report}
     model, losses = train_ensemble(inner, known.settings, **options)
     model.recipe |= known.noted
@@ -222,7 +247,7 @@ def analyze_image(
     used = _with_notes(recipe.used, notes)
     recipe = recipe.model_copy(update={"units": column_units(latent, image.unit), "used": used})
     _noted_in_model(model, recipe)
-    return Analysis(image, table, patches, model, latent, recipe, losses, known.condition)
+    return Analysis(image, table, patches, model, latent, recipe, losses, known.condition, clean)
 
 
 def analyze_patches(
@@ -232,6 +257,7 @@ def analyze_patches(
     *,
     labels: NDArray[Any] | None = None,
     condition: Any = None,
+    clean: ImageData | None = None,
     files: Mapping[str, str | os.PathLike[str]] | None = None,
     progress: Progress | None = None,
     stop: Stop | None = None,
@@ -250,6 +276,8 @@ def analyze_patches(
         Class of each patch, -1 where it is not known.
     condition : array-like or DataFrame, (n,) or (n, k), optional
         What conditional models are given; see `napari_rvae.training.train`.
+    clean : ImageData, optional
+        A copy of every patch without noise, which the decoder is to make; on any scale.
     files : dict, optional
         Where ``labels`` and ``condition`` come from, noted in the recipe.
     progress, stop : callable, optional
@@ -277,6 +305,9 @@ def analyze_patches(
     inputs = {"patches": FileRecord.of(source)} | {name: FileRecord.of(file) for name, file in (files or {}).items()}
     labels = None if labels is None else np.asarray(labels)
     options: dict[str, Any] = {"labels": labels, "condition": condition, "checkpoint": checkpoint, "earlier": earlier}
+    if clean is not None:
+        inputs["clean"] = FileRecord.of(clean)
+        options["clean"] = patches_from_array(clean.data, patch)
     model, losses = train_ensemble(patches, training, progress=scaled(progress, 0, 0.9), stop=stop, **options)
     with _released(model):
         latent = encode(model, patches, condition=condition, progress=scaled(progress, 0.9, 1), stop=stop)
@@ -288,7 +319,7 @@ def analyze_patches(
         units=column_units(latent),
     )
     _noted_in_model(model, recipe)
-    return Analysis(source, None, patches, model, latent, recipe, losses, condition)
+    return Analysis(source, None, patches, model, latent, recipe, losses, condition, clean)
 
 
 def _learned_from(patches: Patches, atoms: pd.DataFrame) -> NDArray[np.bool_]:

@@ -70,6 +70,8 @@ def repeat(
         if "atoms" in recipe.inputs:
             again["atoms_file"] = recipe.inputs["atoms"].found(beside)
         if recipe.command == "run":
+            if "clean" in recipe.inputs:
+                again["clean"] = load_image(recipe.inputs["clean"].found(beside))
             return analyze_image(
                 _image(file, recipe), find, patch, _training(recipe), earlier=_earlier(recipe), **again
             )
@@ -82,6 +84,8 @@ def repeat(
         name: recipe.inputs[name].found(beside) for name in ("labels", "condition") if name in recipe.inputs
     }
     again |= {name: load_vector(found, len(patches.data), name) for name, found in files.items()}
+    if "clean" in recipe.inputs:
+        again["clean"] = load_patches(recipe.inputs["clean"].found(beside))
     return analyze_patches(patches, patch, _training(recipe), files=files, earlier=_earlier(recipe), **again)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -185,6 +186,45 @@ def chosen_patches(
         progress=progress,
         stop=stop,
     )
+
+
+def clean_copies(
+    image: ImageData, clean: ImageData, atoms: pd.DataFrame, where: str | None, patches: Patches, stop: Stop | None
+) -> Patches:
+    """Cut patches out of an image without noise where others were cut out of the noisy one.
+
+    Parameters
+    ----------
+    image, clean : ImageData
+        The noisy image, and the clean one.
+    atoms : DataFrame
+        Atoms table.
+    where : str or None
+        Expression that has chosen the atoms.
+    patches : Patches
+        Cut out of the noisy image.
+    stop : callable or None
+        ``stop()`` is asked whether to give up.
+
+    Returns
+    -------
+    Patches
+        In the same order.
+
+    Raises
+    ------
+    InputDataError
+        If the images differ in shape, or the clean one cannot be used.
+    Stopped
+        If `stop` said so.
+    """
+    if clean.data.shape != image.data.shape or clean.channel_axis != image.channel_axis:
+        here, there = (" x ".join(map(str, one.data.shape)) for one in (image, clean))
+        raise InputDataError(
+            f"the clean image {clean.name} has {there} pixels, {image.name} {here}; both must show the same place, "
+            "pixel by pixel"
+        )
+    return chosen_patches(replace(image, data=clean.data), atoms, patches.settings, where, None, stop)
 
 
 def scaled(progress: Progress | None, start: float, end: float) -> Progress | None:
