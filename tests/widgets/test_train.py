@@ -19,6 +19,8 @@ from napari_rvae.widgets.train import TrainWidget
 from napari_rvae.widgets.work import State
 from napari_rvae.workflows.averaging import AVERAGE_FILES
 
+from .conftest import crystal
+
 PLACES = np.stack(np.meshgrid(np.arange(6, 128, 12), np.arange(6, 128, 12), indexing="ij"), -1).reshape(-1, 2)
 QUICK = TrainSettings(epochs=2, hidden=16, start="scratch", threads=1)
 RESULTS = ["z1", "z1_error", "z2", "z2_error", "angle", "angle_error", "symmetry", "dy", "dx", "reconstruction_error"]
@@ -699,6 +701,39 @@ def test_patch_on_oblong_pixels_is_square_in_the_world(viewer, pixels, make_dock
     hover(viewer, image, (54, 54))
     square = viewer.layers[NAME].data[0]
     np.testing.assert_allclose(square.max(0) - square.min(0), [40, 20])
+
+
+# A clean image --------------------------------------------------------------------------------------------------------
+
+
+def test_clean_image_is_chosen_among_those_of_the_same_shape(viewer, image, points, make_dock, press, told):
+    calm = viewer.add_image(10 * crystal(seed=1) + 5, name="calm", scale=image.scale, units=image.units)
+    viewer.add_image(np.zeros((64, 64)), name="small")
+    viewer.add_image(np.zeros((128, 128, 3)), name="colours")
+    viewer.layers.selection.active = points
+    dock = refreshed(make_dock())
+    assert dock.clean_box.isVisibleTo(dock.form.folded.content())
+    assert [dock.clean_box.itemText(k) for k in range(dock.clean_box.count())] == ["none", "calm"]
+    press(dock.work.start_button, dock.work)
+    alone = points.features["z1"].copy()
+    assert "clean" not in points.metadata[RECIPE]["inputs"]
+    dock.clean_box.choose(calm)
+    viewer.layers.selection.active = calm  # to look at it
+    assert (dock.image_box.layer, dock.clean_box.layer) == (image, calm)
+    press(dock.work.start_button, dock.work)
+    assert not np.allclose(points.features["z1"], alone)
+    assert dock.analysis.clean.name == "calm"
+    assert points.metadata[RECIPE]["inputs"]["clean"]["path"].endswith("calm")
+    calm.data = np.random.default_rng(0).random((128, 128))
+    press(dock.work.start_button, dock.work)
+    assert "does not show what the noisy one shows" in told()[-1]
+    dock.form.reset_button.click()
+    assert dock.clean_box.layer is None
+    dock.clean_box.choose(calm)
+    viewer.layers.remove(calm)
+    assert dock.clean_box.layer is None
+    dock.image_box.choose(viewer.layers["small"])
+    assert dock.clean_box.count() == 1
 
 
 # Models and results on disk -------------------------------------------------------------------------------------------

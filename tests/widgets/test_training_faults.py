@@ -43,6 +43,7 @@ from napari_rvae.widgets.train import TrainWidget
 from napari_rvae.widgets.work import State
 from napari_rvae.workflows.interrupted import interrupted_trainings
 
+from .conftest import crystal
 from .test_train import QUICK, atoms, make_dock, points, refreshed  # noqa: F401  fixtures
 
 ENDLESS = TrainSettings(epochs=100_000, early_stopping=False, hidden=16, start="scratch", threads=1)
@@ -79,6 +80,9 @@ def stopped(qtbot, dock):
 
 
 def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtbot, cache, opened):  # noqa: F811
+    calm = viewer.add_image(2 * crystal(seed=1), name="calm")
+    viewer.layers.selection.active = points
+    dock.clean_box.choose(calm)
     press(dock.work.start_button, dock.work)
     whole = dock.analysis.table
     assert not dock.resume_row.isVisible()
@@ -101,7 +105,8 @@ def test_interrupted_training_is_resumed(viewer, image, points, dock, press, qtb
     qtbot.waitUntil(fresh.resume_row.isVisible, timeout=60_000)
     assert fresh.resume_row.label.text().startswith("A training of crystal from ")
     ended(qtbot, fresh, fresh.resume_row.resume_button.click)
-    (shown,) = [layer for layer in other.layers if isinstance(layer, Image)]
+    (shown,) = [layer for layer in other.layers if isinstance(layer, Image) and layer is not fresh.clean_box.layer]
+    np.testing.assert_array_equal(fresh.clean_box.layer.data, calm.data)
     np.testing.assert_array_equal(shown.data, image.data)
     np.testing.assert_allclose(shown.scale, image.scale)
     (mine,) = [layer for layer in other.layers if isinstance(layer, Points)]

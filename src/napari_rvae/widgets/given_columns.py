@@ -1,15 +1,18 @@
-"""Choices of columns: where labels come from, and what is the condition."""
+"""What models are given besides patches: labels and conditions, from columns of the atoms, and a clean image."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import pandas as pd
+from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QMenu, QSizePolicy, QToolButton
 
-from napari_rvae.layers import is_result
+from napari_rvae.io import ImageData
+from napari_rvae.layers import image_source, is_result, shows
 from napari_rvae.widgets.columns import column_label
+from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.physics_choice import PhysicsChoice
 from napari_rvae.widgets.settings_form import Control, SettingsForm
 
@@ -125,6 +128,47 @@ class GivenColumns:
         form.show_field("condition_columns", family == "conditional")
         self.labels.offer(table)
         self.conditions.offer(table)
+
+
+class CleanBox(LayerBox):
+    """A choice among the images that may show what a noisy one shows, without noise; none at first.
+
+    Parameters
+    ----------
+    dock : Dock
+        Whose viewer it is.
+    noisy : LayerBox
+        Where the noisy image is chosen.
+    """
+
+    _noisy: LayerBox | None = None
+
+    def __init__(self, dock: Dock, noisy: LayerBox) -> None:
+        super().__init__(dock, Image, "none", optional=True)
+        self.setToolTip(
+            "<p>The same place without noise, pixel by pixel, on any scale: the model learns to make it from the noisy "
+            "image.</p>"
+        )
+        self._noisy = noisy
+        noisy.layer_changed.connect(self.fill)
+        self.fill()
+
+    def offers(self, layer: Any) -> bool:
+        """Tell whether a layer is another image of the same shape."""
+        noisy = None if self._noisy is None else self._noisy.layer
+        other = noisy is not None and layer is not noisy
+        return other and super().offers(layer) and layer.data.shape == noisy.data.shape and layer.rgb == noisy.rgb
+
+    @property
+    def source(self) -> ImageData | None:
+        """The chosen image."""
+        return None if self.layer is None else image_source(self.layer)
+
+    def choose_source(self, image: ImageData | None) -> None:
+        """Choose the layer that shows an image; none for None."""
+        self.setCurrentIndex(0)
+        if image is not None:
+            self.choose(next((layer for layer in self._layers if layer is not None and shows(layer, image)), None))
 
 
 def _offered(table: pd.DataFrame) -> list[str]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.viewer import Viewer
 
+    from napari_rvae.io import ImageData
     from napari_rvae.widgets.training_job import Run
     from napari_rvae.workflows.interrupted import Inputs
 
@@ -34,7 +35,7 @@ _LATER = 400  # ms: the window shows the results and has ended the work before i
 
 
 def brought_back(viewer: Viewer, given: Inputs) -> TrainingInputs:
-    """Show the image and the atoms of an interrupted training, unless they are open.
+    """Show the images and the atoms of an interrupted training, unless they are open.
 
     Parameters
     ----------
@@ -48,12 +49,18 @@ def brought_back(viewer: Viewer, given: Inputs) -> TrainingInputs:
     TrainingInputs
         The same, with its layers.
     """
-    open_now = [layer for layer in viewer.layers if isinstance(layer, Image) and shows(layer, given.image)]
-    image = open_now[0] if open_now else add_image(viewer, given.image)
+    *_, image = [_shown(viewer, one) for one in (given.clean, given.image) if one is not None]
     recipe = {"command": "find", "settings": {"find": given.find.model_dump(mode="json")}}
     there = [layer for layer in viewer.layers if isinstance(layer, Points) and _shows_atoms(layer, image, given.atoms)]
     points = there[0] if there else add_atoms(viewer, given.atoms, image, recipe)
-    return TrainingInputs(image, points, given.image, given.atoms, given.where, given.find, given.patch, given.training)
+    settings = given.find, given.patch, given.training
+    return TrainingInputs(image, points, given.image, given.atoms, given.where, *settings, given.clean)
+
+
+def _shown(viewer: Viewer, image: ImageData) -> Image:
+    """The layer of an image, opened where there is none."""
+    open_now = [layer for layer in viewer.layers if isinstance(layer, Image) and shows(layer, image)]
+    return open_now[0] if open_now else add_image(viewer, image)
 
 
 def _shows_atoms(points: Points, image: Image, atoms: pd.DataFrame) -> bool:

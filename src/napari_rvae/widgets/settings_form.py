@@ -186,7 +186,8 @@ class SettingsForm(QWidget):
         self.controls: dict[str, Control] = {}
         self._units: dict[str, str] = {}
         self._rows: dict[str, tuple[QLabel, QWidget]] = {}
-        rows, advanced = _form(), _form()
+        rows, self._advanced = wide_form(), wide_form()
+        advanced = self._advanced
         for kind in kinds:
             for name, field in kind.model_fields.items():
                 if name in without or name in self.controls:
@@ -238,6 +239,12 @@ class SettingsForm(QWidget):
         """Call a field otherwise where its own name does not tell enough."""
         self._rows[name][0].setText(title)
 
+    def add_folded(self, title: str, widget: QWidget) -> None:
+        """Put what is no setting first among what is folded away."""
+        label = QLabel(title)
+        label.setToolTip(widget.toolTip())
+        self._advanced.insertRow(0, label, widget)
+
     def show_field(self, name: str, visible: bool) -> None:
         """Show or hide a field, with its label."""
         for widget in self._rows[name]:
@@ -263,7 +270,8 @@ class SettingsForm(QWidget):
                 control.set_estimate(number if known else None)
 
 
-def _form() -> QFormLayout:
+def wide_form() -> QFormLayout:
+    """Rows of labels and widgets that take all the room there is."""
     form = QFormLayout()
     form.setContentsMargins(0, 0, 0, 0)
     form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)

@@ -11,7 +11,7 @@ from napari.layers import Image, Points
 from napari.utils.notifications import show_info, show_warning
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtGui import QShowEvent
-from qtpy.QtWidgets import QCheckBox, QDockWidget, QFormLayout, QLabel
+from qtpy.QtWidgets import QCheckBox, QDockWidget, QLabel
 
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.layers import RECIPE, atoms_table, events, image_of, image_source, pixel_size
@@ -20,7 +20,7 @@ from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
 from napari_rvae.widgets.averages import AveragesPanel
 from napari_rvae.widgets.device import DeviceControl, devices_here
-from napari_rvae.widgets.given_columns import GivenColumns
+from napari_rvae.widgets.given_columns import CleanBox, GivenColumns
 from napari_rvae.widgets.jobs import Latest
 from napari_rvae.widgets.joint_panel import JointPanel
 from napari_rvae.widgets.live import LiveLook
@@ -30,7 +30,7 @@ from napari_rvae.widgets.parts import Dock, LayerBox
 from napari_rvae.widgets.patch_cursor import PatchCursor, size_for
 from napari_rvae.widgets.results_panel import ResultsPanel
 from napari_rvae.widgets.resume import ResumeRow
-from napari_rvae.widgets.settings_form import Control, SettingsForm, Several
+from napari_rvae.widgets.settings_form import Control, SettingsForm, Several, wide_form
 from napari_rvae.widgets.train_view import LossCurve
 from napari_rvae.widgets.training_job import Run, TrainingInputs, found_with, trained_in_thread
 from napari_rvae.widgets.work import State, WorkRow
@@ -98,9 +98,7 @@ class TrainWidget(Dock):
         self.pixels, self.device_label = QLabel(), QLabel()
         for label in (self.pixels, self.device_label):
             label.setWordWrap(True)
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.ExpandingFieldsGrow)
+        form = wide_form()
         form.addRow("Image", self.image_box)
         form.addRow("Atoms", self.points_box)
         form.addRow("Use", self.choice)
@@ -112,13 +110,11 @@ class TrainWidget(Dock):
         self.device = DeviceControl()
         self.invariance = Several(INVARIANCES, optional=True)
         self.given = GivenColumns()
-        controls: dict[str, Control] = {
-            "device": self.device,
-            "invariance": self.invariance,
-            **self.given.controls,
-        }
+        controls: dict[str, Control] = {"device": self.device, "invariance": self.invariance, **self.given.controls}
         folded = ("invariance", "early_stopping", "members", "seed")
         self.form = SettingsForm(PatchSettings, TrainSettings, controls=controls, folded=folded)
+        self.clean_box = CleanBox(self, self.image_box)
+        self.form.add_folded("Clean image (optional)", self.clean_box)
         self.form.reset_button.clicked.connect(self._prefer)
         self._prefer()
         self.form.rename("size", "Patch size")
@@ -194,7 +190,8 @@ class TrainWidget(Dock):
             self.device.set_value(self._preferred.device)
 
     def _prefer(self) -> None:
-        """Begin with what stands in napari's preferences."""
+        """Begin with what stands in napari's preferences, and no clean image."""
+        self.clean_box.choose_source(None)
         self.device.set_value(self._preferred.device)
         if self._preferred.threads is not None:
             self.form.controls["threads"].set_value(self._preferred.threads)
@@ -220,7 +217,7 @@ class TrainWidget(Dock):
     def _on_active(self, _: Any = None) -> None:
         """Follow the user to another layer, as long as nothing is running."""
         active = self.viewer.layers.selection.active
-        if not self.work.working and active is not None:
+        if not self.work.working and active not in (None, self.clean_box.layer):
             self.points_box.choose(active)
             self.image_box.choose(image_of(active) if isinstance(active, Points) else active)
 
@@ -320,15 +317,15 @@ class TrainWidget(Dock):
         """Cut patches, train a model and encode every chosen atom."""
         try:
             image, points, atoms, where = self.chosen()
-            source = image_source(image)
+            source, clean = image_source(image), self.clean_box.source
             patch, training = self.form.value(PatchSettings), self.form.value(TrainSettings)
             if training.family == "joint" and not training.classes:
                 raise InputDataError(f"{training.model} needs to know the number of classes: set Classes.")
         except RVAEError as error:
             self.work.fail(error)
             return
-        inputs = partial(TrainingInputs, image, points, source, atoms, where)
-        self._train(inputs(found_with(points), patch, training))
+        settings = found_with(points), patch, training
+        self._train(TrainingInputs(image, points, source, atoms, where, *settings, clean))
 
     def resume(self, kept: KeptTraining) -> None:
         """Go on with a training that was interrupted, on its own image and atoms."""
@@ -370,6 +367,8 @@ class TrainWidget(Dock):
         for settings in (given.patch, given.training):
             self.form.set_value(settings)
         self.points_box.choose(inputs.points)
+        self.image_box.choose(inputs.image)
+        self.clean_box.choose_source(given.clean)
         self.live.begin(inputs.points)
         return inputs
 

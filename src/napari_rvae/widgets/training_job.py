@@ -71,6 +71,8 @@ class TrainingInputs:
         Which atoms are chosen.
     find, patch, training : settings
         Of each step.
+    clean : ImageData or None
+        The image without noise.
     """
 
     image: Image
@@ -81,6 +83,7 @@ class TrainingInputs:
     find: FindSettings = field(default_factory=FindSettings)
     patch: PatchSettings = field(default_factory=PatchSettings)
     training: TrainSettings = field(default_factory=TrainSettings)
+    clean: ImageData | None = None
     places: pd.DataFrame = field(init=False)
     _pixels: Any = field(init=False)
 
@@ -189,6 +192,7 @@ def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Pat
     try:
         analysis = analyze_image(
             inputs.image, inputs.find, inputs.patch, inputs.training, atoms=inputs.atoms, where=inputs.where,
+            clean=inputs.clean,
             progress=progress, stop=stop, keep=job.finishing_early, report=report, trained=trained,
             checkpoint=None if kept is None else kept.checkpoint, look_every=LOOK_EVERY,
         )  # fmt: skip
@@ -207,7 +211,8 @@ def _kept(given: TrainingInputs, cache: Path | None, job: Job) -> tuple[Inputs, 
     """Keep what goes in, for a crash."""
     from napari_rvae.workflows.interrupted import Inputs, KeptTraining, cache_folder
 
-    inputs = Inputs(hashed(given.source), given.atoms, given.where, given.find, given.patch, given.training)
+    source, clean = hashed(given.source), None if given.clean is None else hashed(given.clean)
+    inputs = Inputs(source, given.atoms, given.where, given.find, given.patch, given.training, clean)
     try:
         return inputs, KeptTraining.begin(inputs, cache or cache_folder())
     except OutputError as error:
