@@ -147,6 +147,12 @@ def test_patches_divided_by_their_own_contrast_are_painted_in_their_own_intensit
         assert 0.6 < np.median(slope[rows]) < 1.1
 
 
+def test_a_column_class_of_the_users_does_not_matter(suits, table):
+    patches, _, model = suits
+    found, known = (reconstruct(model, patches, one) for one in (table.assign(**{"class": 3}), table))
+    np.testing.assert_array_equal(found, known)
+
+
 def test_misfit_is_one_where_only_noise_is_left(table):
     assert 0.7 < table["reconstruction_error"].median() < 1.4
 

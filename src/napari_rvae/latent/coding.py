@@ -338,7 +338,8 @@ def reconstruct(model: Model, patches: Patches, table: pd.DataFrame, condition: 
     z = torch.stack([column(f"z{i + 1}") for i in range(model.settings.latent)], 1)
     known = _conditions(model, condition, n)
     with torch.no_grad():
-        which = column("class").long() if "class" in table else torch.zeros(n, dtype=torch.int64, device=device)
+        own = "class" in table and model.classes > 1  # else a column of the user's
+        which = column("class").long() if own else torch.zeros(n, dtype=torch.int64, device=device)
         if known is not None:
             known = known.to(device)
             z = model.together(z, known)
