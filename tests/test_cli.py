@@ -310,6 +310,21 @@ def test_a_condition_is_used_or_refused(run, deck, image, tmp_path):
     assert "give these with --atoms" in run("encode", model, image, *condition, expect=2)
 
 
+@pytest.mark.parametrize(
+    ("model", "option", "value"),
+    [
+        ("rvae", "--label-column", "kind"),
+        ("rvae", "--condition-columns", "kind"),
+        ("rvae", "--classes", 3),
+        ("crvae", "--latent-capacity", 3),
+        ("jrvae", "--label-column", "kind"),
+    ],
+)
+def test_what_a_model_does_not_use_is_refused(run, image, tmp_path, model, option, value):
+    message = run("run", image, "-o", tmp_path / "a", "--model", model, option, value, expect=2)
+    assert f"{model} takes no {option}" in message
+
+
 def test_average_of_patches(run, deck, tmp_path):
     run("average", deck / "cards.npy", "-o", tmp_path / "a", "--kinds", "4")
     table = pd.read_csv(tmp_path / "a" / "classes.csv")

@@ -232,7 +232,8 @@ def test_classes_of_windows_over_an_image(name):
     ("settings", "options", "error", "words"),
     [
         ({"model": "jrvae"}, {}, SettingsError, "number of classes"),
-        ({"model": "ssvae"}, {}, SettingsError, "number of classes"),
+        ({"model": "ssvae"}, {}, SettingsError, "needs labels"),
+        ({"decoder": "coordinate", "skip": True}, {}, SettingsError, "no residual connections"),
         ({"model": "ssvae", "classes": 2}, {}, SettingsError, "needs labels"),
         ({"model": "rvae"}, {"labels": np.zeros(120, int)}, SettingsError, "takes no labels"),
         ({"model": "cvae"}, {}, SettingsError, "needs a condition"),
@@ -255,6 +256,12 @@ def test_classes_of_windows_over_an_image(name):
 def test_what_does_not_fit_is_said_at_once(data, settings, options, error, words):
     with pytest.raises(error, match=words):
         next(train(data[0], TrainSettings(**{**TINY, **settings}), **options))
+
+
+def test_without_a_number_of_classes_they_are_those_that_are_labelled(data):
+    labels = np.where(np.arange(120) < 60, np.arange(120) % 3, -1)
+    model = trained(data[0], TrainSettings(model="ssvae", epochs=1, **TINY), labels=labels)
+    assert model.classes == model.settings.classes == 3
 
 
 def test_a_patch_labelled_twice_differently_is_named(data):

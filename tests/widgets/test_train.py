@@ -472,6 +472,15 @@ def test_number_of_classes_is_counted_and_drawn(points, dock, press, qtbot):
     assert dock.form.controls["classes"].value() == stable_count(dock.joint.stability)
 
 
+def test_capacity_of_classes_ends_at_the_logarithm_of_those_that_are_labelled(points, dock):
+    names = np.array(["a", "b", "c", "d"], object)[np.arange(len(points.features)) % 4]
+    points.features = points.features.assign(annotation=names)
+    dock.form.controls["model"].set_value("ssrvae")
+    dock.form.controls["class_capacity"].set_value(10.0)
+    (curve,) = refreshed(dock).joint.capacities.listDataItems()
+    assert curve.getData()[1].max() == pytest.approx(np.log(4))
+
+
 def test_schedule_of_the_capacities_is_drawn(points, dock):
     dock.form.controls["model"].set_value("jrvae")
     assert refreshed(dock).joint.capacities is None

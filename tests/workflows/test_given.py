@@ -128,3 +128,14 @@ def test_labelled_atoms_of_another_class_are_told(image, known):
     count = int((told.notna() & (told != names)).sum())
     assert count > 0
     assert f"gives {count} of {told.notna().sum()} labelled atoms another class" in done.recipe.used["notes"][-1]
+
+
+def test_a_class_that_is_labelled_at_the_edge_only_is_named(image, known):
+    height = image.data.shape[-2]
+    edge = (known["y"] < 3) | (known["y"] > height - 3) | (known["x"] < 3)
+    inner = known[["y", "x"]].sub(height / 2).abs().max(axis=1) < height / 5
+    labels = pd.Series(None, index=known.index, dtype=object).mask(edge, "rim").mask(inner, "core")
+    assert edge.any()
+    assert inner.any()
+    with pytest.raises(InputDataError, match="rim: labelled only on atoms at the edge"):
+        analyze_image(image, training=SEMI, atoms=known.assign(annotation=labels))

@@ -26,6 +26,7 @@ from napari_rvae.cli.options import (
     ResumeOption,
     TableOption,
     WhereOption,
+    check_used,
     holds_patches,
     settings_from,
     with_settings,
@@ -102,7 +103,7 @@ def _run(
     from napari_rvae.workflows.pipeline import ANALYSIS_FILES
 
     find, patch = settings_from(FindSettings, values), settings_from(PatchSettings, values)
-    training = settings_from(TrainSettings, values)
+    training = check_used(settings_from(TrainSettings, values))
     check_outputs([output / name for name in ANALYSIS_FILES], force)
     loaded, given = load_image(image), None if atoms is None else load_atoms(atoms)
     more: dict[str, Any] = {"atoms": given, "atoms_file": atoms, "where": where}
@@ -137,7 +138,7 @@ def _train(
     from napari_rvae.workflows import analyze_patches
     from napari_rvae.workflows.pipeline import ANALYSIS_FILES
 
-    patch, training = settings_from(PatchSettings, values), settings_from(TrainSettings, values)
+    patch, training = settings_from(PatchSettings, values), check_used(settings_from(TrainSettings, values))
     check_outputs([output / name for name in ANALYSIS_FILES], force)
     loaded = load_patches(patches)
     files = {name: file for name, file in (("labels", labels), ("condition", condition)) if file is not None}

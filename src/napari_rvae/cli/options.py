@@ -203,3 +203,39 @@ def holds_patches(data: str, said: bool | None, atoms: Path | None, where: str |
     if held and (atoms is not None or where is not None):
         raise InputDataError("--atoms and --where belong to an image; leave them out for patches")
     return held
+
+
+def check_used(training: TrainSettings) -> TrainSettings:
+    """See whether the model uses all that is given.
+
+    Parameters
+    ----------
+    training : TrainSettings
+        From the command line.
+
+    Returns
+    -------
+    TrainSettings
+        The same.
+
+    Raises
+    ------
+    SettingsError
+        If something would be ignored.
+    """
+    with_classes = ("joint", "semi")
+    users: dict[str, tuple[str, ...]] = {
+        "classes": with_classes,
+        "latent_capacity": with_classes,
+        "class_capacity": with_classes,
+    }
+    users |= {"label_column": ("semi",), "condition_columns": ("conditional",)}
+    models = {"joint": "jrvae", "semi": "ssrvae", "conditional": "crvae"}
+    for name, families in users.items():
+        given = getattr(training, name) != TrainSettings.model_fields[name].default
+        if given and training.family not in families:
+            fitting = " or ".join(models[family] for family in families)
+            raise SettingsError(
+                f"{training.model} takes no --{name.replace('_', '-')}: choose {fitting}, or leave it out"
+            )
+    return training

@@ -92,7 +92,14 @@ def train(
             f"{len(patches)} patches are too few to learn from: at least {FEWEST_PATCHES} are needed. "
             "Find more atoms, or choose smaller patches so that fewer reach over the edge."
         )
-    measured = settings.family == "semi" and labels is not None and np.asarray(labels).dtype.kind == "f"
+    kind = "" if labels is None else np.asarray(labels).dtype.kind
+    measured = settings.family == "semi" and kind == "f"
+    if settings.family == "semi" and not settings.classes and kind in ("i", "u"):
+        settings = settings.model_copy(update={"classes": max(int(np.max(labels, initial=0)) + 1, 2)})
+    if settings.family == "semi" and labels is None:
+        raise SettingsError(f"{settings.model} needs labels: give the class of some patches, and -1 for the others.")
+    if settings.decoder == "coordinate" and settings.skip:
+        raise SettingsError("The coordinate decoder has no residual connections: leave skip out, or decode spectra.")
     if settings.family in ("joint", "semi") and not settings.classes and not measured:
         raise SettingsError(f"{settings.model} needs the number of classes: set classes (--classes).")
     if measured:
@@ -228,8 +235,6 @@ def _labels(patches: Patches, settings: TrainSettings, labels: Any) -> Any:
         if labels is not None:
             raise SettingsError(f"{settings.model} takes no labels: choose ssvae or ssrvae, or leave the labels out.")
         return None
-    if labels is None:
-        raise SettingsError(f"{settings.model} needs labels: give the class of some patches, and -1 for the others.")
     known = np.asarray(labels)
     if known.shape == (len(patches),) and known.dtype.kind == "f":
         return _quantity(known)

@@ -53,10 +53,13 @@ class JointPanel(QWidget):
         self.setVisible(family in ("joint", "semi"))
         self.button.setVisible(family == "joint")
         self.button.setEnabled(not self._dock.work.working)
-        controls = self._dock.form.controls
-        self._show_capacities(
-            TrainSettings(**{name: controls[name].value() for name in ("model", "classes", *CAPACITIES)})
-        )
+        controls, points = self._dock.form.controls, self._dock.points_box.layer
+        values = {name: controls[name].value() for name in ("model", "classes", *CAPACITIES)}
+        if family == "semi" and values["classes"] is None and points is not None:
+            from napari_rvae.workflows.given import labelled_classes
+
+            values["classes"] = labelled_classes(points.features, controls["label_column"].value())
+        self._show_capacities(TrainSettings(**values))
 
     def count(self) -> None:
         """Count the classes among the patches of the chosen atoms."""

@@ -124,6 +124,52 @@ def _check_places(atoms: pd.DataFrame, labels: NDArray[np.int64], names: list[st
             )
 
 
+def labelled_classes(atoms: pd.DataFrame, column: str) -> int | None:
+    """How many classes a column holds; None where it holds too few of them.
+
+    Parameters
+    ----------
+    atoms : DataFrame
+        Atoms table.
+    column : str
+        With the classes of some of them.
+
+    Returns
+    -------
+    int or None
+    """
+    try:
+        return len(_labels(atoms, column)[0])
+    except InputDataError:
+        return None
+
+
+def check_learned(known: Given, learned_from: NDArray[np.bool_]) -> None:
+    """See whether every labelled class has patches that are learned from.
+
+    Parameters
+    ----------
+    known : Given
+        Of all patches.
+    learned_from : ndarray of bool
+        Which patches are learned from.
+
+    Raises
+    ------
+    InputDataError
+        If a class is labelled only on others.
+    """
+    names = known.noted.get("class_names", ())
+    if known.labels is None or not names:
+        return
+    left = sorted(set(range(len(names))) - set(known.labels[learned_from].tolist()))
+    if left:
+        raise InputDataError(
+            f"{', '.join(names[code] for code in left)}: labelled only on atoms at the edge, or without support from "
+            "their neighbors, which are not learned from; label some others, or take these labels away"
+        )
+
+
 def classed_otherwise(labels: NDArray[Any] | None, latent: pd.DataFrame) -> list[str]:
     """Say which labelled patches a model gives to other classes than their labels do.
 

@@ -28,7 +28,7 @@ from napari_rvae.io.files import sha256
 from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.workflows.ensembles import train_ensemble
-from napari_rvae.workflows.given import classed_otherwise, given_by
+from napari_rvae.workflows.given import check_learned, classed_otherwise, given_by
 from napari_rvae.workflows.steps import (
     atoms_of,
     chosen_patches,
@@ -216,6 +216,7 @@ def analyze_image(
         learned_from &= ~copies.edge
     rows = table.set_index("atom_id", drop=False).loc[patches.atom_id]
     known = given_by(training, rows)
+    check_learned(known, learned_from)
     options: dict[str, Any] = {"checkpoint": checkpoint, "earlier": earlier, "look_every": look_every}
     options |= {
         name: values if values is None else values[learned_from]
