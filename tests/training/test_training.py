@@ -13,6 +13,7 @@ from napari_rvae.samples import cards
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.training import TrainingReport, available_devices, choose_device, train, trained
 from napari_rvae.training.finish import _representative
+from napari_rvae.workflows import train_ensemble
 
 TINY = {"hidden": 16, "device": "cpu", "threads": 1}
 
@@ -179,22 +180,40 @@ def test_patches_as_large_as_their_image_can_be_held_out():
     assert 0 < len(trainer.held_out) < len(patches) / 2
 
 
-@pytest.mark.parametrize("name", ["ae", "vae", "shiftvae", "rvae", "jvae", "jrvae", "cvae", "crvae", "ssvae", "ssrvae"])
-def test_every_model_trains_and_encodes(data, name):
-    more, options = extras(name)
-    patches, _ = data
-    model = trained(patches, TrainSettings(model=name, epochs=2, latent=3, **more, **TINY), **options)
-    condition = {"condition": options["condition"]} if "condition" in options else {}
-    table = encode(model, patches, **condition)
-    assert len(table) == len(patches)
+@pytest.fixture(scope="module")
+def few():
+    return patches_from_array(cards(1, 60, 16)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "members"),
+    [
+        *((name, 1) for name in ("ae", "vae", "shiftvae", "rvae", "jvae", "jrvae", "cvae", "crvae", "ssvae", "ssrvae")),
+        *((name, 2) for name in ("rvae", "jrvae", "cvae", "ssvae")),
+    ],
+)
+def test_every_model_trains_is_kept_encodes_and_reconstructs(few, name, members, tmp_path):
+    more, options = extras(name, len(few))
+    settings = TrainSettings(model=name, epochs=2, latent=3, members=members, **more, **TINY)
+    model, _ = train_ensemble(few, settings, **options)
+    condition = options.get("condition")
+    table = encode(model, few, condition=condition)
+    assert len(table) == len(few)
     expected = {"z1", "z2", "z3", "z1_error", "reconstruction_error"}
     expected |= {"angle", "angle_error", "symmetry"} if name.endswith("rvae") else set()
     expected |= {"dy", "dx", "dy_error", "dx_error"} if name.endswith("rvae") or name == "shiftvae" else set()
     expected |= {"class", "class_probability"} if more else set()
+    expected |= {"z1_dispersion"} if members > 1 else set()
     columns = set(table)
     assert expected <= columns
     assert not {"angle", "dy", "class", "scale", "strain_a"} & (columns - expected)
     assert np.isfinite(table).all(axis=None)
+    model.save(tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    pd.testing.assert_frame_equal(encode(again, few, condition=condition), table)
+    understood = reconstruct(again, few, table, condition)
+    assert understood.shape == few.data.shape
+    assert np.isfinite(understood).all()
 
 
 @pytest.mark.parametrize("more", [{"decoder": "coordinate"}, {"model": "jrvae", "classes": 2}, {"skip": True}])
