@@ -72,7 +72,7 @@ def read_npy(path: Path, part: str) -> Found:
 
 def read_npz(path: Path, part: str) -> Found:
     """Read the array ``image``, the one that was asked for, or the only one that can be an image."""
-    with np.load(path, allow_pickle=False) as arrays:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:  # a damaged one is closed, too
         sizes = {info.filename.removesuffix(".npy"): info.file_size for info in arrays.zip.infolist()}
         if not part and "image" in sizes:
             part = "image"
