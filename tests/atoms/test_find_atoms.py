@@ -347,6 +347,19 @@ def test_what_cannot_be_used_is_refused_with_a_reason(image, words):
         find_atoms(image)
 
 
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"spacing": 2}, "at least 3 px"),
+        ({"spacing": 1e4}, "spacing given.* at most 192 px"),
+        ({"sigma": 1e4}, "sigma given.* at most 32 px"),
+    ],
+)
+def test_lengths_that_do_not_suit_the_image_are_refused(perovskite, given, words):
+    with pytest.raises(InputDataError, match=words):
+        find_atoms(perovskite[0], FindSettings(**given))
+
+
 def test_a_lazy_stack_is_read_frame_by_frame(perovskite):
     image, true, _ = perovskite
     read = []

@@ -35,6 +35,8 @@ USUAL = 0.14, 0.2  # widths of atoms, in distances of lattice planes
 WIDEST = 0.4  # widest atom, in distances of lattice planes
 RIDGE = 0.2  # roundness below which a maximum belongs to a line
 FILE, IN_LINE = 7, 0.1  # neighbours in single file: their variance across, in that along
+NEAREST = 3.0  # pixels between neighbours, at least
+LARGEST = {"spacing": 1.0, "sigma": 1 / 6}  # in the image's shorter side
 REPEATS = 0.3  # mean autocorrelation of the response over the translations of a lattice, at least
 
 
@@ -68,8 +70,9 @@ def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
     Raises
     ------
     InputDataError
-        If molecules are wanted but none stand out.
+        If molecules are wanted but none stand out, or what is given does not suit the image.
     """
+    _check_given(frame.pixels.shape, settings)
     scale = _spot_scale(frame, noise, settings)
     whole = settings.target == "molecules"
     if settings.target == "atoms" or (not whole and (settings.sigma or settings.spacing)):
@@ -81,6 +84,21 @@ def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
     if width is None and whole:
         raise InputDataError("No molecules made of several spots stand out: give their width (sigma) as a whole.")
     return scale if width is None else Scale(width, scale.sign, False, True)
+
+
+def _check_given(shape: tuple[int, ...], settings: FindSettings) -> None:
+    if settings.spacing is not None and settings.spacing < NEAREST:
+        raise InputDataError(
+            f"Atoms {settings.spacing:g} px apart cannot be told apart: at least {NEAREST:g} px are needed. Leave the "
+            "spacing empty if it is more, or record the image at a higher magnification."
+        )
+    for name, part in LARGEST.items():
+        given, limit = getattr(settings, name), part * min(shape)
+        if given is not None and given > limit:
+            raise InputDataError(
+                f"The {name} given, {given:g} px, is too large where {shape[0]} x {shape[1]} px are searched: at most "
+                f"{limit:.3g} px fit. Is it in pixels?"
+            )
 
 
 def _spot_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:

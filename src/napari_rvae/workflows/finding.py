@@ -28,7 +28,10 @@ if TYPE_CHECKING:
     from napari_rvae.patches import Progress, Stop
 
 FOUND_FILES = ("atoms.csv", "recipe.json")
-IF_NONE = "lower the threshold, or say whether atoms are dark or bright"
+IF_NONE = (
+    "lower the threshold, say whether atoms are dark or bright, or give their spacing; they must be 3 pixels apart or "
+    "more, and narrower than a tenth of the image"
+)
 
 
 @dataclass(frozen=True)
