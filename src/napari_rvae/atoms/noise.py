@@ -20,7 +20,7 @@ LEAST = 4e-6  # variance, standard units: below 0.2 % of the range nothing count
 SIDE = 1024  # pixels of the middle part that is looked at
 RING = 0.02  # cycles per pixel: width of the rings whose power is compared
 GRAIN = 0.45  # pixels, at a band of one cycle per pixel, over which noise is alike
-LEVEL, EMPTY = 2.0, 100.0  # ratios of powers: noise is level over an octave by less; beyond its band it falls by more
+LEVEL, EMPTY = 2.0, 3000.0  # ratios of powers: noise is level over an octave by less; beyond its band it falls by more
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,8 @@ def _band(tile: Array) -> tuple[float, float]:
     """Highest frequency of the noise, and its power below; 0.5 and 0 where it fills all frequencies.
 
     Over the octave below that frequency noise is level, over the one above it all but ends. The power of atoms does not
-    do both: that of a Gaussian falls by no more than 16 over an octave after one over which it has fallen by 2.
+    do both: that of a Gaussian falls by no more than 16 over an octave after one over which it has fallen by 2, and by
+    1000 where atoms keep apart, so that power grows as the square of small frequencies.
     """
     power, ky, kx = _power(tile)
     ring = np.round(np.hypot(ky[:, None], kx[None, :]) / RING).astype(int)
