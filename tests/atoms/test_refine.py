@@ -55,3 +55,13 @@ def test_a_table_without_positions_is_refused(perovskite):
     image, *_ = perovskite
     with pytest.raises(InputDataError, match="no column"):
         refine_atoms(image, find_atoms(image)[["atom_id", "y"]])
+
+
+def test_points_outside_the_image_are_refused(perovskite):
+    image, *_ = perovskite
+    atoms = find_atoms(image)
+    astray = atoms.copy()
+    astray.loc[[3, 5], "x"] = [-40.0, 900.0]
+    with pytest.raises(InputDataError, match="2 of 4 points lie outside"):
+        refine_atoms(image, astray, astray["atom_id"][2:6])
+    assert len(refine_atoms(image, astray, astray["atom_id"][:3])) == len(atoms)

@@ -186,6 +186,20 @@ def test_selected_points_are_refined_and_put_back(viewer, image, dock, press):
     assert not dock.undo_button.isEnabled()
 
 
+def test_refining_where_no_atom_is_says_so(viewer, image, dock, press, told):
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    points.add(points.data[np.argmin(np.linalg.norm(points.data - 64, axis=1))] + [6.0, 6.0])  # between four
+    points.selected_data = {len(points.data) - 1}
+    viewer.layers.selection.active = points
+    press(dock.refine_button, dock.work)
+    assert "at 1 of them no atom stands out" in dock.work.label.text()
+    points.add([[500.0, 20.0]])
+    points.selected_data = {len(points.data) - 1}
+    press(dock.refine_button, dock.work)
+    assert "1 of 1 points lie outside the image" in told()[-1]
+
+
 def test_refining_nothing_says_what_to_do(viewer, image, dock, told):
     dock.refine_button.click()
     assert "Select points" in told()[0]

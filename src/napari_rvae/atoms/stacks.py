@@ -233,7 +233,7 @@ def refine_atoms(
     Raises
     ------
     InputDataError
-        If the image cannot be used or the table has no positions.
+        If the image cannot be used, the table has no positions, or some of the chosen lie outside.
     """
     from napari_rvae.atoms.refine import fit_atoms
 
@@ -246,6 +246,10 @@ def refine_atoms(
     settings = (settings or FindSettings()).model_copy(update={"search": "auto"})
     settings = replace_settings(settings, **{name: known[name] for name in KNOWN if name in known})
     chosen = np.ones(len(atoms), bool) if ids is None else atoms["atom_id"].isin(np.asarray(ids)).to_numpy()
+    place = atoms.loc[chosen, ["y", "x"]].to_numpy(np.float64)
+    outside = int((~np.all((place > -0.5) & (place < np.array(image.shape[-2:]) - 0.5), axis=1)).sum())
+    if outside:
+        raise InputDataError(f"{outside} of {len(place)} points lie outside the image; move or delete them first.")
     result = atoms.copy()
     frames = atoms["frame"].to_numpy() if "frame" in atoms else np.zeros(len(atoms), np.int64)
     for index in np.unique(frames[chosen]):

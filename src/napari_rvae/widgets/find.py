@@ -206,12 +206,16 @@ class FindWidget(Dock):
         self.work.run("Refining points", step, partial(self._on_refined, points, image, chosen))
 
     def _on_refined(self, points: Points, image: Image, before: pd.DataFrame, after: pd.DataFrame) -> None:
+        from napari_rvae.atoms import at_the_limit
+
         self._refined = place_refined(points, image, before, after)
         self._refined_in = image
         self.undo_button.setEnabled(True)
         moved = self._refined.after[["y", "x"]].to_numpy() - self._refined.before[["y", "x"]].to_numpy()
         far = f", by up to {np.hypot(*moved.T).max():.2f} px" if len(moved) else ""
-        self.work.say(f"{len(moved):,} point{'' if len(moved) == 1 else 's'} refined{far}")
+        weak = int(at_the_limit(after).sum())
+        empty = f"; at {weak:,} of them no atom stands out of the noise" if weak else ""
+        self.work.say(f"{len(moved):,} point{'' if len(moved) == 1 else 's'} refined{far}{empty}")
 
     def _on_undo(self) -> None:
         refined, self._refined = self._refined, None
