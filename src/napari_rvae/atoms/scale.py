@@ -87,7 +87,7 @@ def estimate_scale(frame: Frame, noise: Noise, settings: FindSettings) -> Scale:
 
 
 def _check_given(shape: tuple[int, ...], settings: FindSettings) -> None:
-    if settings.spacing is not None and settings.spacing < NEAREST:
+    if settings.spacing is not None and settings.spacing < NEAREST and settings.search != "learned":
         raise InputDataError(
             f"Atoms {settings.spacing:g} px apart cannot be told apart: at least {NEAREST:g} px are needed. Leave the "
             "spacing empty if it is more, or record the image at a higher magnification."
