@@ -10,6 +10,7 @@ import pytest
 from napari_rvae import find_atoms, load_finder, train_finder
 from napari_rvae.atoms import prepare, refine_atoms
 from napari_rvae.errors import InputDataError, ModelFileError, Stopped
+from napari_rvae.models.finder import LearnedFinder, to_normalized
 from napari_rvae.samples.varied import varied_scene
 from napari_rvae.settings import FinderSettings, FindSettings
 from napari_rvae.training.finder import Example, examples_of
@@ -44,6 +45,20 @@ def test_the_course_of_a_training_is_told(reports):
     assert reports[-1].held_out < 0.7 * reports[0].held_out
     assert reports[-1].score > 0.95
     assert all(report.finder is None for report in reports[:-1])
+
+
+@pytest.mark.parametrize("off", [-0.8, 0.8])
+def test_a_perfect_score_is_one(monkeypatch, off):
+    image, true = honeycomb(0, turn=0.3)
+
+    def all_of_them(_, pixels):
+        places = to_normalized(true, image.shape, pixels.shape)
+        places[:, 0] += off * np.sign(0.9 * len(pixels) - places[:, 0])  # across the borders of what is held out
+        return places, np.full(len(true), 90.0)
+
+    monkeypatch.setattr(LearnedFinder, "normalized_candidates", all_of_them)
+    (only,) = train_finder([Example(image, true)], QUICK, keep=lambda: True)
+    assert only.score == 1
 
 
 def test_other_images_of_the_specimen_are_searched(finder):

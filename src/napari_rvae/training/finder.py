@@ -311,17 +311,18 @@ def _compared(
 
     def inside(places: NDArray[np.float64]) -> NDArray[np.bool_]:
         y, x = np.round(places).astype(int).T
-        known = weight[y.clip(0, height - 1), x.clip(0, weight.shape[1] - 1)] > 0.5
-        return np.asarray(known & (places[:, 0] > first + 2) & (places[:, 0] < height - 2))
+        weighed = weight[y.clip(0, height - 1), x.clip(0, weight.shape[1] - 1)] > 0.5
+        return np.asarray(weighed & (places[:, 0] > first + 2) & (places[:, 0] < height - 2))
 
-    keep = inside(found)
-    found, certainty = found[keep], certainty[keep]
+    known = inside(example.positions)
     if not len(found):
-        return certainty, np.zeros(0, bool), np.zeros(0), int(inside(example.positions).sum())
+        return certainty, np.zeros(0, bool), np.zeros(0), int(known.sum())
     distance, nearest = (np.asarray(part) for part in cKDTree(example.positions).query(found))
     hit, seen = np.zeros(len(found), bool), set()
     for i in np.argsort(distance):
         if distance[i] < REACH * SPACING and nearest[i] not in seen:
             seen.add(nearest[i])
             hit[i] = True
-    return certainty, hit, distance[hit] ** 2, int(inside(example.positions).sum())
+    # a pair counts where its atom does, lest one be counted on one side of the border only
+    counts = np.where(hit, known[nearest], inside(found))
+    return certainty[counts], hit[counts], distance[hit & counts] ** 2, int(known.sum())
