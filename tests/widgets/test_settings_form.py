@@ -85,6 +85,19 @@ def test_lengths_are_shown_in_the_images_unit_and_mean_pixels(form):
     assert widget.value(FindSettings) == FindSettings(spacing=15.0, threshold=5.0)
 
 
+@pytest.mark.parametrize(("size", "unit", "shown"), [(2e-5, "um", "0.0000460 um"), (2e-11, "m", "0.0000000000460 m")])
+def test_lengths_in_large_units_keep_their_digits(form, size, unit, shown):
+    widget = form(FindSettings)
+    widget.set_value(FindSettings(sigma=2.3))
+    widget.set_pixel(size, unit)
+    assert widget.controls["sigma"].widget.text() == shown
+    assert widget.value(FindSettings).sigma == pytest.approx(2.3)
+    widget.controls["sigma"].widget.setValue(3.1 * size)
+    assert widget.value(FindSettings).sigma == pytest.approx(3.1, abs=0.005)
+    widget.controls["sigma"].set_value(None)
+    assert widget.value(FindSettings) == FindSettings()
+
+
 def test_change_is_told_once(form, qtbot):
     widget = form(FindSettings)
     heard = []

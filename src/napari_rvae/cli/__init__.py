@@ -78,7 +78,7 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
         atoms = find_atoms(first_channel(loaded), settings, finder=finder_of(settings), progress=progress)
     save_table(add_physical_positions(atoms, loaded.pixel_size, loaded.unit), output)
     typer.echo(f"{len(atoms)} atoms: {output}")
-    pixel = loaded.pixel_size[1] if loaded.pixel_size else 1.0
+    pixel = sum(loaded.pixel_size) / 2 if loaded.pixel_size else 1.0
     typer.echo(atoms_in_words(atoms, pixel, loaded.unit) if len(atoms) else f"No atoms were found: {IF_NONE}.")
 
 

@@ -165,8 +165,8 @@ class FindWidget(Dock):
             raise InputDataError(f"No atoms were found in '{image.name}': {IF_NONE}.")
         estimated, recipe = atoms.attrs.get("napari_rvae", {}), found.recipe.model_dump(mode="json", exclude_none=True)
         layer = add_atoms(self.viewer, atoms, image, recipe)
-        (_, width), unit = pixel_size(image)
-        words = atoms_in_words(atoms, width, unit)
+        size, unit = pixel_size(image)
+        words = atoms_in_words(atoms, sum(size) / 2, unit)
         if "track" in atoms:
             try:
                 add_tracks(self.viewer, atoms, image)
@@ -229,7 +229,7 @@ class FindWidget(Dock):
     def _on_image(self, image: Image | None) -> None:
         self.tracks_box.setVisible(image is not None and image.ndim == 3)
         size, unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
-        self.form.set_pixel(size[1], unit)
+        self.form.set_pixel(sum(size) / 2, unit)
         self.form.set_estimates({})
         self.snr_plot.show_atoms(None)
         self.work.say("")

@@ -86,7 +86,8 @@ class Number(Control):
         value = self.value() if self._inner.max else None
         self._factor = factor
         low, high = (bound * factor for bound in self._bounds)
-        decimals = 0 if self._kind is int else _DECIMALS
+        # a hundredth of a pixel shows in any unit
+        decimals = 0 if self._kind is int else max(_DECIMALS, math.ceil(2 - math.log10(factor)))
         self._step = 10.0**-decimals
         blocked = self.widget.blockSignals(True)
         self.widget.setDecimals(decimals)

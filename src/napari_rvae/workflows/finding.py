@@ -142,7 +142,7 @@ def atoms_in_words(atoms: pd.DataFrame, pixel: float = 1.0, unit: str | None = N
     atoms : pandas.DataFrame
         As `find_atoms` gives it.
     pixel : float
-        Size of a pixel.
+        Size of a pixel, the mean of both sides.
     unit : str, optional
         Its unit, where lengths are told in it, too.
 
