@@ -34,15 +34,12 @@ def ensemble(options):
     members = 4 if options.quick else 8
     rows = {name: [] for name in ("noise", "alone", "together", "found", "time", "memory")}
     for seed in options.seeds:
-        low, high = 1.0, 2.2
-        for _ in range(6):
-            noise = round((low + high) / 2, 4)
+        for noise in np.arange(1.0, 1.8, 0.05):
             x, truth = cards(4, 1000, SIZE, noise=noise, seed=seed)
             patches, label = patches_from_array(x), truth["label"].to_numpy()
             _, good, one = _trained(patches, label, seed, 1)
             if 0.85 <= good.mean() <= 0.95:
                 break
-            low, high = (noise, high) if good.mean() > 0.95 else (low, noise)
         rows["noise"].append(noise)
         rows["alone"].append(good.mean())
         table, good, all_of_them = _trained(patches, label, seed, members)
