@@ -77,9 +77,9 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
     with show_progress() as progress:
         atoms = find_atoms(first_channel(loaded), settings, finder=finder_of(settings), progress=progress)
     save_table(add_physical_positions(atoms, loaded.pixel_size, loaded.unit), output)
-    typer.echo(f"{len(atoms)} atoms: {output}")
     pixel = sum(loaded.pixel_size) / 2 if loaded.pixel_size else 1.0
-    typer.echo(atoms_in_words(atoms, pixel, loaded.unit) if len(atoms) else f"No atoms were found: {IF_NONE}.")
+    words = atoms_in_words(atoms, pixel, loaded.unit) if len(atoms) else f"No atoms were found: {IF_NONE}."
+    typer.echo(f"{len(atoms)} atoms: {output}\n{words}")
 
 
 app.command("train-finder")(train_finder)
@@ -254,11 +254,9 @@ def _encode(
             table = encode_patches(trained, loaded, condition=given, progress=progress)
     else:
         loaded, places = load_image(data), None if atoms is None else load_atoms(atoms)
-        given = None
-        if condition is not None:
-            if places is None:
-                raise InputDataError("--condition holds a row for each atom of an image: give these with --atoms")
-            given = load_vector(condition, len(places), "condition")
+        if condition is not None and places is None:
+            raise InputDataError("--condition holds a row for each atom of an image: give these with --atoms")
+        given = None if condition is None or places is None else load_vector(condition, len(places), "condition")
         with show_progress() as progress:
             table = encode_image(trained, loaded, find, atoms=places, where=where, condition=given, progress=progress)
     save_table(table, output)
