@@ -18,7 +18,7 @@ import numpy as np
 
 HOME = Path(__file__).parents[1] / ".venv-bench"
 NAMES = {"atomai": "AtomAI", "pyroved": "pyroVED"}
-JOINT = {"jivae": "pyroVED"}
+JOINT = {"jivae": "pyroVED", "ssivae": "pyroVED"}
 BATCH, HIDDEN = 100, 128
 
 
@@ -28,7 +28,8 @@ def installed():
 
 def trained(peer, x, other, epochs, threads=1, **options):
     """Train on x (n, D, D) and encode others: ``seconds`` of its own fit, ``angle``, ``understood``, ``name``; of joint
-    models, which are told how many ``classes`` and whether x is ``turned``, the ``class`` of every x instead.
+    models, which are told how many ``classes`` and whether x is ``turned``, or the ``labels`` of some x (-1: none), the
+    ``class`` of every x instead.
     """
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder) / "in.npz", Path(folder) / "out.npz"
@@ -121,6 +122,24 @@ def _jivae(x, _, epochs, given):
         return {"seconds": seconds, "class": model.encode(x)[2].numpy()}
 
 
+def _ssivae(x, _, epochs, given):
+    import pyroved
+    import torch
+
+    labels, known = torch.as_tensor(given["labels"]), torch.as_tensor(given["labels"] >= 0)
+    low, high = x.min(), x.max()  # it takes images between 0 and 1
+    side, x = x.shape[1:], torch.as_tensor((x - low) / (high - low)).flatten(1)
+    told = torch.nn.functional.one_hot(labels[known]).float()
+    model = pyroved.models.ssiVAE(side, 2, told.shape[1], ["r", "t"], dx_prior=0.1)
+    trainer = pyroved.trainers.auxSVItrainer(model, task="classification")
+    unknown = pyroved.utils.init_dataloader(x[~known], batch_size=BATCH)
+    shown = pyroved.utils.init_dataloader(x[known], told, batch_size=BATCH)
+    start = time.perf_counter()
+    for _ in range(epochs):
+        trainer.step(unknown, shown, aux_loss_multiplier=50)
+    return {"seconds": time.perf_counter() - start, "class": model.classifier(x).numpy()}
+
+
 def main():
     from unittest.mock import MagicMock
 
@@ -133,7 +152,7 @@ def main():
     with np.load(given) as data:
         arrays = {name: data[name] for name in data.files}
     x, other = (arrays[name].astype(np.float32) for name in ("x", "other"))
-    run = {"atomai": _atomai, "pyroved": _pyroved, "jivae": _jivae}[peer]
+    run = {"atomai": _atomai, "pyroved": _pyroved, "jivae": _jivae, "ssivae": _ssivae}[peer]
     np.savez(result, **run(x, other, int(epochs), arrays))
 
 
