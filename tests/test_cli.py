@@ -475,8 +475,8 @@ def test_bad_labels(run, deck, tmp_path):
     train = ["train", deck / "cards.npy", "-o", tmp_path / "out", "--model", "ssvae", *QUICK]
     assert "48 patches" in run(*train, "--classes", 4, "--labels", tmp_path / "short.npy", expect=2)
     run(*train, "--classes", 4, "--labels", tmp_path / "large.npy", expect=2)
-    assert "--classes" in run(*train, "--labels", deck / "labels.npy", expect=2)
     run(*train, "--classes", 4, expect=2)
+    run(*train, "--labels", deck / "labels.npy")  # as many classes as have labels
 
 
 def test_damaged_model(run, deck, tmp_path):
