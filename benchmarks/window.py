@@ -98,7 +98,7 @@ class Window:
 
         self.source, self.atoms = source, find_atoms(source.data, FindSettings())
         self.viewer = napari.Viewer()
-        self.image = add_image(self.viewer, source)
+        self.image, *_ = add_image(self.viewer, source)
         self.points = add_atoms(self.viewer, self.atoms, self.image)
         self.phases, self.shown = [], 0.0
         waited(seconds=2)

@@ -13,7 +13,15 @@ import tifffile
 from PIL import Image
 
 from napari_rvae.errors import InputDataError, MissingReaderError
-from napari_rvae.io import get_reader, load_image, load_patches, load_vector, looks_like_patches
+from napari_rvae.io import (
+    ImageData,
+    get_reader,
+    load_image,
+    load_patches,
+    load_vector,
+    looks_like_patches,
+    save_image,
+)
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "real"
 GREY = np.arange(24 * 32, dtype=np.uint16).reshape(24, 32)
@@ -92,6 +100,28 @@ def test_ome_scale_and_channels(write):
     image = load_image(write("a.ome.tif", np.stack([GREY, GREY]), ome=True, metadata=metadata))
     assert image.pixel_size == pytest.approx((0.03, 0.02))
     assert image.channel_axis == 0
+
+
+@pytest.mark.parametrize("kind", ["float64", "float16", "int64", "uint8", "bool"])
+@pytest.mark.parametrize("shape", [(20, 30), (4, 20, 30)])
+@pytest.mark.parametrize("channels", [None, 2, 3, 4])
+def test_a_saved_image_is_read_back(tmp_path, kind, shape, channels):
+    shape = shape if channels is None else (channels, *shape)
+    data = (200 * np.random.default_rng(0).random(shape)).astype(kind)
+    axis = None if channels is None else 0
+    found = load_image(
+        save_image(ImageData(data, "a", None, None, Path("none"), "", channel_axis=axis), tmp_path, "clean")
+    )
+    assert found.channel_axis == axis
+    assert found.data.dtype == data.dtype
+    np.testing.assert_array_equal(found.data, data)
+
+
+def test_channels_come_first_whatever_the_file(write):
+    stack = np.arange(2 * 3 * 20 * 30, dtype=np.uint16).reshape(2, 3, 20, 30)
+    image = load_image(write("a.tif", stack, imagej=True, metadata={"axes": "TCYX"}))
+    assert image.channel_axis == 0
+    np.testing.assert_array_equal(image.data, stack.swapaxes(0, 1))
 
 
 def test_printing_resolution_is_no_scale(write):

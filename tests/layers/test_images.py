@@ -1,14 +1,26 @@
+import gc
 import hashlib
 
 import dask.array as da
 import numpy as np
 import pytest
+import tifffile
 from napari.layers import Image
 from napari.layers._source import layer_source
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.io import FileRecord, load_image
-from napari_rvae.layers import add_image, hashed, image_data, image_source, pixel_size, shows
+from napari_rvae.layers import (
+    add_image,
+    attach_model,
+    hashed,
+    image_data,
+    image_source,
+    pixel_size,
+    showing,
+    shows,
+    source_of,
+)
 
 
 def test_multiscale_image_is_used_at_full_resolution():
@@ -68,7 +80,7 @@ def test_other_pixels_give_another_hash():
 def test_image_from_a_file_is_known_by_the_file(tmp_path, viewer):
     path = tmp_path / "crystal.npy"
     np.save(path, np.eye(16))
-    layer = add_image(viewer, load_image(path))
+    [layer] = add_image(viewer, load_image(path))
     source = hashed(image_source(layer))
     assert source.path == path
     assert source.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
@@ -78,7 +90,7 @@ def test_image_from_a_file_is_known_by_the_file(tmp_path, viewer):
 
 def test_scale_set_by_hand_counts(tmp_path, viewer):
     np.save(tmp_path / "crystal.npy", np.eye(16))
-    layer = add_image(viewer, load_image(tmp_path / "crystal.npy"))
+    [layer] = add_image(viewer, load_image(tmp_path / "crystal.npy"))
     assert image_source(layer).pixel_size is None
     layer.scale, layer.units = (0.2, 0.3), ("angstrom", "angstrom")
     source = image_source(layer)
@@ -97,3 +109,53 @@ def test_pixels_exchanged_since_the_file_was_opened_are_in_no_file(tmp_path, vie
     assert not source.path.exists()
     assert source.sha256 == hashed(image_source(Image(layer.data))).sha256
     assert not shows(layer, load_image(path))
+
+
+def test_channels_are_one_image(viewer):
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 8, 9)).astype(np.float32)
+    first, second = (viewer.add_image(one, name=f"detector {k}", scale=(1, 2, 2)) for k, one in enumerate(pixels))
+    source = image_source(first, [second])
+    np.testing.assert_array_equal(source.data, pixels)
+    assert (source.channel_axis, source.pixel_size, source.name) == (0, (2, 2), "detector 0")
+    lazy = image_source(first, [Image(da.from_array(pixels[1], chunks=(1, 8, 9)), scale=(1, 2, 2))])
+    assert isinstance(lazy.data, da.Array)
+    assert not hashed(lazy).path.exists()
+    assert hashed(lazy).sha256 == hashed(source).sha256 != hashed(image_source(second, [first])).sha256
+    assert showing(source, viewer.layers) == [first, second]
+    viewer.layers.remove(second)
+    assert showing(source, viewer.layers) == []
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        Image(np.zeros((8, 9)), name="other"),
+        Image(np.zeros((8, 8)), scale=(2e-9, 2e-9), name="other"),
+        Image(np.zeros((8, 8)), scale=(1e-9, 1e-9), translate=(1e-9, 0), name="other"),
+        Image(np.zeros((8, 8)), scale=(1e-9, 1e-9), units=("nm", "nm"), name="other"),
+        Image(np.zeros((8, 8, 3)), rgb=True, name="other"),
+    ],
+)
+def test_what_lies_elsewhere_is_no_channel(other):
+    with pytest.raises(InputDataError, match="'other' is no channel of 'first'"):
+        image_source(Image(np.zeros((8, 8)), scale=(1e-9, 1e-9), name="first"), [other])
+
+
+def test_results_whose_channel_is_gone_say_so(viewer):
+    first, second = Image(np.zeros((8, 8)), name="first"), Image(np.ones((8, 8)), name="second")
+    points = viewer.add_points(np.zeros((1, 2)), name="atoms")
+    attach_model(points, None, [first, second])
+    assert source_of(points, second).data[:, 0, 0].tolist() == [0, 1]
+    del second
+    gc.collect()
+    with pytest.raises(InputDataError, match="'second', a channel of the results of 'atoms', was removed"):
+        source_of(points, first)
+
+
+def test_a_file_of_channels_is_a_layer_for_each(viewer, tmp_path):
+    channels = np.random.default_rng(0).normal(size=(3, 20, 30))
+    tifffile.imwrite(tmp_path / "a.tif", channels, photometric="minisblack", metadata={"axes": "CYX"})
+    layers = add_image(viewer, load_image(tmp_path / "a.tif"))
+    assert [layer.name for layer in layers] == ["a", "a channel 2", "a channel 3"]
+    assert not hashed(image_source(layers[0])).path.exists(), "the file holds more than this layer"
+    np.testing.assert_array_equal(image_source(layers[0], layers[1:]).data, channels)

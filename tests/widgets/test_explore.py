@@ -693,7 +693,7 @@ def test_a_baseline_without_model_or_image(explore, layer, viewer, qtbot, told):
     attach_model(layer, Model(TrainSettings(hidden=8), size=24, channels=2, k_max=0.3).eval())
     with qtbot.waitSignal(explore.baseline.work.done, timeout=60_000):
         explore.baseline.compute()
-    assert "2 channels, this image has 1" in told()[-1]
+    assert "2 channels, 'image' has 1" in told()[-1]
     viewer.layers.remove("image")
     gc.collect()
     explore.baseline.compute()

@@ -74,7 +74,7 @@ def test_only_what_lies_inside_drawn_shapes_is_found(viewer, image, dock, press)
 
 def test_preview_and_recipe_keep_to_the_region(viewer, pixels, dock, press, qtbot, tmp_path):
     np.save(tmp_path / "crystal.npy", pixels)
-    image = add_image(viewer, load_image(tmp_path / "crystal.npy"))
+    [image] = add_image(viewer, load_image(tmp_path / "crystal.npy"))
     shapes = viewer.add_shapes([[[40, 40], [40, 128], [128, 128], [128, 40]]], shape_type="polygon", name="corner")
     dock.image_box.choose(image)
     dock.region_box.choose(shapes)

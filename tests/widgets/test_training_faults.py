@@ -366,7 +366,7 @@ def test_closing_the_window_asks_and_keeps(make_napari_viewer, qtbot, pixels, ca
 def crystal_file(viewer, tmp_path, pixels):
     """An image from a file, its scale set by hand, and atoms of which one was moved before."""
     np.save(tmp_path / "crystal.npy", pixels)
-    image = add_image(viewer, load_image(tmp_path / "crystal.npy"))
+    [image] = add_image(viewer, load_image(tmp_path / "crystal.npy"))
     image.scale = (0.02, 0.02)
     image.units = ("nm", "nm")
     mine = add_atoms(viewer, atoms(), image)

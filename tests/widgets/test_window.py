@@ -51,7 +51,7 @@ def test_samples_open(make_napari_viewer, name):
 def test_from_an_image_to_brushing(make_napari_viewer, qtbot, tmp_path):
     np.save(tmp_path / "crystal.npy", crystal())
     viewer = make_napari_viewer(show=True)
-    image = add_image(viewer, load_image(tmp_path / "crystal.npy"))
+    [image] = add_image(viewer, load_image(tmp_path / "crystal.npy"))
     image.scale = (0.02, 0.02)
     image.units = ("nm", "nm")
     demo = Demo(viewer)

@@ -1,7 +1,15 @@
 """Images, patches, tables and recipes on disk."""
 
 from napari_rvae.io.files import check_outputs, replacing, written_together
-from napari_rvae.io.images import ImageData, load_image, load_patches, load_vector, looks_like_patches
+from napari_rvae.io.images import (
+    IMAGE_FILES,
+    ImageData,
+    load_image,
+    load_patches,
+    load_vector,
+    looks_like_patches,
+    save_image,
+)
 from napari_rvae.io.microscopes import get_reader
 from napari_rvae.io.recipes import FileRecord, Recipe, RegionRecord, inline_atoms
 from napari_rvae.io.tables import (
@@ -15,6 +23,7 @@ from napari_rvae.io.tables import (
 )
 
 __all__ = [
+    "IMAGE_FILES",
     "FileRecord",
     "ImageData",
     "Recipe",
@@ -33,6 +42,7 @@ __all__ = [
     "load_vector",
     "looks_like_patches",
     "replacing",
+    "save_image",
     "save_table",
     "written_together",
 ]

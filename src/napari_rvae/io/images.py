@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.io import formats
-from napari_rvae.io.files import reading, sha256
+from napari_rvae.io.files import reading, replacing, sha256
 from napari_rvae.io.microscopes import EM_SUFFIXES, read_em
 
+IMAGE_FILES = {name: (f"{name}.npy", f"{name}.tif") for name in ("image", "clean")}
+"""What `save_image` may write."""
 _COLOUR_TOLERANCE = 2  # grey levels by which the channels of a grey JPEG may differ
 _LARGEST_PATCH, _FEWEST_PATCHES = 128, 8
 
@@ -36,7 +38,7 @@ class ImageData:
     Parameters
     ----------
     data : array
-        (y, x), (t, y, x) or, with a channel axis, (channel, y, x); patches (n, h, w) or (n, channels, h, w).
+        (y, x), (t, y, x) or, with a channel axis, (channel, [t,] y, x); patches (n, h, w) or (n, channels, h, w).
     name : str
         Name to show.
     pixel_size : tuple of float or None
@@ -75,7 +77,7 @@ def load_image(path: str | os.PathLike[str]) -> ImageData:
     Returns
     -------
     ImageData
-        Grey values, two or three axes.
+        Grey values, two or three axes, and before them the channels where the file says that it holds some.
 
     Raises
     ------
@@ -85,12 +87,49 @@ def load_image(path: str | os.PathLike[str]) -> ImageData:
         If its format needs a reader that is not installed.
     """
     file, part, found = _read(path)
-    data = _as_grey(found, file.name)
-    if data.ndim not in (2, 3):
+    data, channels = _as_grey(found, file.name), found.channel_axis
+    if data.ndim - (channels is not None) not in (2, 3):
         raise InputDataError(f"{file.name} has {_axes(data)}; an image has two axes, a stack three")
+    if channels is not None:
+        data, channels = np.moveaxis(data, channels, 0), 0
     _check_numbers(data, file.name)
     name = part.rpartition("/")[2] or file.stem
-    return ImageData(data, name, found.pixel_size, found.unit, file, sha256(file), part, found.channel_axis)
+    return ImageData(data, name, found.pixel_size, found.unit, file, sha256(file), part, channels)
+
+
+def save_image(image: ImageData, folder: Path, name: str) -> Path:
+    """Write an image so that `load_image` gives back the same pixels; their scale is left to the recipe.
+
+    Parameters
+    ----------
+    image : ImageData
+        Image or stack.
+    folder : Path
+        Where to.
+    name : str
+        ``image``, or ``clean`` for one without noise.
+
+    Returns
+    -------
+    Path
+        One of `IMAGE_FILES`: TIFF where there are channels, which NumPy's format does not tell from frames.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written there.
+    """
+    import tifffile
+
+    pixels, several = np.asarray(image.data), image.channel_axis is not None
+    path = folder / IMAGE_FILES[name][several]
+    with replacing(path) as place:
+        if several:  # plain TIFF: those of ImageJ and OME take not every kind of number
+            axes = "CTYX" if pixels.ndim == 4 else "CYX"
+            tifffile.imwrite(place, pixels, photometric="minisblack", metadata={"axes": axes})
+        else:
+            np.save(place, pixels)
+    return path
 
 
 def load_patches(path: str | os.PathLike[str]) -> ImageData:

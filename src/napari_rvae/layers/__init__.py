@@ -27,11 +27,14 @@ from napari_rvae.layers.images import (
     add_beside,
     add_image,
     add_reconstruction,
+    fits,
     hashed,
     image_data,
     image_source,
     pixel_size,
+    showing,
     shows,
+    source_of,
     transformation,
 )
 from napari_rvae.layers.maps import (
@@ -45,7 +48,7 @@ from napari_rvae.layers.maps import (
     outline_of_cells,
     show_classes,
 )
-from napari_rvae.layers.models import MODEL, attach_model, model_of
+from napari_rvae.layers.models import MODEL, attach_model, channels_of, model_of
 from napari_rvae.layers.refined import place_refined
 from napari_rvae.layers.regions import inside, region_mask
 from napari_rvae.layers.saving import save_features
@@ -71,6 +74,7 @@ __all__ = [
     "can_undo",
     "cell_colormap",
     "cells_of",
+    "channels_of",
     "class_colors",
     "class_map_of",
     "color_cells",
@@ -78,6 +82,7 @@ __all__ = [
     "color_points",
     "coloring_of",
     "events",
+    "fits",
     "hashed",
     "identify",
     "image_data",
@@ -97,7 +102,9 @@ __all__ = [
     "set_features",
     "show_color_bar",
     "show_classes",
+    "showing",
     "shows",
+    "source_of",
     "transformation",
     "undo_results",
 ]

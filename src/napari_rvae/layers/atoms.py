@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -17,7 +17,7 @@ from psygnal import Signal
 from napari_rvae.errors import InputDataError
 from napari_rvae.layers.coloring import Coloring, class_colors
 from napari_rvae.layers.images import matrix, transformation
-from napari_rvae.layers.models import attach_model, model_of
+from napari_rvae.layers.models import model_facts
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -44,7 +44,7 @@ class _Known:
         self.next_id = next_id
         self.image: ref[Image] | None = None
         self.coloring: Coloring | None = None
-        self.before: tuple[pd.DataFrame, Any, Model | None] | None = None  # what the last results replaced
+        self.before: tuple[pd.DataFrame, dict[str, Any]] | None = None  # what the last results replaced
 
 
 _known: WeakKeyDictionary[Points, _Known] = WeakKeyDictionary()
@@ -161,6 +161,7 @@ def join_results(
     recipe: Any = None,
     model: Model | None = None,
     places: pd.DataFrame | None = None,
+    channels: Sequence[Image] = (),
 ) -> None:
     """Write latents onto the atoms they belong to; those that were replaced can be brought back.
 
@@ -172,8 +173,8 @@ def join_results(
         Latent table with ``atom_id``; its columns that come from a model are written.
     recipe : object, optional
         Kept in the layer's metadata.
-    model : Model, optional
-        Kept with the layer, for those who want to decode.
+    model, channels : Model and sequence of napari.layers.Image, optional
+        Kept with the layer, for those who want to decode; see `napari_rvae.layers.attach_model`.
     places : pandas.DataFrame, optional
         From `atoms_table`, as the atoms were when the work began: those that were moved since get no values.
     """
@@ -183,12 +184,7 @@ def join_results(
         now, before = (table.set_index("atom_id")[axes] for table in (atoms_table(points), places))
         still = (now == before.reindex(now.index)).all(axis=1)
         results = results[results["atom_id"].isin(now.index[still])]
-    features, known = points.features, _known[points]
-    old = [name for name in features if is_result(name)]
-    new = [name for name in results if is_result(name)]
-    known.before = features[["atom_id", *old]], points.metadata.get(RECIPE), model_of(points)
-    attach_model(points, model)
-    _exchange(points, features.drop(columns=old), results.set_index("atom_id")[new], recipe)
+    _exchange(points, results, {RECIPE: recipe, **model_facts(model, channels)})
 
 
 def can_undo(points: Points) -> bool:
@@ -217,12 +213,17 @@ def undo_results(points: Points) -> None:
     """
     before = _known[points].before
     if before is not None:
-        join_results(points, *before)
+        _exchange(points, *before)
 
 
-def _exchange(points: Points, kept: pd.DataFrame, results: pd.DataFrame, recipe: Any) -> None:
+def _exchange(points: Points, results: pd.DataFrame, facts: dict[str, Any]) -> None:
+    """Put other results, and what the layer's metadata say of them, in the place of those that are there."""
+    features = points.features
+    old, new = ([name for name in table if is_result(name)] for table in (features, results))
+    _known[points].before = features[["atom_id", *old]], {key: points.metadata.get(key) for key in facts}
+    points.metadata = {**points.metadata, **facts}
+    kept, results = features.drop(columns=old), results.set_index("atom_id")[new]
     rows = results[~results.index.duplicated()].reindex(kept["atom_id"])
-    points.metadata = {**points.metadata, RECIPE: recipe}
     set_features(points, kept.assign(**{str(name): rows[name].to_numpy() for name in rows}))
 
 

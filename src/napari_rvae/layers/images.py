@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dask.array as da
 import numpy as np
+from napari.layers import Image
 
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.io import ImageData, load_image
 from napari_rvae.io.files import sha256
+from napari_rvae.layers.models import channels_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Layer, Points
     from numpy.typing import NDArray
 
 SOURCE = "napari_rvae_source"
@@ -23,7 +27,7 @@ SOURCE = "napari_rvae_source"
 _UNSAVED = Path("in no file")
 
 
-def add_image(viewer: ViewerModel, image: ImageData) -> Image:
+def add_image(viewer: ViewerModel, image: ImageData) -> list[Image]:
     """Show an image or a stack that was read from a file.
 
     Parameters
@@ -31,21 +35,41 @@ def add_image(viewer: ViewerModel, image: ImageData) -> Image:
     viewer : napari.components.ViewerModel
         Where the layer is added.
     image : ImageData
-        From `napari_rvae.io.load_image`; of several channels the first.
+        From `napari_rvae.io.load_image`.
 
     Returns
     -------
-    napari.layers.Image
-        With the file's scale and unit.
+    list of napari.layers.Image
+        One for each channel, with the file's scale and unit.
     """
-    data = image.data if image.channel_axis is None else np.take(image.data, 0, image.channel_axis)
-    frames = data.ndim - 2
+    channels = channel_layers(image, image.name)
+    frames = channels[0][0].ndim - 2
     placed: dict[str, Any] = {}
     if image.pixel_size is not None:
         unit = image.unit or "pixel"
         placed = {"scale": (*(1.0,) * frames, *image.pixel_size), "units": (*("pixel",) * frames, unit, unit)}
-    layer: Image = viewer.add_image(data, name=image.name, metadata={SOURCE: image}, **placed)
-    return layer
+    return [viewer.add_image(pixels, **shown, **placed) for pixels, shown in channels]
+
+
+def channel_layers(image: ImageData, name: str) -> list[tuple[Any, dict[str, Any]]]:
+    """Give what the layers of an image are made of.
+
+    Parameters
+    ----------
+    image : ImageData
+        From `napari_rvae.io.load_image`.
+    name : str
+        Of the first layer.
+
+    Returns
+    -------
+    list of tuple
+        Pixels, and name and metadata, of every channel; the file is that of a layer where it holds no others.
+    """
+    if image.channel_axis is None:
+        return [(image.data, {"name": name, "metadata": {SOURCE: image}})]
+    names = [name, *(f"{name} channel {number}" for number in range(2, len(image.data) + 1))]
+    return [(pixels, {"name": own, "metadata": {}}) for pixels, own in zip(image.data, names, strict=True)]
 
 
 def add_beside(
@@ -231,24 +255,59 @@ def matrix(layer: Layer) -> NDArray[np.float64]:
     return whole
 
 
-def image_source(layer: Image) -> ImageData:
+def fits(layer: Image, other: Image) -> bool:
+    """Tell whether a layer can be a channel beside another one: the same pixels at the same places.
+
+    Parameters
+    ----------
+    layer, other : napari.layers.Image
+        Any image layers.
+
+    Returns
+    -------
+    bool
+        True where pixels, place in the world and units agree.
+    """
+    try:
+        if image_data(layer).shape != image_data(other).shape or layer.units != other.units:
+            return False
+    except InputDataError:
+        return False
+    return bool(np.allclose(np.linalg.solve(matrix(layer), matrix(other)), np.eye(layer.ndim + 1), atol=1e-6))
+
+
+def image_source(layer: Image, more: Sequence[Image] = ()) -> ImageData:
     """Describe an image layer as the steps know images; its hash is left to `hashed`, which takes time.
 
     Parameters
     ----------
     layer : napari.layers.Image
         An image or stack.
+    more : sequence of napari.layers.Image
+        Further channels of it.
 
     Returns
     -------
     ImageData
         With the size of a pixel in nm where the layer has a unit of length, as a plain ratio where it has none.
+        Channels are the first axis; lazy where one of them is.
 
     Raises
     ------
     InputDataError
-        If the layer has colours or more than three axes.
+        If the layer has colours or more than three axes, or a channel does not fit it.
     """
+    for other in more:
+        if not fits(layer, other):
+            raise InputDataError(
+                f"'{other.name}' is no channel of '{layer.name}': channels have the same number of pixels, at the same "
+                "places, in the same units. Untick it under Advanced > More channels, or give it the same scale."
+            )
+    if more:
+        pixels = [image_data(one) for one in (layer, *more)]
+        lazy = any(isinstance(one, da.Array) for one in pixels)
+        data, path = (da.stack if lazy else np.stack)(pixels), _UNSAVED / layer.name
+        return replace(image_source(layer), data=data, path=path, sha256="", part="", channel_axis=0)
     size, unit = pixel_size(layer)
     if layer.units[-1].is_compatible_with("nm"):
         factor = float((1 * layer.units[-1]).to("nm").magnitude)
@@ -261,6 +320,30 @@ def image_source(layer: Image) -> ImageData:
         return known if same else replace(known, pixel_size=size, unit=unit or None)  # set by hand
     path = Path(layer.source.path or _UNSAVED / layer.name)
     return ImageData(image_data(layer), layer.name, size, unit or None, path, sha256="")
+
+
+def source_of(points: Points, image: Image) -> ImageData:
+    """Describe what the results of a points layer are of: their image, with all channels that their model sees.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        The atoms.
+    image : napari.layers.Image
+        Their image, which counts where the model sees one alone.
+
+    Returns
+    -------
+    ImageData
+        As `image_source` does.
+
+    Raises
+    ------
+    InputDataError
+        If a channel was removed or does not fit any more.
+    """
+    main, *more = channels_of(points) or [image]
+    return image_source(main, more)
 
 
 def shows(layer: Image, image: ImageData) -> bool:
@@ -285,6 +368,29 @@ def shows(layer: Image, image: ImageData) -> bool:
     if image.path.exists():
         return own.path.absolute() == image.path and _same_pixels(own.data, image.data)
     return own.name == image.name and _same_pixels(own.data, image.data)
+
+
+def showing(image: ImageData, layers: Iterable[Layer]) -> list[Image]:
+    """Find the layers that show an image, one for each of its channels.
+
+    Parameters
+    ----------
+    image : ImageData
+        The image.
+    layers : iterable of Layer
+        Where they are looked for.
+
+    Returns
+    -------
+    list of napari.layers.Image
+        Empty where one of them is not there.
+    """
+    images = [layer for layer in layers if isinstance(layer, Image)]
+    if image.channel_axis is None:
+        return [layer for layer in images if shows(layer, image)][:1]
+    grey = [layer for layer in images if not layer.rgb and layer.ndim in (2, 3)]
+    found = [[layer for layer in grey if _same_pixels(image_data(layer), pixels)][:1] for pixels in image.data]
+    return [layer for one in found for layer in one] if all(found) else []
 
 
 def hashed(source: ImageData) -> ImageData:
@@ -330,5 +436,5 @@ def _same_pixels(one: Any, other: Any) -> bool:
 
 
 def _frames(data: Any) -> Any:
-    """Lazy stacks one image after the other."""
-    return data if data.ndim == 3 else [data]
+    """Lazy stacks, and channels, one image after the other."""
+    return [data] if data.ndim == 2 else (frame for part in data for frame in _frames(part))

@@ -1,19 +1,25 @@
-"""The trained model of a points layer: kept in ``layer.metadata["napari_rvae_model"]``, in memory only."""
+"""The trained model of a points layer, and the channels it sees: kept in the layer's metadata, in memory only."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+from napari_rvae.errors import InputDataError
 
 if TYPE_CHECKING:
-    from napari.layers import Points
+    from napari.layers import Image, Points
 
     from napari_rvae.models import Model
 
 MODEL = "napari_rvae_model"
 """Key of a points layer's metadata under which the model lies that encoded its atoms."""
+CHANNELS = "napari_rvae_channels"
+"""Key under which the names of the channels lie that it sees, and weak references to their layers."""
 
 
-def attach_model(points: Points, model: Model | None) -> None:
+def attach_model(points: Points, model: Model | None, channels: Sequence[Image] = ()) -> None:
     """Keep a model with the atoms that it encoded.
 
     Parameters
@@ -22,8 +28,55 @@ def attach_model(points: Points, model: Model | None) -> None:
         The atoms.
     model : Model or None
         The model; None takes an earlier one away.
+    channels : sequence of napari.layers.Image
+        What it sees, the image of the atoms first; none where it sees that one alone.
     """
-    points.metadata = {**points.metadata, MODEL: model}
+    points.metadata = {**points.metadata, **model_facts(model, channels)}
+
+
+def model_facts(model: Model | None, channels: Sequence[Image] = ()) -> dict[str, Any]:
+    """Give what `attach_model` keeps in a layer's metadata.
+
+    Parameters
+    ----------
+    model, channels
+        As there.
+
+    Returns
+    -------
+    dict
+    """
+    return {MODEL: model, CHANNELS: tuple((layer.name, ref(layer)) for layer in channels)}
+
+
+def channels_of(points: Points) -> list[Image]:
+    """Find the channels that the model of a layer's atoms sees.
+
+    Parameters
+    ----------
+    points : napari.layers.Points
+        Any points layer.
+
+    Returns
+    -------
+    list of napari.layers.Image
+        The image of the atoms first; empty where the model sees one image alone, or there is none.
+
+    Raises
+    ------
+    InputDataError
+        If one of them was removed.
+    """
+    found: list[Image] = []
+    for name, layer in points.metadata.get(CHANNELS) or ():
+        image = layer()
+        if image is None:
+            raise InputDataError(
+                f"'{name}', a channel of the results of '{points.name}', was removed: open it again, and apply the "
+                "model once more in Train rVAE, with its channels ticked under Advanced > More channels."
+            )
+        found.append(image)
+    return found
 
 
 def model_of(points: Points) -> Model | None:

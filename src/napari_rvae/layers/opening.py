@@ -17,9 +17,9 @@ from napari.utils.notifications import show_warning
 from napari_rvae.errors import RVAEError
 from napari_rvae.layers.atoms import RECIPE, color_points, identify, is_result, known_of
 from napari_rvae.layers.coloring import Coloring
-from napari_rvae.layers.images import SOURCE
+from napari_rvae.layers.images import channel_layers
 from napari_rvae.layers.maps import cell_colormap, link_cells
-from napari_rvae.layers.models import MODEL
+from napari_rvae.layers.models import MODEL, attach_model, model_of
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari_rvae.io import Recipe
 
 LayerData = tuple[Any, dict[str, Any], str]
-_LINK, _SHOWN = "napari_rvae_link", "napari_rvae_shown"
+_LINK, _CHANNEL, _SHOWN = "napari_rvae_link", "napari_rvae_channel", "napari_rvae_shown"
 
 
 def get_result_reader(path: str | os.PathLike[str] | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
@@ -89,12 +89,12 @@ def link_layers(layers: Iterable[Layer]) -> None:
     layers : iterable of Layer
         Those of the viewer.
     """
-    together: dict[str, dict[type, Layer]] = {}
+    together: dict[str, dict[tuple[type, int], Layer]] = {}
     for layer in layers:
         if _LINK in layer.metadata:
-            together.setdefault(layer.metadata[_LINK], {})[type(layer)] = layer
+            together.setdefault(layer.metadata[_LINK], {})[type(layer), layer.metadata.get(_CHANNEL, 0)] = layer
     for found in together.values():
-        points, image, cells = found.get(Points), found.get(Image), found.get(Labels)
+        points, image, cells = (found.get((kind, 0)) for kind in (Points, Image, Labels))
         if not isinstance(points, Points):
             continue
         shown = points.metadata.get(_SHOWN)
@@ -102,6 +102,9 @@ def link_layers(layers: Iterable[Layer]) -> None:
             points.metadata = {key: value for key, value in points.metadata.items() if key != _SHOWN}
             identify(points)
             color_points(points, shown)
+            images = [found[key] for key in sorted(key for key in found if key[0] is Image)]
+            if len(images) > 1:
+                attach_model(points, model_of(points), images)
         if isinstance(image, Image):
             identify(points)
             known_of(points).image = ref(image)
@@ -133,9 +136,10 @@ def _image(folder: Path, recipe: Recipe, name: str, placed: dict[str, Any], link
     except RVAEError as error:
         show_warning(f"The image is not shown: {error}")
         return []
-    data = image.data if image.channel_axis is None else np.take(image.data, 0, image.channel_axis)
-    metadata = {_LINK: link, SOURCE: image}
-    return [(data, {"name": name, "metadata": metadata, **placed}, "image")]
+    return [
+        (pixels, {**shown, **placed, "metadata": {**shown["metadata"], _LINK: link, _CHANNEL: number}}, "image")
+        for number, (pixels, shown) in enumerate(channel_layers(image, name))
+    ]
 
 
 def _cells(folder: Path, table: pd.DataFrame, name: str, placed: dict[str, Any], link: str) -> list[LayerData]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from napari_rvae.layers.atoms import RECIPE, add_atoms, atoms_table, identify, image_of
 from napari_rvae.layers.coloring import CLASS_COLORS
 from napari_rvae.layers.images import transformation
-from napari_rvae.layers.models import attach_model, model_of
+from napari_rvae.layers.models import CHANNELS, MODEL
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -41,7 +41,6 @@ def add_subset(viewer: ViewerModel, points: Points, rows: NDArray[Any]) -> Point
         subset = add_atoms(viewer, atoms_table(points, image).iloc[rows], image, points.metadata.get(RECIPE))
     subset.name = f"{points.name} selection"
     subset.size = points.size[rows]
-    attach_model(subset, model_of(points))
-    if CLASS_COLORS in points.metadata:
-        subset.metadata = {**subset.metadata, CLASS_COLORS: points.metadata[CLASS_COLORS]}
+    kept = {key: points.metadata[key] for key in (MODEL, CHANNELS, CLASS_COLORS) if key in points.metadata}
+    subset.metadata = {**subset.metadata, **kept}
     return subset

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QMessageBox, QPushButton, QVBoxLayout, QWidget
 
@@ -70,14 +71,15 @@ class AveragesPanel(QWidget):
         try:
             image, points, atoms, where = dock.chosen()
             source, patch, training = (
-                image_source(image),
+                image_source(image, dock.channels.layers),
                 dock.form.value(PatchSettings),
                 dock.form.value(TrainSettings),
             )
         except RVAEError as error:
             dock.work.fail(error)
             return
-        inputs = TrainingInputs(image, points, source, atoms, where, found_with(points), patch, training)
+        find, more = found_with(points), dock.channels.layers
+        inputs = TrainingInputs(image, points, source, atoms, where, find, patch, training, more=more)
         settings = AverageSettings(
             invariance=training.invariances,
             kinds=training.classes if training.family in ("joint", "semi") else None,
@@ -90,7 +92,7 @@ class AveragesPanel(QWidget):
 
             return average_image(
                 hashed(source),
-                inputs.find,
+                find,
                 patch,
                 settings,
                 atoms=atoms,
@@ -160,20 +162,22 @@ class AveragesPanel(QWidget):
                 widget.deleteLater()
         if averages is None:
             return
+        channels = averages.images.shape[1]  # beside each other
+        columns = max(1, _IN_A_ROW // channels)
         kinds = zip(averages.images, averages.counts, averages.symmetry, strict=True)
         for place, (image, count, symmetry) in enumerate(kinds):
             if place == _MOST_SHOWN:
                 break
             picture, label = Picture(), QLabel(f"{count:,}")
-            picture.setFixedSize(54, 54)
-            picture.setMinimumSize(54, 54)
-            picture.show_array(image[0])
+            picture.setFixedSize(54 * channels, 54)
+            picture.show_array(np.hstack(list(image)))
             picture.setToolTip(f"<p>Kind {place}: {count:,} patches, {symmetry}-fold.</p>")
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
-            row, column = divmod(place, _IN_A_ROW)
+            row, column = divmod(place, columns)
             self._grid.addWidget(picture, 2 * row, column)
             self._grid.addWidget(label, 2 * row + 1, column)
         if left := averages.counts[_MOST_SHOWN:].sum():
             more = QLabel(f"and {len(averages.counts) - _MOST_SHOWN} more kinds, {left:,} patches")
-            self._grid.addWidget(more, self._grid.rowCount(), 0, 1, _IN_A_ROW)
-        self._grid.setColumnStretch(_IN_A_ROW, 1)
+            self._grid.addWidget(more, self._grid.rowCount(), 0, 1, columns)
+        for column in range(1, _IN_A_ROW + 1):
+            self._grid.setColumnStretch(column, int(column == columns))

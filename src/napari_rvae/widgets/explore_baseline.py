@@ -11,7 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QLabel, QVBoxLayout, QWidget
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.layers import atoms_table, image_source, model_of
+from napari_rvae.layers import atoms_table, model_of, source_of
 from napari_rvae.settings import BaselineSettings
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.jobs import Job
@@ -80,7 +80,7 @@ class BaselinePanel(QWidget):
             image = image_under(link.layer, self._viewer)
             if image is None:
                 raise InputDataError("A baseline needs the image of the atoms: open it.")
-            source, table = image_source(image), atoms_table(link.layer, image)
+            source, table = source_of(link.layer, image), atoms_table(link.layer, image)
             settings = self.form.value(BaselineSettings)
         except InputDataError as error:
             self.work.fail(error)

@@ -13,7 +13,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rvae.errors import RVAEError
-from napari_rvae.layers import Coloring, atoms_table, image_data, model_of
+from napari_rvae.layers import Coloring, atoms_table, channels_of, image_data, model_of
 from napari_rvae.patches import NEIGHBOR_DISTANCES, nearest_neighbor_distance
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import column_label, displayed_values, is_latent
@@ -50,7 +50,7 @@ class PatchPanel(QWidget):
         super().__init__()
         self._viewer = viewer
         self._link: AtomsLink | None = None
-        self._atoms: tuple[pd.DataFrame, Any, tuple[float, float], int] | None = None
+        self._atoms: tuple[pd.DataFrame, list[Any], tuple[float, float], int] | None = None
         self._read: Any = None  # the table from which they were read
         self.left, self.right = Picture(), Picture()
         self.left_text, self.right_text, self.words = QLabel(), QLabel(), QLabel()
@@ -194,13 +194,14 @@ class PatchPanel(QWidget):
         try:
             if self._atoms is None or self._read is not self._link.table:
                 self._atoms, self._read = self._read_atoms(self._link.layer), self._link.table
-            atoms, image, step, pixels = self._atoms
-            return None if image is None else patches_in_common_frame(image, atoms.iloc[rows], step, pixels)
+            atoms, images, step, pixels = self._atoms
+            parts = [patches_in_common_frame(image, atoms.iloc[rows], step, pixels) for image in images]
+            return np.concatenate(parts, axis=-1) if parts else None
         except RVAEError:  # an image that does not belong to these points: then there is nothing to see
             return None
 
-    def _read_atoms(self, layer: Points) -> tuple[pd.DataFrame, Any, tuple[float, float], int]:
-        """Read atoms in the image's pixels, the image, and the size of a patch: the model's, if there is one."""
+    def _read_atoms(self, layer: Points) -> tuple[pd.DataFrame, list[Any], tuple[float, float], int]:
+        """Read atoms in the image's pixels, its channels, and the size of a patch: the model's, if there is one."""
         image = image_under(layer, self._viewer)
         atoms, model, pixels = atoms_table(layer, image), model_of(layer), _PIXELS
         if model is not None and "step" in model.recipe:
@@ -208,7 +209,8 @@ class PatchPanel(QWidget):
         else:
             step = (NEIGHBOR_DISTANCES * nearest_neighbor_distance(atoms) / pixels,) * 2
         usable = image is not None and not image.rgb and np.isfinite(step).all()
-        return atoms, image_data(image) if usable else None, step, pixels
+        images = [image_data(one) for one in channels_of(layer) or [image]] if usable else []
+        return atoms, images, step, pixels
 
 
 def _tiled(patches: NDArray[Any]) -> NDArray[Any]:

@@ -66,7 +66,7 @@ class JointPanel(QWidget):
         dock = self._dock
         try:
             image, _, atoms, where = dock.chosen()
-            source, patch = image_source(image), dock.form.value(PatchSettings)
+            source, patch = image_source(image, dock.channels.layers), dock.form.value(PatchSettings)
             settings = CountSettings(invariance=dock.form.value(TrainSettings).invariances)
         except RVAEError as error:
             dock.work.fail(error)

@@ -190,7 +190,7 @@ class ModelFiles(QWidget):
         dock, model = self._dock, self.model
         try:
             image, points, atoms, where = dock.chosen()
-            source = image_source(image)
+            source = image_source(image, dock.channels.layers)
         except RVAEError as error:
             dock.work.fail(error)
             return
@@ -200,7 +200,7 @@ class ModelFiles(QWidget):
 
             return encode_image(model, source, atoms=atoms, where=where, progress=job.progress, stop=job.stop)
 
-        inputs = TrainingInputs(image, points, source, atoms, where)
+        inputs = TrainingInputs(image, points, source, atoms, where, more=dock.channels.layers)
         dock.work.run("Applying the model", step, partial(self._on_applied, inputs, model))
 
     def _on_applied(self, inputs: TrainingInputs, model: Any, table: pd.DataFrame) -> Callable[[], None]:
@@ -231,10 +231,10 @@ class ModelFiles(QWidget):
 
         def done(made: Any) -> Callable[[], None]:
             source, table = made
-            image = add_image(dock.viewer, source)
+            image, *more = add_image(dock.viewer, source)
             atoms = table[[name for name in table if not is_result(name)]]
             points = add_atoms(dock.viewer, atoms, image, {"command": "find"})
-            return self._on_applied(TrainingInputs(image, points, source, atoms, None), model, table)
+            return self._on_applied(TrainingInputs(image, points, source, atoms, None, more=more), model, table)
 
         dock.work.run("Applying the model", step, done)
 

@@ -19,7 +19,7 @@ from napari_rvae.layers import (
     is_result,
     join_results,
     show_color_bar,
-    shows,
+    showing,
 )
 from napari_rvae.widgets.training_job import TrainingInputs
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from napari.viewer import Viewer
 
-    from napari_rvae.io import ImageData
     from napari_rvae.widgets.training_job import Run
     from napari_rvae.workflows.interrupted import Inputs
 
@@ -49,18 +48,14 @@ def brought_back(viewer: Viewer, given: Inputs) -> TrainingInputs:
     TrainingInputs
         The same, with its layers.
     """
-    *_, image = [_shown(viewer, one) for one in (given.clean, given.image) if one is not None]
+    if given.clean is not None and not showing(given.clean, viewer.layers):
+        add_image(viewer, given.clean)
+    image, *more = showing(given.image, viewer.layers) or add_image(viewer, given.image)
     recipe = {"command": "find", "settings": {"find": given.find.model_dump(mode="json")}}
     there = [layer for layer in viewer.layers if isinstance(layer, Points) and _shows_atoms(layer, image, given.atoms)]
     points = there[0] if there else add_atoms(viewer, given.atoms, image, recipe)
     settings = given.find, given.patch, given.training
-    return TrainingInputs(image, points, given.image, given.atoms, given.where, *settings, given.clean)
-
-
-def _shown(viewer: Viewer, image: ImageData) -> Image:
-    """The layer of an image, opened where there is none."""
-    open_now = [layer for layer in viewer.layers if isinstance(layer, Image) and shows(layer, image)]
-    return open_now[0] if open_now else add_image(viewer, image)
+    return TrainingInputs(image, points, given.image, given.atoms, given.where, *settings, given.clean, more)
 
 
 def _shows_atoms(points: Points, image: Image, atoms: pd.DataFrame) -> bool:
@@ -106,7 +101,8 @@ def put_results(
     if why:
         kept = [name for name in table if not is_result(name)]
         points = add_atoms(viewer, table[kept], inputs.image, points.metadata.get(RECIPE))
-    join_results(points, table, recipe, model, None if why else inputs.places)
+    channels = inputs.channels if inputs.more else ()
+    join_results(points, table, recipe, model, None if why else inputs.places, channels)
     return points, _in_words(points, inputs, why)
 
 

@@ -10,6 +10,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rvae.layers.atoms import image_of
+from napari_rvae.layers.models import channels_of
 from napari_rvae.layers.opening import link_layers
 
 if TYPE_CHECKING:
@@ -185,7 +186,7 @@ def is_helper(layer: Layer) -> bool:
 
 
 def image_under(points: Points, viewer: Viewer) -> Image | None:
-    """Find the image to which points belong: the one on which they were made, or else the topmost that fits.
+    """Find the image to which points belong: that of their results, on which they were made, or the topmost that fits.
 
     Parameters
     ----------
@@ -198,7 +199,12 @@ def image_under(points: Points, viewer: Viewer) -> Image | None:
     -------
     Image or None
         None where there is no image with as many axes.
+
+    Raises
+    ------
+    InputDataError
+        If a channel that their model sees was removed.
     """
     images = [layer for layer in viewer.layers if isinstance(layer, Image) and not is_helper(layer)]
     fitting = [image for image in images if image.ndim == points.ndim]
-    return image_of(points) or (fitting[-1] if fitting else None)
+    return next(iter(channels_of(points)), image_of(points)) or (fitting[-1] if fitting else None)

@@ -20,6 +20,7 @@ from napari_rvae.layers import (
     can_undo,
     cell_colormap,
     cells_of,
+    channels_of,
     color_cells,
     color_choices,
     color_points,
@@ -218,7 +219,9 @@ class ResultsPanel(QWidget):
             work.fail(InputDataError("A reconstruction needs an image and atoms with results: train a model first."))
             return
         try:
-            source, table = image_source(image), atoms_table(points, image)
+            layers = channels_of(points) or [image]
+            source, table = image_source(layers[0], layers[1:]), atoms_table(points, layers[0])
+            pixels = [image_data(layer) for layer in layers]
         except InputDataError as error:
             work.fail(error)
             return
@@ -227,11 +230,12 @@ class ResultsPanel(QWidget):
             from napari_rvae.workflows import reconstruct_image
 
             decoded = reconstruct_image(model, source, table, progress=job.progress, stop=job.stop)
-            return decoded, source.data - decoded
+            parts = decoded if len(layers) > 1 else [decoded]
+            return [(part, own - part) for part, own in zip(parts, pixels, strict=True)]
 
         def show(made: Any) -> None:
-            decoded, difference = made
-            add_reconstruction(self._dock.viewer, decoded, difference, image)
+            for layer, (decoded, difference) in reversed(list(zip(layers, made, strict=True))):
+                add_reconstruction(self._dock.viewer, decoded, difference, layer)
             self._dock.viewer.layers.selection.active = points if points in self._dock.viewer.layers else None
             work.say(
                 "The reconstruction lies on the image; between them, hidden, is what the model did not understand."

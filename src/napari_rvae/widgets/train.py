@@ -19,6 +19,7 @@ from napari_rvae.layers.preferences import preferences
 from napari_rvae.settings import INVARIANCES, PatchSettings, TrainSettings
 from napari_rvae.widgets.atoms_choice import SELECTED, AtomsChoice
 from napari_rvae.widgets.averages import AveragesPanel
+from napari_rvae.widgets.channels import MoreChannels
 from napari_rvae.widgets.device import DeviceControl, devices_here
 from napari_rvae.widgets.given_columns import CleanBox, GivenColumns
 from napari_rvae.widgets.jobs import Latest
@@ -120,6 +121,8 @@ class TrainWidget(Dock):
         self.form.rename("size", "Patch size")
         self.form.rename("latent", "Latent dimensions")
         self.form.changed.connect(self._later)
+        self.channels = MoreChannels(self)
+        self.form.folded.addWidget(self.channels)
         self.cursor_box = QCheckBox("Show the patch under the cursor")
         self.cursor_box.setToolTip("<p>Square: the patch. Circle: what the model sees, whatever the rotation.</p>")
         self.cursor_box.setChecked(True)
@@ -217,7 +220,7 @@ class TrainWidget(Dock):
     def _on_active(self, _: Any = None) -> None:
         """Follow the user to another layer, as long as nothing is running."""
         active = self.viewer.layers.selection.active
-        if not self.work.working and active not in (None, self.clean_box.layer):
+        if not self.work.working and active not in (None, self.clean_box.layer, *self.channels.layers):
             self.points_box.choose(active)
             self.image_box.choose(image_of(active) if isinstance(active, Points) else active)
 
@@ -317,7 +320,7 @@ class TrainWidget(Dock):
         """Cut patches, train a model and encode every chosen atom."""
         try:
             image, points, atoms, where = self.chosen()
-            source, clean = image_source(image), self.clean_box.source
+            source, clean = image_source(image, self.channels.layers), self.clean_box.source
             patch, training = self.form.value(PatchSettings), self.form.value(TrainSettings)
             if training.family == "joint" and not training.classes:
                 raise InputDataError(f"{training.model} needs to know the number of classes: set Classes.")
@@ -325,7 +328,7 @@ class TrainWidget(Dock):
             self.work.fail(error)
             return
         settings = found_with(points), patch, training
-        self._train(TrainingInputs(image, points, source, atoms, where, *settings, clean))
+        self._train(TrainingInputs(image, points, source, atoms, where, *settings, clean, self.channels.layers))
 
     def resume(self, kept: KeptTraining) -> None:
         """Go on with a training that was interrupted, on its own image and atoms."""
@@ -369,6 +372,7 @@ class TrainWidget(Dock):
         self.points_box.choose(inputs.points)
         self.image_box.choose(inputs.image)
         self.clean_box.choose_source(given.clean)
+        self.channels.choose(inputs.more)
         self.live.begin(inputs.points)
         return inputs
 

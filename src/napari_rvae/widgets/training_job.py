@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,8 @@ class TrainingInputs:
         Of each step.
     clean : ImageData or None
         The image without noise.
+    more : sequence of layers
+        Further channels of the image.
     """
 
     image: Image
@@ -84,16 +86,22 @@ class TrainingInputs:
     patch: PatchSettings = field(default_factory=PatchSettings)
     training: TrainSettings = field(default_factory=TrainSettings)
     clean: ImageData | None = None
+    more: Sequence[Image] = ()
     places: pd.DataFrame = field(init=False)
     _pixels: Any = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "places", atoms_table(self.points))
-        object.__setattr__(self, "_pixels", self.image.data)
+        object.__setattr__(self, "_pixels", [layer.data for layer in self.channels])
+
+    @property
+    def channels(self) -> list[Image]:
+        """All layers with pixels that are learned from."""
+        return [self.image, *self.more]
 
     def image_is_same(self) -> bool:
-        """Whether the image layer still shows the array that was trained on."""
-        return self.image.data is self._pixels
+        """Whether the image, and its channels, still show the arrays that were trained on."""
+        return all(layer.data is pixels for layer, pixels in zip(self.channels, self._pixels, strict=True))
 
     def unmoved(self) -> pd.Series:
         """Atoms that are where they were when the training began."""

@@ -11,7 +11,7 @@ from napari_rvae.errors import InputDataError
 from napari_rvae.io import ImageData, add_physical_positions
 from napari_rvae.settings import BaselineSettings, FindSettings, PatchSettings
 from napari_rvae.workflows.encoding import patch_settings
-from napari_rvae.workflows.steps import atoms_of, chosen_patches, scaled
+from napari_rvae.workflows.steps import atoms_of, check_channels, chosen_patches, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -167,13 +167,9 @@ def baseline_beside(
     elif "z1" not in table or table["z1"].isna().all():
         raise InputDataError("The table holds no latents of this model: encode the atoms with it first.")
     else:
+        check_channels(model, image)
         rows, patch = table[table["z1"].notna()], patch_settings(model, image)
     patches = chosen_patches(image, rows, patch, None, scaled(progress, 0, 0.2), stop, settings.invariance)
-    if model is not None and patches.data.shape[1] != model.channels:
-        raise InputDataError(
-            f"The model was trained on {model.channels} channels, this image has {patches.data.shape[1]}: "
-            "choose the image with all of them."
-        )
     poses = rows if model is not None and {"angle", "dy", "scale", "strain_a"} & set(rows) else None
     found = baseline(patches, settings, poses=poses, progress=scaled(progress, 0.2, 1), stop=stop)
     stem = settings.method if settings.aligned else f"unaligned_{settings.method}"

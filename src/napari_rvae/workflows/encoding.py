@@ -11,7 +11,7 @@ from napari_rvae.errors import SettingsError
 from napari_rvae.io import ImageData, add_physical_positions
 from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings
-from napari_rvae.workflows.steps import atoms_of, chosen_patches, scaled
+from napari_rvae.workflows.steps import atoms_of, check_channels, chosen_patches, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -62,6 +62,7 @@ def encode_image(
     """
     from napari_rvae.latent import encode
 
+    check_channels(model, image)
     table = atoms_of(image, find or FindSettings(), atoms, scaled(progress, 0, 0.3), stop)
     settings = patch_settings(model, image)
     where = model.recipe.get("made_by", {}).get("where") if where is None else where

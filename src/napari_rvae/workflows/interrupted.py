@@ -9,12 +9,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 from filelock import FileLock, Timeout
 
 from napari_rvae.errors import InputDataError, OutputError, RVAEError
-from napari_rvae.io import FileRecord, ImageData, Recipe, inline_atoms, load_image, replacing
+from napari_rvae.io import IMAGE_FILES, FileRecord, ImageData, Recipe, inline_atoms, load_image, save_image
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.training.checkpoints import Checkpoint
 from napari_rvae.workflows.steps import dumped
@@ -128,8 +127,7 @@ class KeptTraining:
                     continue
                 if one.data.nbytes > _LARGEST:
                     raise OutputError(f"{one.name} is in no file and too large to be copied; save it first")
-                with replacing(folder / f"{kind}.npy") as place:
-                    np.save(place, np.asarray(one.data))
+                save_image(one, folder, kind)
             recipe.save(folder / _RECIPE)  # now it is complete
         except BaseException:
             kept.remove()
@@ -200,9 +198,9 @@ class KeptTraining:
 
     def _image(self, recipe: Recipe, kind: str) -> ImageData:
         used, record = recipe.used, recipe.inputs[kind]
-        own = self.folder / f"{kind}.npy"
-        image = load_image(own if own.exists() else record.found(self.folder))
-        if own.exists():  # which will not be there for long
+        own = next((self.folder / file for file in IMAGE_FILES[kind] if (self.folder / file).exists()), None)
+        image = load_image(own or record.found(self.folder))
+        if own is not None:  # which will not be there for long
             image = replace(image, path=Path(record.path), sha256=record.sha256)
         size = used["pixel_size"]
         return replace(image, name=used[f"{kind}_name"], pixel_size=tuple(size) if size else None, unit=used["unit"])

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rvae.io import (
+    IMAGE_FILES,
     FileRecord,
     ImageData,
     Recipe,
@@ -21,6 +22,7 @@ from napari_rvae.io import (
     check_outputs,
     column_units,
     inline_atoms,
+    save_image,
     save_table,
     written_together,
 )
@@ -46,7 +48,8 @@ if TYPE_CHECKING:
     from napari_rvae.training.checkpoints import Checkpoint
 
 ANALYSIS_FILES = (
-    "latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif", "image.npy", "clean.npy"
+    "latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif",
+    *IMAGE_FILES["image"], *IMAGE_FILES["clean"],
 )  # fmt: skip
 """What `Analysis.save` may write; cells where there are atoms, images where they are in no other file."""
 _LEFT_OUT = ("edge", "unsupported")  # flags of atoms that are encoded but not learned from
@@ -121,9 +124,8 @@ class Analysis:
         inputs = dict(self.recipe.inputs)
         for name, image in {"image": self.source, "clean": self.clean}.items():
             if image is not None and not image.path.exists() and self.atoms is not None:
-                file = f"{name}.npy"
-                np.save(place / file, np.asarray(image.data))
-                inputs[name] = FileRecord(path=str(target.absolute() / file), sha256=sha256(place / file))
+                file = save_image(image, place, name)
+                inputs[name] = FileRecord(path=str(target.absolute() / file.name), sha256=sha256(file))
         return self.recipe.model_copy(update={"inputs": inputs})
 
 

@@ -14,7 +14,7 @@ from napari_rvae.io import ImageData, replacing
 from napari_rvae.models.conditions import Condition
 from napari_rvae.polar import radial_taper
 from napari_rvae.workflows.encoding import patch_settings
-from napari_rvae.workflows.steps import chosen_patches, first_channel, scaled
+from napari_rvae.workflows.steps import check_channels, chosen_patches, first_channel, scaled
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -67,6 +67,7 @@ def reconstruct_image(
     if not names <= set(table) or table["z1"].notna().sum() == 0:
         raise InputDataError("the table holds no latents of this model; encode the atoms with it first")
     rows = table[table["z1"].notna()]
+    check_channels(model, image)
     patches = chosen_patches(image, rows, patch_settings(model, image), None, scaled(progress, 0, 0.2), stop)
     columns = model.recipe.get("condition_columns")
     condition = Condition.for_model(columns, rows, len(rows)) if columns else None

@@ -14,6 +14,7 @@ from napari_rvae.settings import FindSettings, PatchSettings
 from napari_rvae.workflows.expressions import atoms_where
 
 if TYPE_CHECKING:
+    from napari_rvae.models import Model
     from napari_rvae.models.finder import LearnedFinder
     from napari_rvae.patches import Patches, Progress, Stop
 
@@ -225,6 +226,30 @@ def clean_copies(
             "pixel by pixel"
         )
     return chosen_patches(replace(image, data=clean.data), atoms, patches.settings, where, None, stop)
+
+
+def check_channels(model: Model, image: ImageData) -> None:
+    """Make sure that an image has the channels that a model was trained on.
+
+    Parameters
+    ----------
+    model : Model
+        A trained model.
+    image : ImageData
+        Image or stack.
+
+    Raises
+    ------
+    InputDataError
+        If it has more or fewer.
+    """
+    here = 1 if image.channel_axis is None else image.data.shape[image.channel_axis]
+    if here != model.channels:
+        several = "s" * (model.channels > 1)
+        raise InputDataError(
+            f"The model was trained on {model.channels} channel{several}, '{image.name}' has {here}: give an image "
+            "with as many, or choose others of its layers in Train rVAE, Advanced > More channels."
+        )
 
 
 def scaled(progress: Progress | None, start: float, end: float) -> Progress | None:
