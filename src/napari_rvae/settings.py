@@ -309,8 +309,7 @@ class TrainSettings(Settings):
     label_column: str = Field(
         "annotation",
         min_length=1,
-        description="Column of the atoms with the classes of some of them, for semi-supervised models; "
-        "empty = unknown.",
+        description="Column with the classes of some atoms, for semi-supervised models; empty = unknown.",
     )
     condition_columns: tuple[str, ...] = Field(
         (),
@@ -322,7 +321,11 @@ class TrainSettings(Settings):
     )
     early_stopping: bool = Field(True, description="Stop when the held-out patches improve no more.")
     batch_size: int = Field(
-        100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_extra(advanced=True)
+        100,
+        ge=2,
+        le=100_000,
+        description="Most patches per step; fewer of few.",
+        json_schema_extra=_extra(advanced=True),
     )
     learning_rate: float = Field(
         2e-3, gt=0, le=1, description="Step size of the optimiser.", json_schema_extra=_extra(advanced=True)
@@ -332,6 +335,11 @@ class TrainSettings(Settings):
     )
     skip: bool = Field(
         False, description="Residual connections in the decoder.", json_schema_extra=_extra(advanced=True)
+    )
+    encoder: Literal["auto", "dense", "convolutional"] = Field(
+        "auto",
+        description="Dense layers, or convolutions; automatic: convolutions over angles that are free, or dense.",
+        json_schema_extra=_extra(advanced=True),
     )
     decoder: Literal["spectrum", "coordinate"] = Field(
         "spectrum",

@@ -120,7 +120,9 @@ def test_files_of_a_newer_version(content, tmp_path):
 
 def test_settings_that_an_older_version_did_not_know_take_their_defaults(content, tmp_path):
     settings = json.loads(header_of(content)[0]["__metadata__"]["napari_rvae"])["settings"]
-    older = {name: value for name, value in settings.items() if name not in ("skip", "angle_prior", "decoder")}
+    older = {
+        name: value for name, value in settings.items() if name not in ("skip", "angle_prior", "decoder", "encoder")
+    }
     (tmp_path / "older.safetensors").write_bytes(changed(content, settings=older))
     assert load_model(tmp_path / "older.safetensors").settings.model_dump(mode="json") == settings
 

@@ -62,7 +62,10 @@ def test_an_autoencoder_samples_nothing_and_has_no_divergence(make_model):
     assert not torch.equal(one.data, other.data)
 
 
-@pytest.mark.parametrize(("name", "options"), [("rvae", {}), ("jrvae", {"classes": 2}), ("vae", {"skip": True})])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("rvae", {}), ("jrvae", {"classes": 2}), ("vae", {"skip": True}), ("vae", {"encoder": "convolutional"})],
+)
 def test_gradients_are_the_slopes_of_the_objective(make_model, name, options):
     model = make_model(name, **options, hidden=8).double()
     x, prior = harmonics_of(model).double(), uniform(model)

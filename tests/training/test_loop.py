@@ -26,6 +26,7 @@ def moved_to(trainer, device):
     ("name", "options"),
     [
         ("vae", {}),
+        ("vae", {"encoder": "convolutional"}),
         ("rvae", {"invariance": "rotation,translation,strain,scale", "angle_prior": 20.0}),
         ("rvae", {"decoder": "coordinate"}),
         ("jrvae", {"classes": 2, "class_capacity": 0.5, "latent_capacity": 3.0}),

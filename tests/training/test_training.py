@@ -216,6 +216,18 @@ def test_every_model_trains_is_kept_encodes_and_reconstructs(few, name, members,
     assert np.isfinite(understood).all()
 
 
+@pytest.mark.parametrize("size", [16, 21])
+def test_a_convolutional_encoder_tells_kinds_apart(size):
+    images, truth = cards(1, 200, size)
+    patches = patches_from_array(images)
+    settings = TrainSettings(model="vae", encoder="convolutional", epochs=25, early_stopping=False, **TINY)
+    model = trained(patches, settings)
+    assert any(isinstance(layer, torch.nn.Conv2d) for layer in model.encoder.modules())
+    z = model.encode(model.harmonics(torch.as_tensor(patches.data)))[0].detach()  # what the network alone says
+    apart = torch.cdist(z, z).fill_diagonal_(torch.inf)
+    assert (truth["label"].to_numpy()[apart.argmin(1)] == truth["label"]).mean() > 0.9
+
+
 @pytest.mark.parametrize("more", [{"decoder": "coordinate"}, {"model": "jrvae", "classes": 2}, {"skip": True}])
 def test_patches_of_two_channels(data, more, tmp_path):
     """The second channel, the negative of the first, comes back as such; by the published decoder, too."""
@@ -253,6 +265,7 @@ def test_classes_of_windows_over_an_image(name):
         ({"model": "jrvae"}, {}, SettingsError, "number of classes"),
         ({"model": "ssvae"}, {}, SettingsError, "needs labels"),
         ({"decoder": "coordinate", "skip": True}, {}, SettingsError, "no residual connections"),
+        ({"encoder": "dense"}, {}, SettingsError, "leave encoder at auto"),
         ({"model": "ssvae", "classes": 2}, {}, SettingsError, "needs labels"),
         ({"model": "rvae"}, {"labels": np.zeros(120, int)}, SettingsError, "takes no labels"),
         ({"model": "cvae"}, {}, SettingsError, "needs a condition"),

@@ -177,3 +177,47 @@ class PlainEncoder(nn.Module):
         """
         mean, log_deviation = self.layers(harmonics.flatten(1)).chunk(2, 1)
         return mean, log_deviation.clamp(-8, 2)
+
+
+class ConvolutionalEncoder(nn.Module):
+    """Convolutions over the pixels of a patch, for models in which the angle counts.
+
+    Parameters
+    ----------
+    space : PolarSpace
+        Where the harmonics live.
+    channels : int
+        Channels of a patch.
+    outputs : int
+        Number of latents.
+    hidden : int
+        Width of the hidden layer after the convolutions.
+    """
+
+    def __init__(self, space: PolarSpace, channels: int, outputs: int, hidden: int) -> None:
+        super().__init__()
+        self.space = [space]  # not a submodule of its own
+        maps, width = widths(hidden)
+        layers: list[nn.Module] = []
+        for before, after in ((channels, maps), (maps, width), (width, width)):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.SiLU()]
+        self.convolutions = nn.Sequential(*layers)
+        side = math.ceil(space.size / 8)
+        self.content = nn.Sequential(nn.Linear(width * side**2, hidden), nn.SiLU(), nn.Linear(hidden, 2 * outputs))
+
+    def forward(self, harmonics: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode.
+
+        Parameters
+        ----------
+        harmonics : torch.Tensor
+            (n, channels, 2 T), of unit variance or so.
+
+        Returns
+        -------
+        mean, log_deviation : torch.Tensor
+            (n, outputs) each.
+        """
+        features = self.convolutions(self.space[0].synthesise(harmonics))
+        mean, log_deviation = self.content(features.flatten(1)).chunk(2, 1)
+        return mean, log_deviation.clamp(-8, 2)

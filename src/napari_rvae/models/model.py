@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from napari_rvae.averages.exemplars import PoseFinder
 from napari_rvae.models.decoder import CoordinateDecoder, SpectrumDecoder
-from napari_rvae.models.encoder import InvariantEncoder, PlainEncoder
+from napari_rvae.models.encoder import ConvolutionalEncoder, InvariantEncoder, PlainEncoder
 from napari_rvae.polar import PolarSpace
 from napari_rvae.poses import Resampler, pose_prior
 from napari_rvae.settings import TrainSettings
@@ -157,8 +157,8 @@ class Model(nn.Module):
         self.space = PolarSpace(size, k_max, angles=None if self.turns else 1)
         self.resample = Resampler(size)
         outputs, hidden = settings.latent, settings.hidden
-        encoder = InvariantEncoder if self.turns else PlainEncoder
-        self.encoder = encoder(self.space, channels, outputs, hidden)
+        plain = ConvolutionalEncoder if settings.encoder == "convolutional" else PlainEncoder
+        self.encoder = (InvariantEncoder if self.turns else plain)(self.space, channels, outputs, hidden)
         inputs = settings.latent + (self.classes if self.classes > 1 else 0) + conditions
         self.decoder: SpectrumDecoder | CoordinateDecoder
         if settings.decoder == "coordinate":

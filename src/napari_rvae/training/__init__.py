@@ -100,6 +100,8 @@ def train(
         raise SettingsError(f"{settings.model} needs labels: give the class of some patches, and -1 for the others.")
     if settings.decoder == "coordinate" and settings.skip:
         raise SettingsError("The coordinate decoder has no residual connections: leave skip out, or decode spectra.")
+    if settings.encoder == "dense" and "rotation" in settings.invariances:
+        raise SettingsError("A dense encoder tells turned patches apart: leave encoder at auto where angles are free.")
     if settings.family in ("joint", "semi") and not settings.classes and not measured:
         raise SettingsError(f"{settings.model} needs the number of classes: set classes (--classes).")
     if measured:
