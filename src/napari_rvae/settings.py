@@ -148,7 +148,9 @@ class FinderSettings(Settings):
         8, ge=1, le=100, description="Number of simulated images.", json_schema_extra=_extra(advanced=True)
     )
     steps: int = Field(500, ge=10, le=100_000, description="Steps of the training.")
-    batch_size: int = Field(16, ge=1, le=1024, description="Crops per step.", json_schema_extra=_extra(advanced=True))
+    batch_size: int = Field(
+        100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_extra(advanced=True)
+    )
     learning_rate: float = Field(
         1e-2, gt=0, le=1, description="Largest step size of the optimiser.", json_schema_extra=_extra(advanced=True)
     )
