@@ -148,9 +148,7 @@ class FinderSettings(Settings):
         8, ge=1, le=100, description="Number of simulated images.", json_schema_extra=_extra(advanced=True)
     )
     steps: int = Field(500, ge=10, le=100_000, description="Steps of the training.")
-    batch_size: int = Field(
-        100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_extra(advanced=True)
-    )
+    batch_size: int = Field(16, ge=1, le=1024, description="Crops per step.", json_schema_extra=_extra(advanced=True))
     learning_rate: float = Field(
         1e-2, gt=0, le=1, description="Largest step size of the optimiser.", json_schema_extra=_extra(advanced=True)
     )
@@ -315,19 +313,14 @@ class TrainSettings(Settings):
     )
     condition_columns: tuple[str, ...] = Field(
         (),
-        description="Columns of the atoms with what is known of all of them, for conditional models: "
-        "classes or quantities.",
+        description="Columns with what is known of all atoms, for conditional models: classes or quantities.",
     )
     epochs: int = Field(
         100, ge=1, le=100_000, description="At most so many passes over the data; stops earlier when nothing improves."
     )
     early_stopping: bool = Field(True, description="Stop when the held-out patches improve no more.")
     batch_size: int = Field(
-        100,
-        ge=2,
-        le=100_000,
-        description="Most patches per step; fewer of few.",
-        json_schema_extra=_extra(advanced=True),
+        100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_extra(advanced=True)
     )
     learning_rate: float = Field(
         2e-3, gt=0, le=1, description="Step size of the optimiser.", json_schema_extra=_extra(advanced=True)
