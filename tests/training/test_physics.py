@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_rvae.errors import SettingsError
+from napari_rvae.latent import encode
 from napari_rvae.patches import Patches, patches_from_array
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.training import physics, register_physics, train
@@ -69,13 +70,15 @@ def test_what_varies_slowly_is_preferred():
     centers = np.stack([np.zeros(200), 10.0 * np.arange(1, 201)], 1)
     data, frame = data[:, None].astype(np.float32), np.zeros(200, np.int64)
     patches = Patches(data, np.arange(200), centers, frame, np.zeros(200, bool), (1.0, 1.0), PatchSettings())
-    slow = []
+    slow, found = [], []
     for weight in (0.0, 100.0):
         *_, last = train(patches, TrainSettings(physics="smooth", physics_weight=weight, **QUICK))
+        found.append(abs(np.corrcoef(encode(last.model, patches)["z1"], moved)[0, 1]))
         with torch.no_grad():
             z = last.model.encode(last.model.harmonics(torch.as_tensor(data)))[0][:, 0].numpy()
         slow.append(abs(np.corrcoef(z, moved)[0, 1]))
     assert slow[0] < 0.6 < 0.9 < slow[1], slow
+    assert found[0] < 0.5 < 0.7 < found[1], found  # fitted to every patch by itself, they follow
     with pytest.raises(SettingsError, match="positions of atoms"):
         smooth(torch.zeros(2, 1, 8, 8), torch.zeros(2, 1), torch.zeros(2, 0, 1))
 

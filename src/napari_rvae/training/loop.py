@@ -220,7 +220,8 @@ class Trainer:
         shape = self.harmonics.shape[1:]
         slopes = torch.cat([parts.T, explained[1:]]).unflatten(1, shape)
         model.decoder.start_from(explained[0].unflatten(0, shape), slopes)
-        if self.settings.decoder == "spectrum" and self._has_poses and self.capacity.classes is None:
+        good = self.settings.decoder == "spectrum" and self._has_poses and self.capacity.classes is None
+        if good and self.physics is None:  # a term of the loss may want other latents
             self.optimizer.param_groups[1]["lr"] *= SLOWER
         target = torch.cat([rest @ parts / (width.square() + noise), expected], 1)
         spread = 0.5 * (noise / (width.square() + noise)).log()
