@@ -25,7 +25,7 @@ import pytest
 import torch
 
 from napari_rvae.errors import DeviceError, InputDataError, OutputError
-from napari_rvae.patches import extract_patches
+from napari_rvae.patches import extract_patches, patches_from_array
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.training import Earlier, train
 from napari_rvae.training.checkpoints import Checkpoint
@@ -339,3 +339,11 @@ def test_a_look_at_a_model_that_learns(patches, whole):
     side = patches.data.shape[-1]
     assert looks[-1].manifold.shape == (7 * side, 7 * side)
     assert same(reports[-1].model, whole)  # looking changes nothing
+
+
+def test_a_look_shows_all_channels(patches):
+    two = patches_from_array(np.concatenate([patches.data, -patches.data], 1))
+    look = [report.look for report in train(two, SHORT, look_every=0.0) if report.look is not None][-1]
+    first, second = np.split(look.manifold, 2, axis=1)
+    assert first.shape == (7 * two.data.shape[-1],) * 2
+    assert np.corrcoef(first.ravel(), second.ravel())[0, 1] < -0.8

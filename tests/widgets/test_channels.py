@@ -13,6 +13,7 @@ from napari_rvae import cli
 from napari_rvae.layers import add_atoms, add_subset, atoms_table, channels_of, hashed, image_source, model_of
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets.explore import ExploreWidget
+from napari_rvae.widgets.pictures import Picture
 from napari_rvae.workflows.interrupted import Inputs, KeptTraining
 
 from .test_train import PLACES, make_dock  # noqa: F401  a fixture
@@ -111,6 +112,22 @@ def test_layers_that_fit_are_offered_and_what_happens_to_them_is_told(viewer, ha
     assert dock.channels.layers == ()
 
 
+def test_averages_and_counts_are_of_all_channels(points, dock, press, qtbot):
+    tick(dock, "ABF")
+    press(dock.averages.button, dock.work)
+    assert rand_index(points) == 1
+    pictures = dock.averages.strip.findChildren(Picture)
+    assert len(pictures) == 2
+    assert {picture.width() / picture.height() for picture in pictures} == {2}
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.joint.count()
+    assert dock.form.controls["classes"].value() == 2
+    dock.channels.choose(())
+    with qtbot.waitSignal(dock.work.done, timeout=120_000):
+        dock.averages.average()
+    assert rand_index(points) < 0.2
+
+
 @pytest.fixture
 def trained(dock, press):
     tick(dock, "ABF")
@@ -126,9 +143,9 @@ def test_all_channels_are_seen_wherever_results_are(viewer, haadf, abf, points, 
     assert real.shape == decoded.shape
     pixels = real.shape[0]
     assert real.shape == (pixels, 2 * pixels)
-    first, second = real[:, :pixels].max(), real[:, pixels:].max()
-    assert first == pytest.approx(1, abs=0.1)
-    assert second == pytest.approx(0.5 + 0.5 * KINDS[50], abs=0.1)
+    mean, spread = (getattr(model_of(points), name).numpy() for name in ("mean", "spread"))
+    heights = [part.max() for part in np.split(real, 2, axis=1)] * spread + mean
+    assert heights == pytest.approx([1, 0.5 + 0.5 * KINDS[50]], abs=0.1)
     with qtbot.waitSignal(explore.baseline.work.done, timeout=60_000):
         explore.baseline.compute()
     assert "this model" in explore.baseline.comparison.text()
@@ -139,8 +156,29 @@ def test_all_channels_are_seen_wherever_results_are(viewer, haadf, abf, points, 
         there = np.isfinite(ours)
         assert np.corrcoef(ours[there], theirs[there])[0, 1] > 0.85
         np.testing.assert_allclose(viewer.layers[f"{layer.name} difference"].data[there], (theirs - ours)[there])
+    grid = explore.manifold
+    explore.tabs.setCurrentIndex(explore.panels.index(grid))
+    side = grid._array.shape[0]
+    assert grid._array.shape == (side, 2 * side)
+    with qtbot.waitSignals([grid.pointed, grid.pointed]) as places:
+        for x in (0.1, 0.6):
+            grid.picture.clicked.emit(x, 0.3)
+    assert places.all_signals_and_args[0].args == places.all_signals_and_args[1].args
     subset = add_subset(viewer, points, KINDS == 1)
     assert channels_of(subset) == [haadf, abf]
+
+
+def test_channels_of_any_intensity_are_seen_side_by_side(abf, points, dock, press, viewer, opened, qtbot):
+    abf.data = 50_000 + 1000 * abf.data
+    tick(dock, "ABF")
+    press(dock.work.start_button, dock.work)
+    assert rand_index(points) == 1
+    explore = opened(ExploreWidget(viewer))
+    qtbot.waitUntil(lambda: explore.link is not None and explore.link.layer is points)
+    for picture in (explore.patch._real(np.array([50]))[0], explore.patch._decoded(points.features, {}, 50)):
+        first, second = (np.ptp(half) for half in np.split(picture, 2, axis=1))
+        assert 1 / 3 < first / second < 3
+        assert np.ptp(picture) < 1.5 * max(first, second)
 
 
 def test_a_model_is_applied_only_where_its_channels_are(viewer, points, abf, trained, press, told, tmp_path, qtbot):

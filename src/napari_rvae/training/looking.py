@@ -67,7 +67,7 @@ def _look(trainer: Trainer) -> Look:
     condition = None
     if trainer.condition is not None:
         condition = trainer.condition.mean(0).expand(len(down) * _STEPS, -1)
-    images = model.space.synthesise(model.decode(grid.flatten(0, 1), condition)[:, 0])[:, 0]
-    side = images.shape[-1]
-    tiles = images.view(len(down), _STEPS, side, side).transpose(1, 2).reshape(len(down) * side, _STEPS * side)
+    images = model.space.synthesise(model.decode(grid.flatten(0, 1), condition)[:, 0])
+    rows = images.unflatten(0, (len(down), _STEPS)).permute(0, 3, 2, 1, 4)  # (down, y, channels, along, x)
+    tiles = rows.flatten(2).flatten(0, 1)
     return Look(trainer.patches.atom_id, z.cpu().numpy(), tiles.cpu().numpy())

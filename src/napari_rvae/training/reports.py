@@ -25,7 +25,7 @@ class Look:
     latents : numpy.ndarray
         (n, latent) their latents.
     manifold : numpy.ndarray
-        (rows * D, columns * D) patches decoded on a grid over the first two latents.
+        (rows * D, channels * columns * D) patches decoded on a grid over the first two latents, channels side by side.
     """
 
     atom_id: NDArray[np.int64]

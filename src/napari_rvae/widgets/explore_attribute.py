@@ -13,7 +13,7 @@ from napari_rvae.errors import RVAEError
 from napari_rvae.layers import add_beside, image_of
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.parts import HELPER
-from napari_rvae.widgets.pictures import Picture
+from napari_rvae.widgets.pictures import Picture, each_in_contrast
 from napari_rvae.widgets.selection import Ids
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class AttributeStrip(QWidget):
             except RVAEError as error:  # atoms that are gone, or a model that was exchanged a moment ago
                 words = str(error)
             else:
-                self._array = np.hstack([np.vstack(list(patch)) for patch in strip])
+                self._array = np.hstack([np.vstack(list(each_in_contrast(patch, model))) for patch in strip])
                 words = f"{name} with -1 to 2 times, in steps of ½, what B has and A lacks; the third is as it is"
         self.words.setText(words)
         self.picture.show_array(self._array)

@@ -16,7 +16,7 @@ from napari_rvae.layers import add_beside, image_of, model_of
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.model_inputs import ModelInputs
 from napari_rvae.widgets.parts import HELPER
-from napari_rvae.widgets.pictures import Picture
+from napari_rvae.widgets.pictures import Picture, each_in_contrast
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -116,7 +116,8 @@ class ManifoldPanel(QWidget):
             self.words.setText(str(error))
             return
         name = f"{link.layer.name} path {first} to {last}"
-        self._add(np.concatenate(list(movie.swapaxes(0, 1)), -1), name, link.layer, _MOVIE)
+        channels = each_in_contrast(movie.swapaxes(0, 1), model)
+        self._add(np.concatenate(list(channels), -1), name, link.layer, _MOVIE)
 
     def _add(self, pictures: NDArray[Any], name: str, points: Points, part: float = 1.0) -> None:
         add_beside(self._viewer, pictures, name, image_of(points), part, HELPER)  # no input for other docks
@@ -146,6 +147,7 @@ class ManifoldPanel(QWidget):
             else:
                 # Upward as in the plot, not downward as in an image.
                 size = model.size
+                grid = each_in_contrast(grid, model)
                 rows = [np.hstack(list(grid[:, top : top + size])) for top in range(0, grid.shape[1], size)]
                 self._array = np.vstack(rows[::-1])
                 self.words.setText(_HELP)
@@ -154,6 +156,8 @@ class ManifoldPanel(QWidget):
     def _clicked(self, x: float, y: float) -> None:
         if self.across.currentIndex() == self.up.currentIndex():
             return  # one latent has no place in a plane
+        model = model_of(self._link.layer) if self._link else None
+        x = x * (1 if model is None else model.channels) % 1  # the whole plane in every channel
         right, down = (self._extent * (2 * int(fraction * _STEPS) / (_STEPS - 1) - 1) for fraction in (x, y))
         across, up = self.across.currentIndex(), self.up.currentIndex()
         self.pointed.emit(f"z{across + 1}", self._center[across] + right, f"z{up + 1}", self._center[up] - down)

@@ -20,7 +20,7 @@ from napari_rvae.widgets.columns import column_label, displayed_values, is_laten
 from napari_rvae.widgets.explore_attribute import AttributeStrip
 from napari_rvae.widgets.model_inputs import ModelInputs
 from napari_rvae.widgets.parts import image_under
-from napari_rvae.widgets.pictures import Bars, Picture
+from napari_rvae.widgets.pictures import Bars, Picture, each_in_contrast
 from napari_rvae.widgets.scatter import Histogram
 from napari_rvae.widgets.selection import Mask
 
@@ -161,7 +161,7 @@ class PatchPanel(QWidget):
             patch = decode(model, z[np.newaxis], [kind], condition)[0]
         except RVAEError:  # the model was exchanged a moment ago
             return None
-        return np.hstack(list(patch))
+        return np.hstack(list(each_in_contrast(patch, model)))
 
     def _content(
         self, model: Model, table: pd.DataFrame, place: Mapping[str, float], rows: NDArray[np.intp]
@@ -195,9 +195,12 @@ class PatchPanel(QWidget):
             if self._atoms is None or self._read is not self._link.table:
                 self._atoms, self._read = self._read_atoms(self._link.layer), self._link.table
             atoms, images, step, pixels = self._atoms
-            parts = [patches_in_common_frame(image, atoms.iloc[rows], step, pixels) for image in images]
-            return np.concatenate(parts, axis=-1) if parts else None
-        except RVAEError:  # an image that does not belong to these points: then there is nothing to see
+            parts = np.array([patches_in_common_frame(image, atoms.iloc[rows], step, pixels) for image in images])
+            model = model_of(self._link.layer)
+            parts = parts if model is None else each_in_contrast(parts, model, level=True)
+            return np.concatenate(list(parts), axis=-1) if len(parts) else None
+        except RVAEError as error:  # an image that does not belong to these points, or a channel that is gone
+            self.words.setText(str(error))
             return None
 
     def _read_atoms(self, layer: Points) -> tuple[pd.DataFrame, list[Any], tuple[float, float], int]:
