@@ -157,5 +157,7 @@ def test_a_file_of_channels_is_a_layer_for_each(viewer, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", channels, photometric="minisblack", metadata={"axes": "CYX"})
     layers = add_image(viewer, load_image(tmp_path / "a.tif"))
     assert [layer.name for layer in layers] == ["a", "a channel 2", "a channel 3"]
+    assert [layer.visible for layer in layers] == [True, False, False]
+    assert viewer.layers.selection.active is layers[0]
     assert not hashed(image_source(layers[0])).path.exists(), "the file holds more than this layer"
     np.testing.assert_array_equal(image_source(layers[0], layers[1:]).data, channels)

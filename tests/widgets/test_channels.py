@@ -86,6 +86,17 @@ def test_two_detectors_tell_what_one_does_not(points, haadf, abf, dock, press):
 
 def test_layers_that_fit_are_offered_and_what_happens_to_them_is_told(viewer, haadf, abf, points, dock, told, qtbot):
     assert offered(dock) == ["ABF"]
+    other = viewer.add_image(np.zeros((128, 128)), name="other", **PLACED)
+    dock.image_box.choose(haadf)
+    for name in ("other", "ABF"):
+        tick(dock, name)
+    viewer.layers.move(viewer.layers.index(other), len(viewer.layers))
+    assert dock.channels.layers == (other, abf)
+    assert dock.channels.label.text() == "More channels: other, ABF"
+    assert dock.form.folded.text() == "Advanced (3 channels)"
+    viewer.layers.remove(other)
+    tick(dock, "ABF", False)
+    assert dock.form.folded.text() == "Advanced"
     small = viewer.add_image(np.zeros((64, 64)), name="small", **PLACED)
     viewer.add_image(np.zeros((128, 128)), name="aside", translate=(1, 0), **PLACED)
     viewer.add_image(np.zeros((128, 128)), name="unscaled")

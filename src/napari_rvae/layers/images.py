@@ -40,7 +40,7 @@ def add_image(viewer: ViewerModel, image: ImageData) -> list[Image]:
     Returns
     -------
     list of napari.layers.Image
-        One for each channel, with the file's scale and unit.
+        One for each channel, with the file's scale and unit; the first is shown and active.
     """
     channels = channel_layers(image, image.name)
     frames = channels[0][0].ndim - 2
@@ -48,7 +48,9 @@ def add_image(viewer: ViewerModel, image: ImageData) -> list[Image]:
     if image.pixel_size is not None:
         unit = image.unit or "pixel"
         placed = {"scale": (*(1.0,) * frames, *image.pixel_size), "units": (*("pixel",) * frames, unit, unit)}
-    return [viewer.add_image(pixels, **shown, **placed) for pixels, shown in channels]
+    layers = [viewer.add_image(pixels, **shown, **placed) for pixels, shown in channels]
+    viewer.layers.selection.active = layers[0]
+    return layers
 
 
 def channel_layers(image: ImageData, name: str) -> list[tuple[Any, dict[str, Any]]]:
@@ -64,12 +66,15 @@ def channel_layers(image: ImageData, name: str) -> list[tuple[Any, dict[str, Any
     Returns
     -------
     list of tuple
-        Pixels, and name and metadata, of every channel; the file is that of a layer where it holds no others.
+        Pixels, and what the layer is told besides, of every channel. Only the first is shown, they cover each other;
+        the file is that of a layer where it holds no others.
     """
     if image.channel_axis is None:
         return [(image.data, {"name": name, "metadata": {SOURCE: image}})]
-    names = [name, *(f"{name} channel {number}" for number in range(2, len(image.data) + 1))]
-    return [(pixels, {"name": own, "metadata": {}}) for pixels, own in zip(image.data, names, strict=True)]
+    return [
+        (pixels, {"name": f"{name} channel {number}" if number > 1 else name, "metadata": {}, "visible": number == 1})
+        for number, pixels in enumerate(image.data, 1)
+    ]
 
 
 def add_beside(

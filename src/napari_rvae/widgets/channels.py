@@ -42,7 +42,9 @@ class MoreChannels(QWidget):
         self.list.itemChanged.connect(self._on_ticked)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(QLabel("More channels"))
+        self.label = QLabel()
+        self.label.setWordWrap(True)
+        layout.addWidget(self.label)
         layout.addWidget(self.list)
         layers = dock.viewer.layers
         for emitter in (layers.events.inserted, layers.events.removed, layers.events.renamed):
@@ -55,8 +57,8 @@ class MoreChannels(QWidget):
 
     @property
     def layers(self) -> tuple[Image, ...]:
-        """The layers that are ticked, in their order in the viewer."""
-        return tuple(layer for layer in self._offered if layer in self._ticked)
+        """The layers that are ticked, in the order in which they were, whatever is above what in the viewer."""
+        return tuple(layer for layer in self._ticked if layer in self._offered)
 
     def choose(self, layers: Iterable[Image]) -> None:
         """Tick just these layers, as far as they are there."""
@@ -107,6 +109,7 @@ class MoreChannels(QWidget):
         self._count()
 
     def _count(self) -> None:
-        """Say that there are several channels where the list is folded away."""
-        count = 1 + len(self.layers)
-        self._dock.form.folded.setText("Advanced" if count == 1 else f"Advanced ({count} channels)")
+        """Say which channels there are, and that there are several where the list is folded away."""
+        names = [layer.name for layer in self.layers]
+        self.label.setText(f"More channels: {', '.join(names)}" if names else "More channels")
+        self._dock.form.folded.setText(f"Advanced ({1 + len(names)} channels)" if names else "Advanced")
