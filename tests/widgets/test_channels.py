@@ -1,5 +1,6 @@
 """Several layers of one place in the docks: what only one of them shows is learned, shown and kept."""
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,9 @@ from qtpy.QtCore import Qt
 from sklearn.metrics import adjusted_rand_score
 
 from napari_rvae import cli
+from napari_rvae.io import load_image
 from napari_rvae.layers import add_atoms, add_subset, atoms_table, channels_of, hashed, image_source, model_of
+from napari_rvae.layers.opening import open_results
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets.explore import ExploreWidget
 from napari_rvae.widgets.pictures import Picture
@@ -20,6 +23,8 @@ from .test_train import PLACES, make_dock  # noqa: F401  a fixture
 
 KINDS = np.random.default_rng(3).integers(2, size=len(PLACES))
 """Of the columns: the first detector shows both alike."""
+HEIGHTS = {0: np.ones(len(PLACES)), 1: 0.5 + 0.5 * KINDS}
+"""Of the columns, by detector."""
 SETTINGS = TrainSettings(model="jrvae", classes=2, epochs=6, hidden=16, invariance=("rotation",), threads=1)
 PLACED = {"scale": (0.02, 0.02), "units": ("nm", "nm")}
 
@@ -35,12 +40,12 @@ def detector(heights, seed):
 
 @pytest.fixture
 def haadf(viewer):
-    return viewer.add_image(detector(np.ones(len(PLACES)), 0), name="HAADF", **PLACED)
+    return viewer.add_image(detector(HEIGHTS[0], 0), name="HAADF", **PLACED)
 
 
 @pytest.fixture
 def abf(viewer, haadf):
-    return viewer.add_image(detector(0.5 + 0.5 * KINDS, 1), name="ABF", **PLACED)
+    return viewer.add_image(detector(HEIGHTS[1], 1), name="ABF", **PLACED)
 
 
 @pytest.fixture
@@ -204,7 +209,7 @@ def test_a_model_is_applied_only_where_its_channels_are(viewer, points, abf, tra
     np.testing.assert_allclose(points.features["angle"], before, atol=1e-4)
     assert rand_index(points) == 1
     tifffile.imwrite(
-        tmp_path / "other.tif", np.stack([detector(np.ones(121), 2), detector(0.5 + 0.5 * KINDS, 3)]),
+        tmp_path / "other.tif", np.stack([detector(HEIGHTS[0], 2), detector(HEIGHTS[1], 3)]),
         photometric="minisblack", metadata={"axes": "CYX"},
     )  # fmt: skip
     with qtbot.waitSignal(trained.work.done, timeout=60_000):
@@ -250,3 +255,28 @@ def test_an_interrupted_training_finds_its_channels_again(viewer, haadf, abf, po
     assert channels_of(points) == [haadf, abf]
     assert dock.channels.layers == (abf,)
     assert len(viewer.layers) == 3
+
+
+def test_stacks_with_channels_go_the_same_way(viewer, make_dock, press, tmp_path, qtbot):  # noqa: F811
+    one, two = (np.stack([detector(heights, seed + 2 * k) for k in (0, 1)]) for seed, heights in HEIGHTS.items())
+    placed = {"scale": (1, 0.02, 0.02), "units": ("pixel", "nm", "nm")}
+    first = viewer.add_image(one, name="HAADF", **placed)
+    second = viewer.add_image(da.from_array(two, chunks=(1, 128, 128)), name="ABF", **placed)
+    places = np.vstack([np.insert(PLACES, 0, frame, axis=1) for frame in (0, 1)])
+    table = pd.DataFrame({"atom_id": np.arange(len(places)), **dict(zip(("frame", "y", "x"), places.T, strict=True))})
+    points = add_atoms(viewer, table, first)
+    dock = make_dock()
+    for settings in (SETTINGS, PatchSettings(size=14)):
+        dock.form.set_value(settings)
+    tick(dock, "ABF")
+    press(dock.work.start_button, dock.work)
+    assert adjusted_rand_score(np.tile(KINDS, 2), points.features["class"].astype(float)) == 1
+    press(dock.results.decoded_button, dock.work)
+    assert viewer.layers["ABF reconstruction"].data.shape == second.data.shape
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path / "out")
+    saved = load_image(tmp_path / "out" / "image.tif")
+    assert saved.channel_axis == 0
+    np.testing.assert_array_equal(saved.data, [one, two])
+    images = [data for data, _, kind in open_results(tmp_path / "out") if kind == "image"]
+    np.testing.assert_array_equal(images, [one, two])

@@ -169,7 +169,7 @@ class AveragesPanel(QWidget):
             if place == _MOST_SHOWN:
                 break
             picture, label = Picture(), QLabel(f"{count:,}")
-            picture.setFixedSize(54 * channels, 54)
+            picture.setFixedSize(54 * min(channels, _IN_A_ROW), 54)
             picture.show_array(np.hstack(list(image)))
             picture.setToolTip(f"<p>Kind {place}: {count:,} patches, {symmetry}-fold.</p>")
             label.setAlignment(Qt.AlignmentFlag.AlignHCenter)
