@@ -316,7 +316,7 @@ def test_a_condition_is_used_or_refused(run, deck, image, tmp_path):
         ("rvae", "--label-column", "kind"),
         ("rvae", "--condition-columns", "kind"),
         ("rvae", "--classes", 3),
-        ("crvae", "--latent-capacity", 3),
+        ("crvae", "--class-capacity", 1),
         ("jrvae", "--label-column", "kind"),
     ],
 )

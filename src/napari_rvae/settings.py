@@ -297,8 +297,7 @@ class TrainSettings(Settings):
     latent: int = Field(2, ge=1, le=64, description="Number of latent dimensions.")
     invariance: tuple[Invariance, ...] | None = Field(
         None,
-        description="Poses inferred apart from the latents: rotation, translation, scale, strain; "
-        "the model's own when empty.",
+        description="Poses apart from the latents: rotation, translation, scale, strain; the model's when empty.",
     )
     classes: int | None = Field(
         None,
@@ -348,12 +347,14 @@ class TrainSettings(Settings):
         description="Weight of the latents' Kullback-Leibler term.",
         json_schema_extra=_extra(advanced=True),
     )
+    beta_epochs: int = Field(
+        1, ge=1, le=100_000, description="Epochs in which beta grows from 0.", json_schema_extra=_extra(advanced=True)
+    )
     latent_capacity: float | None = Field(
         None,
         gt=0,
         le=1000,
-        description="Information in the latents that joint models aim at, growing from 0, with the weight beta; only "
-        "held down by beta when empty.",
+        description="Information in the latents that is aimed at, growing from 0; held down by beta alone when empty.",
         json_schema_extra=_extra("nat", advanced=True),
     )
     latent_capacity_epochs: int = Field(

@@ -25,10 +25,13 @@ def test_schedule():
     assert capacity_at(settings, 1).classes == pytest.approx(0.25)
     assert capacity_at(settings, 20).classes == pytest.approx(math.log(4))  # four classes have no more to say
     assert growing_until(settings) == 20
-    assert capacity_at(JOINT, 3) == (None, None)
+    assert capacity_at(JOINT, 3) == (None, None, 1.0)
     assert growing_until(JOINT) == 0
-    plain = settings.model_copy(update={"model": "rvae"})
-    assert capacity_at(plain, 3) == (None, None)
+    plain = settings.model_copy(update={"model": "rvae", "beta": 4.0, "beta_epochs": 8})
+    assert capacity_at(plain, 2) == (pytest.approx(1.2), None, 1.0)
+    assert capacity_at(plain, 9).beta == 4.0
+    assert growing_until(plain) == 10
+    assert growing_until(JOINT.model_copy(update={"beta_epochs": 8})) == 8
 
 
 def ended(patches, **update):
@@ -55,3 +58,17 @@ def test_classes_say_no_more_than_they_are_to(patches):
     assert ended(patches)[2] > 1.2
     assert ended(patches, beta=100.0, class_capacity=0.5, class_capacity_epochs=5)[2] < 0.9
     assert ended(patches, class_capacity=1.4, class_capacity_epochs=10)[2] > 1.2
+
+
+def test_plain_models_have_schedules_too(patches):
+    """Latents say what they are to; and more of a patch while beta still grows than when it has grown."""
+
+    def said(**update):
+        reports = list(train(patches, JOINT.model_copy(update={"model": "vae", "classes": None, **update})))
+        learned = [report for report in reports if report.phase == "training"]
+        return learned[-1].terms["divergence"], learned[-1].epoch
+
+    assert abs(said(beta=30.0, latent_capacity=4.0, latent_capacity_epochs=24)[0] - 4) < 1
+    growing, epochs = said(beta=100.0, beta_epochs=1000)
+    assert epochs == 40
+    assert growing > 2 * said(beta=100.0)[0]

@@ -226,7 +226,6 @@ def check_used(training: TrainSettings) -> TrainSettings:
     with_classes = ("joint", "semi")
     users: dict[str, tuple[str, ...]] = {
         "classes": with_classes,
-        "latent_capacity": with_classes,
         "class_capacity": with_classes,
     }
     users |= {"label_column": ("semi",), "condition_columns": ("conditional",)}

@@ -1,4 +1,4 @@
-"""Capacities of joint models: how much latents and classes are to say, growing while a model learns.
+"""Capacities: how much latents and classes are to say, and what it costs, growing while a model learns.
 
 Burgess et al., arXiv:1804.03599, eq. 8; for classes Dupont, NeurIPS 31 (2018), eq. 7.
 """
@@ -18,10 +18,13 @@ class Capacity(NamedTuple):
     ----------
     latents, classes : float or None
         Kullback-Leibler divergence of z, and of the class, from what is known before a patch is seen.
+    beta : float
+        Weight of what is off them.
     """
 
     latents: float | None
     classes: float | None
+    beta: float
 
 
 def capacity_at(settings: TrainSettings, epoch: float) -> Capacity:
@@ -30,7 +33,7 @@ def capacity_at(settings: TrainSettings, epoch: float) -> Capacity:
     Parameters
     ----------
     settings : TrainSettings
-        Of a joint or semi-supervised model; others have no capacities.
+        Of a training; models without classes have no capacity of them.
     epoch : float
         From 1.
 
@@ -39,23 +42,22 @@ def capacity_at(settings: TrainSettings, epoch: float) -> Capacity:
     Capacity
         Growing in proportion to the epochs up to the end value; of K classes at most log K.
     """
-    if settings.family not in ("joint", "semi"):
-        return Capacity(None, None)
 
     def share(epochs: int) -> float:
         return min(1.0, epoch / epochs)
 
-    latents, classes = settings.latent_capacity, settings.class_capacity
+    latents = settings.latent_capacity
+    classes = settings.class_capacity if settings.family in ("joint", "semi") else None
     if latents is not None:
         latents *= share(settings.latent_capacity_epochs)
     if classes is not None:
         most = math.log(settings.classes or 2)
         classes = min(classes * share(settings.class_capacity_epochs), most)
-    return Capacity(latents, classes)
+    return Capacity(latents, classes, settings.beta * share(settings.beta_epochs))
 
 
 def growing_until(settings: TrainSettings) -> int:
-    """Last epoch in which a capacity grows; 0 where there is none.
+    """Last epoch in which a capacity or beta grows; 0 where none does.
 
     Parameters
     ----------
@@ -68,4 +70,5 @@ def growing_until(settings: TrainSettings) -> int:
     """
     end = capacity_at(settings, 1)
     latents = settings.latent_capacity_epochs if end.latents is not None else 0
-    return max(latents, settings.class_capacity_epochs if end.classes is not None else 0)
+    beta = settings.beta_epochs if settings.beta_epochs > 1 else 0
+    return max(latents, beta, settings.class_capacity_epochs if end.classes is not None else 0)

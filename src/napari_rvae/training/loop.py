@@ -371,7 +371,7 @@ class Trainer:
 
     def _loss(self, found: Objective) -> Tensor:
         """What is made small: the negative evidence, or with capacities how far off them latents and classes are."""
-        beta = self.settings.beta
+        beta = self.capacity.beta
         loss = beta * (found.divergence.mean() - (self.capacity.latents or 0)).abs()  # a divergence is never negative
         loss = loss - (found.data + found.supervised).mean()
         if self.capacity.classes is not None:

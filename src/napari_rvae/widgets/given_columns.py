@@ -18,7 +18,7 @@ from napari_rvae.widgets.settings_form import Control, SettingsForm
 
 _MOST_CLASSES = 50
 CAPACITIES = ("latent_capacity", "latent_capacity_epochs", "class_capacity", "class_capacity_epochs")
-"""Fields of models with classes, besides their number."""
+"""Fields of capacities; the last two are those of models with classes."""
 _NEVER = ("atom_id", "y", "x")
 
 
@@ -122,7 +122,7 @@ class GivenColumns:
         """
         form.rename("label_column", "Labels from")
         form.rename("condition_columns", "Condition")
-        for name in ("classes", *CAPACITIES):
+        for name in ("classes", *CAPACITIES[2:]):
             form.show_field(name, family in ("joint", "semi"))
         form.show_field("label_column", family == "semi")
         form.show_field("condition_columns", family == "conditional")
