@@ -27,22 +27,23 @@ def right(found, label):
 
 def ensemble(options):
     """jrVAE, 4 classes, on 1000 cards 4 of 48 px with strain, whose noise is raised until one member tells 85 to 95 per
-    cent of the suits: how well the dispersion of 8 members finds the cards that they class wrongly (area under the
-    receiver operating characteristic), and what they cost beside one: time of the processor, training and encoding, and
-    largest memory of the process; the worst seed.
+    cent of the suits, or at the noise where it comes nearest to 90: how well the dispersion of 8 members finds the
+    cards that they class wrongly (area under the receiver operating characteristic), and what they cost beside one:
+    time of the processor, training and encoding, and largest memory of the process; the worst seed.
     """
     members = 4 if options.quick else 8
     rows = {name: [] for name in ("noise", "alone", "together", "found", "time", "memory")}
     for seed in options.seeds:
-        for noise in np.arange(1.0, 1.8, 0.05):
-            x, truth = cards(4, 1000, SIZE, noise=noise, seed=seed)
-            patches, label = patches_from_array(x), truth["label"].to_numpy()
-            _, good, one = _trained(patches, label, seed, 1)
-            if 0.85 <= good.mean() <= 0.95:
+        tried = []
+        for noise in np.arange(1.1, 1.6, 0.1):
+            _, good, one = _trained(*_hard_cards(noise, seed), seed, 1)
+            tried.append((abs(good.mean() - 0.9), noise, good.mean(), one))
+            if tried[-1][0] <= 0.05:
                 break
+        _, noise, alone, one = min(tried)
         rows["noise"].append(noise)
-        rows["alone"].append(good.mean())
-        table, good, all_of_them = _trained(patches, label, seed, members)
+        rows["alone"].append(alone)
+        table, good, all_of_them = _trained(*_hard_cards(noise, seed), seed, members)
         rows["together"].append(good.mean())
         rows["found"].append(roc_auc_score(~good, table["class_dispersion"]))
         for name, mine, single in zip(("time", "memory"), all_of_them, one, strict=True):
@@ -87,6 +88,12 @@ def _curve(curves):
     """Mean stability of 2, 3, ... classes."""
     means = np.mean([curve["stability"] for curve in curves], 0)
     return "stability of 2, 3, ...: " + ", ".join(f"{value:.2f}" for value in means)
+
+
+def _hard_cards(noise, seed):
+    """Patches of noisy cards, and their suits."""
+    x, truth = cards(4, 1000, SIZE, noise=noise, seed=seed)
+    return patches_from_array(x), truth["label"].to_numpy()
 
 
 def _trained(patches, label, seed, members):
