@@ -132,7 +132,7 @@ def test_atoms_seen_once_are_shown_without_tracks(viewer, dock, press):
     assert len(points.data) == 2
     assert dock.snr_plot.isVisible()
     assert "2 bright atoms in 2 frames" in dock.work.label.text()
-    assert "1 frames could not be used, being constant or no numbers: 2" in dock.work.label.text()
+    assert "1 frame could not be used, being constant or no numbers: 2" in dock.work.label.text()
     assert "no tracks: No atom was found in two frames" in dock.work.label.text()
     assert not any(isinstance(layer, Tracks) for layer in viewer.layers)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.patches import Patches, Progress, Stop
-from napari_rvae.settings import AverageSettings
+from napari_rvae.settings import AverageSettings, TrainSettings
 from napari_rvae.threads import threads
 
 if TYPE_CHECKING:
@@ -169,6 +169,16 @@ def average(
     )
     counts = np.bincount(which, minlength=len(images))
     return Averages(pictures, counts, symmetry, table, finder)
+
+
+def first_step_of(training: TrainSettings) -> AverageSettings:
+    """How patches are averaged that a model then learns from."""
+    return AverageSettings(
+        invariance=training.invariances,
+        kinds=training.classes if training.family in ("joint", "semi") else None,
+        offset_prior=training.offset_prior,
+        seed=training.seed,
+    )
 
 
 def average_space(patches: Patches, invariance: tuple[str, ...]) -> tuple[PoseSearch, torch.Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from napari_rvae.errors import InputDataError, SettingsError, Stopped
 from napari_rvae.patches import Patches, Stop
-from napari_rvae.settings import AverageSettings, TrainSettings
+from napari_rvae.settings import TrainSettings
 from napari_rvae.threads import threads
 from napari_rvae.training.devices import Device, available_devices, choose_device
 from napari_rvae.training.physics import physics_term, register_physics
@@ -146,7 +146,7 @@ def _train(
 ) -> Generator[TrainingReport, None, None]:
     import torch
 
-    from napari_rvae.averages import average
+    from napari_rvae.averages import average, first_step_of
     from napari_rvae.averages.band import signal_band
     from napari_rvae.models import Model
     from napari_rvae.training.finish import finish
@@ -157,13 +157,11 @@ def _train(
     averages = None
     if settings.start == "averages" and settings.invariances and settings.invariances != ("translation",):
         yield TrainingReport("averages", 0, settings.epochs, message="Averaging alike patches")
-        kinds = settings.classes if settings.family in ("joint", "semi") else None
-        wanted = AverageSettings(
-            invariance=settings.invariances, seed=settings.seed, kinds=kinds, offset_prior=settings.offset_prior
-        )
         start = None if like is None else deepcopy(like.finder)
         try:
-            averages = average(patches, wanted, start=None if start is None else start.cpu(), stop=stop)
+            averages = average(
+                patches, first_step_of(settings), start=None if start is None else start.cpu(), stop=stop
+            )
         except Stopped:
             raise Stopped("Stopped before there was anything to keep.") from None
         message = f"{len(averages.counts)} kind{'s' * (len(averages.counts) > 1)} of patch"

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QHBoxLayout, QLabel, QMessageBox, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
+from napari_rvae.averages import first_step_of
 from napari_rvae.errors import RVAEError
 from napari_rvae.layers import hashed, image_source
-from napari_rvae.settings import AverageSettings, PatchSettings, TrainSettings
+from napari_rvae.settings import PatchSettings, TrainSettings
+from napari_rvae.widgets.parts import asked_folder
 from napari_rvae.widgets.pictures import Picture
 from napari_rvae.widgets.training_job import TrainingInputs, found_with
 
@@ -70,35 +72,20 @@ class AveragesPanel(QWidget):
         dock = self._dock
         try:
             image, points, atoms, where = dock.chosen()
-            source, patch, training = (
-                image_source(image, dock.channels.layers),
-                dock.form.value(PatchSettings),
-                dock.form.value(TrainSettings),
-            )
+            source = image_source(image, dock.channels.layers)
+            patch, training = dock.form.value(PatchSettings), dock.form.value(TrainSettings)
         except RVAEError as error:
             dock.work.fail(error)
             return
         find, more = found_with(points), dock.channels.layers
         inputs = TrainingInputs(image, points, source, atoms, where, find, patch, training, more=more)
-        settings = AverageSettings(
-            invariance=training.invariances,
-            kinds=training.classes if training.family in ("joint", "semi") else None,
-            offset_prior=training.offset_prior,
-            seed=training.seed,
-        )
 
         def step(job: Job) -> AverageResult:
             from napari_rvae.workflows import average_image
 
+            how = first_step_of(training)
             return average_image(
-                hashed(source),
-                find,
-                patch,
-                settings,
-                atoms=atoms,
-                where=where,
-                progress=job.progress,
-                stop=job.stop,
+                hashed(source), find, patch, how, atoms=atoms, where=where, progress=job.progress, stop=job.stop
             )
 
         dock.work.run("Averaging alike patches", step, partial(self._on_averaged, inputs))
@@ -112,14 +99,8 @@ class AveragesPanel(QWidget):
         """Ask for a folder and save the averages there."""
         from napari_rvae.workflows.averaging import AVERAGE_FILES
 
-        folder = QFileDialog.getExistingDirectory(self, "Folder for the averages")
-        if not folder:
-            return
-        there = [name for name in AVERAGE_FILES if (Path(folder) / name).exists()]
-        question = f"{folder} already holds {', '.join(there)}. Replace?"
-        if there and QMessageBox.question(self, "Replace?", question) != QMessageBox.StandardButton.Yes:
-            return
-        self.save(folder, force=bool(there))
+        if asked := asked_folder(self, "Folder for the averages", AVERAGE_FILES):
+            self.save(*asked)
 
     def save(self, folder: str | Path, force: bool = False) -> None:
         """Save the averages that are shown.

@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QMessageBox, QPushButton, QWidget
+from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
 
 from napari_rvae.errors import RVAEError
 from napari_rvae.layers import RECIPE, add_atoms, add_image, atoms_table, image_source, is_result, model_of
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.batch import BatchDialog
+from napari_rvae.widgets.parts import asked_folder
 from napari_rvae.widgets.training_job import TrainingInputs, found_with
 
 if TYPE_CHECKING:
@@ -94,15 +95,8 @@ class ModelFiles(QWidget):
         """Ask for a folder and save results there."""
         from napari_rvae.workflows.pipeline import ANALYSIS_FILES
 
-        folder = QFileDialog.getExistingDirectory(self, "Folder for the results")
-        if not folder:
-            return
-        there = [name for name in ANALYSIS_FILES if (Path(folder) / name).exists()]
-        if there:
-            question = f"{folder} already holds {', '.join(there)}. Replace?"
-            if QMessageBox.question(self, "Replace results?", question) != QMessageBox.StandardButton.Yes:
-                return
-        self.save_results(folder, force=bool(there))
+        if asked := asked_folder(self, "Folder for the results", ANALYSIS_FILES):
+            self.save_results(*asked)
 
     def save_results(self, folder: str | Path, force: bool = False) -> None:
         """Save the results as they are now, with all corrections made by hand.

@@ -1,13 +1,24 @@
-"""What the docks share: the frame, the choice of a layer, headings."""
+"""What the docks share: the frame, the choice of a layer, headings, the question for a folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Layer, Points
 from qtpy.QtCore import QEvent, QSize, Qt, Signal
-from qtpy.QtWidgets import QComboBox, QFrame, QLabel, QScrollArea, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFrame,
+    QLabel,
+    QMessageBox,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_rvae.layers.atoms import image_of
 from napari_rvae.layers.models import channels_of
@@ -208,3 +219,28 @@ def image_under(points: Points, viewer: Viewer) -> Image | None:
     images = [layer for layer in viewer.layers if isinstance(layer, Image) and not is_helper(layer)]
     fitting = [image for image in images if image.ndim == points.ndim]
     return next(iter(channels_of(points)), image_of(points)) or (fitting[-1] if fitting else None)
+
+
+def asked_folder(parent: QWidget, title: str, files: Iterable[str]) -> tuple[str, bool] | None:
+    """Ask for a folder, and whether what it holds may be replaced.
+
+    Parameters
+    ----------
+    parent : QWidget
+        Over which it is asked.
+    title : str
+        What the folder is for.
+    files : iterable of str
+        What will be written into it.
+
+    Returns
+    -------
+    tuple of str and bool, or None
+        The folder, and whether something is to be replaced; None where the user would rather not.
+    """
+    folder = QFileDialog.getExistingDirectory(parent, title)
+    there = [name for name in files if folder and (Path(folder) / name).exists()]
+    question = f"{folder} already holds {', '.join(there)}. Replace?"
+    if there and QMessageBox.question(parent, "Replace results?", question) != QMessageBox.StandardButton.Yes:
+        return None
+    return (folder, bool(there)) if folder else None

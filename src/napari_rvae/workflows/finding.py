@@ -172,5 +172,6 @@ def atoms_in_words(atoms: pd.DataFrame, pixel: float = 1.0, unit: str | None = N
         words += [f"{count:,} {flag}" for flag, count in atoms["flag"].value_counts().items() if flag]
     if unusable := estimated.get("unusable"):
         named = ", ".join(str(frame) for frame in unusable[:8]) + (", ..." if len(unusable) > 8 else "")
-        words.append(f"{len(unusable):,} frames could not be used, being constant or no numbers: {named}")
+        frames = f"frame{'s' * (len(unusable) > 1)}"
+        words.append(f"{len(unusable):,} {frames} could not be used, being constant or no numbers: {named}")
     return " · ".join(words)
