@@ -50,6 +50,17 @@ def test_reconstruction_is_nearer_to_the_truth_than_any_smoothing(crystal, learn
     assert told[-1][0] == 1
 
 
+def test_free_scale_spoils_no_reconstruction(crystal, learned):
+    clean, image, atoms = crystal
+    training = learned.model.settings.model_copy(update={"invariance": ("rotation", "translation", "scale")})
+    scaled = analyze_image(image, patch=PatchSettings(size=28), training=training, atoms=atoms)
+    inner = (slice(12, -12),) * 2
+    without, with_it = (
+        np.std((reconstruct_image(one.model, image, one.table) - clean)[inner]) for one in (learned, scaled)
+    )
+    assert with_it < 1.1 * without
+
+
 def test_patches_laid_where_they_were_cut_give_the_image_back(crystal):
     clean, _, atoms = crystal
     for size, working in ((28, 28), (21, 32)):

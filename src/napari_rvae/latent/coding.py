@@ -29,6 +29,8 @@ _FILLINGS = 4
 """How often missing pixels are filled with what the model expects there."""
 _TOLERANCE = 0.05
 """Patch pixels: windows follow motifs that lie further off."""
+_DIM = 0.1
+"""Weight of the taper below which a decoded motif is not brought back to its brightness."""
 
 
 def encode(
@@ -171,13 +173,14 @@ def _fill(model: Model, patches: Patches, x: Tensor, found: Inferred, base: Tens
 
 def _pictured(model: Model, templates: Tensor, theta: Tensor, shape: Tensor) -> Tensor:
     """Templates turned, shaped and moved to where their patches show them, (n, channels, D, D), normalised."""
+    inverse, moved = -shape, torch.zeros_like(shape)
+    inverse[:, :2], moved[:, :2] = 0, -shape[:, :2]
     images = model.space.synthesise(model.space.turn(templates, theta))
-    inverse = -shape
-    inverse[:, :2] = 0
-    images = model.resample(images, inverse)
-    moved = torch.zeros_like(shape)
-    moved[:, :2] = -shape[:, :2]
-    result: Tensor = model.resample(images, moved)
+    result: Tensor = model.resample(model.resample(images, inverse), moved)
+    if bool(model.pose_prior[4] > 0):  # the window does not grow and shrink with its motif
+        taper = torch.as_tensor(radial_taper(model.size), dtype=images.dtype, device=images.device)
+        posed = model.resample(model.resample(taper.expand(len(shape), 1, -1, -1), inverse), moved)
+        result = result * (taper / posed.clamp_min(_DIM))
     return result
 
 
@@ -282,11 +285,7 @@ def decode(model: Model, z: ArrayLike, classes: ArrayLike | None = None, conditi
     values = torch.as_tensor(np.atleast_2d(np.array(z, np.float32)), device=model.noise.device)
     if values.shape[1] != model.settings.latent or not bool(values.isfinite().all()):
         raise InputDataError(f"This model has {model.settings.latent} latents: give so many finite numbers per patch.")
-    which = (
-        torch.zeros(len(values), dtype=torch.int64)
-        if classes is None
-        else torch.as_tensor(np.asarray(classes, np.int64))
-    )
+    which = torch.as_tensor(np.zeros(len(values), np.int64) if classes is None else np.asarray(classes, np.int64))
     if len(which) != len(values) or int(which.min()) < 0 or int(which.max()) >= model.classes:
         raise InputDataError(f"Classes must be {len(values)} numbers from 0 to {model.classes - 1}.")
     known = _conditions(model, condition, len(values))
