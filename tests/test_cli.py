@@ -220,6 +220,27 @@ def test_reconstruct(run, image, tmp_path):
     assert "must end in" in run("reconstruct", model, image, "-o", tmp_path / "out.png", expect=2)
 
 
+def test_manifold_and_attribute(run, deck, tmp_path):
+    from PIL import Image
+
+    run("train", deck / "cards.npy", "-o", tmp_path, *QUICK)
+    model, table, groups = tmp_path / "model.safetensors", tmp_path / "latent.csv", ("--having", "z1 > 0", "--lacking")
+    for name, size in (("picture.png", (500, 500)), ("strip.png", (700, 100))):
+        command = (
+            ("manifold", model, "--steps", 5)
+            if name == "picture.png"
+            else ("attribute", model, table, *groups, "z1 < 0")
+        )
+        assert name in run(*command, "-o", tmp_path / name)
+        assert "--force" in run(*command, "-o", tmp_path / name, expect=2)
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size == size
+    assert "must end in .png" in run("manifold", model, "-o", tmp_path / "picture.jpg", expect=2)
+    assert "no classes" in run("manifold", model, "-o", tmp_path / "other.png", "--class", "1", expect=2)
+    assert "same atoms" in run("attribute", model, table, *groups, "z1 > 0", "-o", tmp_path / "other.png", expect=2)
+    assert not (tmp_path / "other.png").exists()
+
+
 def test_atoms_made_by_hand(run, image, tmp_path):
     y, x = np.mgrid[20:140:10, 20:140:10].reshape(2, -1)
     pd.DataFrame({"x": x + 0.25, "y": y}).to_csv(tmp_path / "atoms.csv", index=False)

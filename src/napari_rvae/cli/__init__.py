@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from napari_rvae.cli.counting import classes
+from napari_rvae.cli.decoding import attribute, manifold, reconstruct
 from napari_rvae.cli.finder import train_finder
 from napari_rvae.cli.options import (
     AtomsOption,
@@ -22,6 +23,7 @@ from napari_rvae.cli.options import (
     FolderOption,
     ForceOption,
     ImageArgument,
+    ModelArgument,
     PatchesOption,
     ResumeOption,
     TableOption,
@@ -220,7 +222,7 @@ app.command("classes")(classes)
 @app.command("encode")
 @with_settings(FindSettings)
 def _encode(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")],
+    model: ModelArgument,
     data: DataArgument,
     output: TableOption,
     atoms: AtomsOption = None,
@@ -263,47 +265,15 @@ def _encode(
     typer.echo(f"{table['z1'].notna().sum()} of {len(table)} encoded: {output}")
 
 
-@app.command("reconstruct")
-@with_settings(FindSettings)
-def _reconstruct(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")],
-    image: ImageArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="TIFF", help="Image to write, .tif or .tiff.")],
-    difference: Annotated[
-        Path | None, typer.Option("--difference", metavar="TIFF", help="Write what the model did not understand.")
-    ] = None,
-    atoms: AtomsOption = None,
-    where: WhereOption = None,
-    force: ForceOption = False,
-    **values: Any,
-) -> None:
-    """Denoise an image: decode every atom's patch and put them together again."""
-    from napari_rvae.io import check_outputs, load_atoms, load_image
-    from napari_rvae.models import load_model
-    from napari_rvae.workflows import encode_image, reconstruct_image
-    from napari_rvae.workflows.reconstruction import save_pixels
-    from napari_rvae.workflows.steps import scaled
-
-    targets = [output] if difference is None else [output, difference]
-    for target in targets:
-        if target.suffix.lower() not in (".tif", ".tiff"):
-            raise OutputError(f"{target.name} must end in .tif or .tiff")
-    check_outputs(targets, force)
-    find, trained = settings_from(FindSettings, values), load_model(model)
-    loaded, places = load_image(image), None if atoms is None else load_atoms(atoms)
-    with show_progress() as progress:
-        table = encode_image(trained, loaded, find, atoms=places, where=where, progress=scaled(progress, 0, 0.7))
-        pixels = reconstruct_image(trained, loaded, table, progress=scaled(progress, 0.7, 1))
-    save_pixels(pixels, loaded, output)
-    if difference is not None:
-        save_pixels(loaded.data - pixels, loaded, difference)
-    typer.echo(f"{table['z1'].notna().sum()} patches: {output}")
+app.command("reconstruct")(reconstruct)
+app.command("manifold")(manifold)
+app.command("attribute")(attribute)
 
 
 @app.command("apply")
 @with_settings(FindSettings)
 def _apply(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")],
+    model: ModelArgument,
     images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, and folders with images.")],
     output: FolderOption,
     atoms: Annotated[

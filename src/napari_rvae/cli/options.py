@@ -45,6 +45,7 @@ DataArgument = Annotated[
         help="Image or stack, or patches: NPY and NPZ files with at least 8 square frames of at most 128 pixels.",
     ),
 ]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="A model.safetensors.")]
 FolderOption = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")]
 TableOption = Annotated[Path, typer.Option("--output", "-o", metavar="TABLE", help="Table to write, .csv or .parquet.")]
 AtomsOption = Annotated[

@@ -12,6 +12,8 @@ from napari_rvae.errors import InputDataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from napari_rvae.models import Model
+
 
 def patches_in_common_frame(
     image: Any, atoms: pd.DataFrame, step: tuple[float, float], pixels: int = 48
@@ -70,3 +72,26 @@ def _sampled(image: Any, y: NDArray[np.float64], x: NDArray[np.float64]) -> NDAr
     part = np.asarray(image[bounds[0], bounds[1]], np.float32)
     places = np.stack([y - bounds[0].start, x - bounds[1].start])
     return np.asarray(map_coordinates(part, places, order=1, mode="nearest"), np.float32)
+
+
+def each_in_contrast(channels: NDArray[Any], model: Model, level: bool = False) -> NDArray[Any]:
+    """Bring channels to a common contrast, for one picture of all: amplitudes may be thousands where phases are tenths.
+
+    Parameters
+    ----------
+    channels : ndarray
+        (channels, ..., h, w), in the intensities of the image.
+    model : Model
+        Trained on them.
+    level : bool
+        Whether they have a level, which decoded ones have not.
+
+    Returns
+    -------
+    ndarray
+        In units of the spread of every channel in all patches; a single channel as it is.
+    """
+    if model.channels == 1 or model.channels != len(channels):
+        return channels
+    mean, spread = (one.cpu().numpy().reshape(-1, *(1,) * (channels.ndim - 1)) for one in (model.mean, model.spread))
+    return np.asarray((channels - mean * level) / spread)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from napari_rvae.errors import InputDataError
+
+if TYPE_CHECKING:
+    from napari_rvae.models.model import Model
 
 MOST_CLASSES = 10
 """Whole numbers with more different values are a quantity."""
@@ -134,6 +137,17 @@ def class_name(value: Any) -> str:
     """A class by its name; whole numbers alike, whether a gap has made them decimals or not."""
     number = isinstance(value, (float, np.floating)) and float(value).is_integer()
     return str(int(value)) if number else str(value).strip()
+
+
+def class_names(model: Model) -> list[str]:
+    """Names of a model's classes, as it was told them in training, or their numbers; none where it has no classes."""
+    known = model.recipe.get("class_names", [])
+    return [known[k] if k < len(known) else str(k) for k in range(model.classes)] if model.classes > 1 else []
+
+
+def usual(noted: Mapping[str, Any], values: pd.Series[Any]) -> Any:
+    """What a condition is of some patches together: the class of most of them, or the mean of a quantity."""
+    return values.mode().iloc[0] if "classes" in noted else float(values.mean())
 
 
 def class_order(name: str) -> tuple[bool, int, str]:

@@ -10,10 +10,11 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_rvae.errors import RVAEError
+from napari_rvae.latent.common_frame import each_in_contrast
 from napari_rvae.layers import add_beside, image_of
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.parts import HELPER
-from napari_rvae.widgets.pictures import Picture, each_in_contrast
+from napari_rvae.widgets.pictures import Picture
 from napari_rvae.widgets.selection import Ids
 
 if TYPE_CHECKING:

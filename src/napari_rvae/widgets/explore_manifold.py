@@ -12,11 +12,12 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 
 from napari_rvae.errors import RVAEError
+from napari_rvae.latent.common_frame import each_in_contrast
 from napari_rvae.layers import add_beside, image_of, model_of
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.model_inputs import ModelInputs
 from napari_rvae.widgets.parts import HELPER
-from napari_rvae.widgets.pictures import Picture, each_in_contrast
+from napari_rvae.widgets.pictures import Picture
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

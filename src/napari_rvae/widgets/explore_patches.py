@@ -13,6 +13,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_rvae.errors import RVAEError
+from napari_rvae.latent.common_frame import each_in_contrast
 from napari_rvae.layers import Coloring, atoms_table, channels_of, image_data, model_of
 from napari_rvae.patches import NEIGHBOR_DISTANCES, nearest_neighbor_distance
 from napari_rvae.widgets.atoms_link import AtomsLink
@@ -20,7 +21,7 @@ from napari_rvae.widgets.columns import column_label, displayed_values, is_laten
 from napari_rvae.widgets.explore_attribute import AttributeStrip
 from napari_rvae.widgets.model_inputs import ModelInputs
 from napari_rvae.widgets.parts import image_under
-from napari_rvae.widgets.pictures import Bars, Picture, each_in_contrast
+from napari_rvae.widgets.pictures import Bars, Picture
 from napari_rvae.widgets.scatter import Histogram
 from napari_rvae.widgets.selection import Mask
 

@@ -72,10 +72,11 @@ class ModelInputs(QWidget):
         chosen = self.condition
         if chosen is None or not self.own_box.isChecked():
             return chosen
+        from napari_rvae.models.conditions import usual
+
         for number, noted in enumerate(self._columns):
-            known = table[noted["name"]].iloc[rows].dropna() if noted["name"] in table else []
-            if len(known):
-                chosen[0, number] = known.mode().iloc[0] if "classes" in noted else float(known.mean())
+            if noted["name"] in table and len(known := table[noted["name"]].iloc[rows].dropna()):
+                chosen[0, number] = usual(noted, known)
         return chosen
 
     def set_model(self, model: Model | None) -> None:
@@ -83,10 +84,11 @@ class ModelInputs(QWidget):
         columns: list[Mapping[str, Any]] = []
         names: list[str] = []
         if model is not None:
+            from napari_rvae.models.conditions import class_names
+
             unnamed = [{"name": _NUMBER, "mean": float(k == 0), "spread": 1.0} for k in range(model.conditions)]
             columns = list(model.recipe.get("condition_columns") or unnamed)
-            known = model.recipe.get("class_names", [])
-            names = [known[k] if k < len(known) else str(k) for k in range(model.classes)] if model.classes > 1 else []
+            names = class_names(model)
         wanted = (names, columns)
         if wanted == self._made_for:
             return

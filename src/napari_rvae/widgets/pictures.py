@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,6 @@ from qtpy.QtGui import QColor, QImage, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from napari_rvae.widgets.scatter import Histogram
-
-if TYPE_CHECKING:
-    from napari_rvae.models import Model
 
 _BARS = 44  # height of the bars, px
 
@@ -68,29 +65,6 @@ class Picture(QWidget):
         factor = min(self.width() / self._image.width(), self.height() / self._image.height())
         width, height = factor * self._image.width(), factor * self._image.height()
         return QRectF((self.width() - width) / 2, (self.height() - height) / 2, width, height)
-
-
-def each_in_contrast(channels: NDArray[Any], model: Model, level: bool = False) -> NDArray[Any]:
-    """Bring channels to a common contrast, for one picture of all: amplitudes may be thousands where phases are tenths.
-
-    Parameters
-    ----------
-    channels : ndarray
-        (channels, ..., h, w), in the intensities of the image.
-    model : Model
-        Trained on them.
-    level : bool
-        Whether they have a level, which decoded ones have not.
-
-    Returns
-    -------
-    ndarray
-        In units of the spread of every channel in all patches; a single channel as it is.
-    """
-    if model.channels == 1 or model.channels != len(channels):
-        return channels
-    mean, spread = (one.cpu().numpy().reshape(-1, *(1,) * (channels.ndim - 1)) for one in (model.mean, model.spread))
-    return np.asarray((channels - mean * level) / spread)
 
 
 def _grey_image(array: NDArray[np.float64]) -> QImage:
