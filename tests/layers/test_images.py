@@ -145,7 +145,7 @@ def test_results_whose_channel_is_gone_say_so(viewer):
     first, second = Image(np.zeros((8, 8)), name="first"), Image(np.ones((8, 8)), name="second")
     points = viewer.add_points(np.zeros((1, 2)), name="atoms")
     attach_model(points, None, [first, second])
-    assert source_of(points, second).data[:, 0, 0].tolist() == [0, 1]
+    assert np.asarray(source_of(points, second).data[:, 0, 0]).tolist() == [0, 1]
     del second
     gc.collect()
     with pytest.raises(InputDataError, match="'second', a channel of the results of 'atoms', was removed"):

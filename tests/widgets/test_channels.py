@@ -1,5 +1,7 @@
 """Several layers of one place in the docks: what only one of them shows is learned, shown and kept."""
 
+import tracemalloc
+
 import dask.array as da
 import numpy as np
 import pandas as pd
@@ -11,13 +13,14 @@ from qtpy.QtCore import Qt
 from sklearn.metrics import adjusted_rand_score
 
 from napari_rvae import cli
-from napari_rvae.io import load_image
+from napari_rvae.io import Recipe, load_image
 from napari_rvae.layers import add_atoms, add_subset, atoms_table, channels_of, hashed, image_source, model_of
 from napari_rvae.layers.opening import open_results
 from napari_rvae.settings import FindSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets.explore import ExploreWidget
 from napari_rvae.widgets.pictures import Picture
 from napari_rvae.workflows.interrupted import Inputs, KeptTraining
+from napari_rvae.workflows.steps import channel_names
 
 from .test_train import PLACES, make_dock  # noqa: F401  a fixture
 
@@ -197,11 +200,22 @@ def test_channels_of_any_intensity_are_seen_side_by_side(abf, points, dock, pres
         assert np.ptp(picture) < 1.5 * max(first, second)
 
 
-def test_a_model_is_applied_only_where_its_channels_are(viewer, points, abf, trained, press, told, tmp_path, qtbot):
+def test_a_model_is_applied_only_where_channels_are(viewer, points, haadf, abf, trained, press, told, tmp_path, qtbot):
     trained.channels.choose(())
     with qtbot.waitSignal(trained.work.done, timeout=60_000):
         trained.files.apply()
-    assert "trained on 2 channels, 'HAADF' has 1" in told()[-1]
+    assert "trained on 2 channels (HAADF, ABF), 'HAADF' has 1" in told()[-1]
+    trained.image_box.choose(abf)
+    tick(trained, "HAADF")
+    with qtbot.waitSignal(trained.work.done, timeout=60_000):
+        trained.files.apply()
+    assert "on the channels HAADF, ABF, these are ABF, HAADF" in told()[-1]
+    trained.image_box.choose(haadf)
+    model_of(points).save(tmp_path / "model.safetensors")
+    with qtbot.waitSignal(trained.work.done, timeout=60_000):
+        trained.files.load_model(tmp_path / "model.safetensors")
+    assert "channels HAADF, ABF" in trained.work.label.text()
+    trained.channels.choose(())
     before = points.features["angle"].copy()
     tick(trained, "ABF")
     with qtbot.waitSignal(trained.work.done, timeout=60_000):
@@ -233,13 +247,32 @@ def test_saved_reopened_trained_again_and_repeated(viewer, points, trained, pres
     viewer.open(tmp_path / "out", plugin="napari-rvae")
     images = [layer for layer in viewer.layers if isinstance(layer, Image)]
     reopened = next(layer for layer in viewer.layers if isinstance(layer, Points))
-    assert [layer.name for layer in images] == ["image", "image channel 2"]
+    assert [layer.name for layer in images] == ["HAADF", "ABF"]
     assert channels_of(reopened) == images
     assert trained.image_box.layer is images[0]
     assert trained.channels.layers == (images[1],)
     press(trained.work.start_button, trained.work)
     again = reopened.features.set_index("atom_id").reindex(columns=["class", "angle", "z1", "z2"])
     pd.testing.assert_frame_equal(again, ours.set_index("atom_id")[list(again)], check_dtype=False, rtol=1e-5)
+    with qtbot.waitSignal(trained.work.done, timeout=60_000):
+        trained.files.save_results(tmp_path / "second")
+    recipe = Recipe.load(tmp_path / "second" / "recipe.json")
+    assert recipe.inputs["image"].path == str(tmp_path / "out" / "image.tif")
+    assert recipe.used["channels"] == ["HAADF", "ABF"]
+    assert not (tmp_path / "second" / "image.tif").exists()
+    images[1].data = images[1].data + 1  # is in no file any more
+    assert not hashed(image_source(images[0], images[1:])).path.exists()
+
+
+def test_channels_in_memory_are_not_copied_where_the_window_waits(viewer):
+    layers = [viewer.add_image(np.full((2, 512, 512), 0.5, np.float32), name=name) for name in ("HAADF", "ABF")]
+    tracemalloc.start()
+    source = image_source(layers[0], layers[1:])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < layers[0].data.nbytes / 2
+    assert source.channels == ("HAADF", "ABF")
+    np.testing.assert_array_equal(source.data, np.full((2, 2, 512, 512), 0.5))
 
 
 def test_an_interrupted_training_finds_its_channels_again(viewer, haadf, abf, points, dock, press, cache, qtbot):
@@ -253,6 +286,7 @@ def test_an_interrupted_training_finds_its_channels_again(viewer, haadf, abf, po
         dock.resume(kept)
     assert rand_index(points) == 1
     assert channels_of(points) == [haadf, abf]
+    assert channel_names(model_of(points)) == ["HAADF", "ABF"]
     assert dock.channels.layers == (abf,)
     assert len(viewer.layers) == 3
 

@@ -53,6 +53,8 @@ class ImageData:
         Which data set in the file, where it holds several: ``file.h5::part``.
     channel_axis : int or None
         Axis of channels that belong to one image.
+    channels : tuple of str
+        Their names, where they are known.
     """
 
     data: Any
@@ -63,6 +65,7 @@ class ImageData:
     sha256: str
     part: str = ""
     channel_axis: int | None = None
+    channels: tuple[str, ...] = ()
 
 
 def load_image(path: str | os.PathLike[str]) -> ImageData:

@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 from napari.layers import Image
 
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.io import ImageData, load_image
 from napari_rvae.io.files import sha256
-from napari_rvae.layers.models import channels_of
+from napari_rvae.layers.models import channels_of, stacked
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -61,19 +60,20 @@ def channel_layers(image: ImageData, name: str) -> list[tuple[Any, dict[str, Any
     image : ImageData
         From `napari_rvae.io.load_image`.
     name : str
-        Of the first layer.
+        Of the first layer, where channels have no names of their own.
 
     Returns
     -------
     list of tuple
-        Pixels, and what the layer is told besides, of every channel. Only the first is shown, they cover each other;
-        the file is that of a layer where it holds no others.
+        Pixels, and what the layer is told besides, of every channel. Only the first is shown, they cover each other.
     """
     if image.channel_axis is None:
         return [(image.data, {"name": name, "metadata": {SOURCE: image}})]
+    names = [name, *(f"{name} channel {number}" for number in range(2, len(image.data) + 1))]
+    names = list(image.channels) if len(image.channels) == len(names) else names
     return [
-        (pixels, {"name": f"{name} channel {number}" if number > 1 else name, "metadata": {}, "visible": number == 1})
-        for number, pixels in enumerate(image.data, 1)
+        (pixels, {"name": own, "metadata": {SOURCE: image}, "visible": own is names[0]})
+        for own, pixels in zip(names, image.data, strict=True)
     ]
 
 
@@ -295,7 +295,7 @@ def image_source(layer: Image, more: Sequence[Image] = ()) -> ImageData:
     -------
     ImageData
         With the size of a pixel in nm where the layer has a unit of length, as a plain ratio where it has none.
-        Channels are the first axis; lazy where one of them is.
+        Channels are the first axis, lazy: they are put together where they are read.
 
     Raises
     ------
@@ -309,10 +309,12 @@ def image_source(layer: Image, more: Sequence[Image] = ()) -> ImageData:
                 "places, in the same units. Untick it under Advanced > More channels, or give it the same scale."
             )
     if more:
-        pixels = [image_data(one) for one in (layer, *more)]
-        lazy = any(isinstance(one, da.Array) for one in pixels)
-        data, path = (da.stack if lazy else np.stack)(pixels), _UNSAVED / layer.name
-        return replace(image_source(layer), data=data, path=path, sha256="", part="", channel_axis=0)
+        layers = (layer, *more)
+        first, *others = [one.metadata.get(SOURCE) for one in layers]
+        one_file = isinstance(first, ImageData) and all(other is first for other in others)
+        whole: dict[str, Any] = {"sha256": "", "part": "", "channel_axis": 0}
+        whole |= {"path": first.path if one_file else _UNSAVED / layer.name, "channels": tuple(o.name for o in layers)}
+        return replace(image_source(layer), data=stacked([image_data(one) for one in layers]), **whole)
     size, unit = pixel_size(layer)
     if layer.units[-1].is_compatible_with("nm"):
         factor = float((1 * layer.units[-1]).to("nm").magnitude)
@@ -413,7 +415,7 @@ def hashed(source: ImageData) -> ImageData:
     """
     if source.sha256:
         return source
-    if _is_in(source.path, source.data):
+    if _is_in(source.path, source):
         return replace(source, sha256=sha256(source.path))
     digest = hashlib.sha256(f"{source.data.shape} {source.data.dtype}".encode())
     for frame in _frames(source.data):
@@ -421,15 +423,15 @@ def hashed(source: ImageData) -> ImageData:
     return replace(source, path=_UNSAVED / source.name, sha256=digest.hexdigest())
 
 
-def _is_in(path: Path, data: Any) -> bool:
-    """Whether a file, read as a recipe would read it, holds just these pixels."""
+def _is_in(path: Path, image: ImageData) -> bool:
+    """Whether a file, read as a recipe would read it, holds just the pixels of an image."""
     if not path.exists():
         return False
     try:
         found = load_image(path)
     except RVAEError:
         return False
-    return found.channel_axis is None and _same_pixels(found.data, data)
+    return found.channel_axis == image.channel_axis and _same_pixels(found.data, image.data)
 
 
 def _same_pixels(one: Any, other: Any) -> bool:
@@ -442,4 +444,4 @@ def _same_pixels(one: Any, other: Any) -> bool:
 
 def _frames(data: Any) -> Any:
     """Lazy stacks, and channels, one image after the other."""
-    return [data] if data.ndim == 2 else (frame for part in data for frame in _frames(part))
+    return [np.asarray(data)] if data.ndim == 2 else (frame for part in data for frame in _frames(part))

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
+
+import dask.array as da
+import numpy as np
+from dask.delayed import delayed
 
 from napari_rvae.errors import InputDataError
 
@@ -77,6 +82,29 @@ def channels_of(points: Points) -> list[Image]:
             )
         found.append(image)
     return found
+
+
+def stacked(channels: Sequence[Any]) -> Any:
+    """Put channels together.
+
+    Parameters
+    ----------
+    channels : sequence of array
+        Pixels of each, of the same shape.
+
+    Returns
+    -------
+    dask.array.Array
+        They are the first axis. What is in memory is not copied, as `dask.array.from_array` would do.
+    """
+    dask: Any = da  # has no types
+    lazy = [
+        one
+        if isinstance(one, da.Array)
+        else dask.from_delayed(delayed(partial(np.asarray, one), pure=False)(), one.shape, one.dtype)
+        for one in channels
+    ]
+    return dask.stack(lazy)
 
 
 def model_of(points: Points) -> Model | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
@@ -133,6 +134,7 @@ def _image(folder: Path, recipe: Recipe, name: str, placed: dict[str, Any], link
 
     try:
         image = load_image(recipe.inputs["image"].found(folder))
+        image = replace(image, channels=tuple(map(str, recipe.used.get("channels", ()))))
     except RVAEError as error:
         show_warning(f"The image is not shown: {error}")
         return []

@@ -171,9 +171,13 @@ class ModelFiles(QWidget):
             return load_model(path)
 
         def done(model: Any) -> None:
+            from napari_rvae.workflows.steps import channel_names
+
             self.loaded = model
             settings = model.settings
             what = f"{settings.model}, {settings.latent} latent dimensions"
+            if names := channel_names(model):
+                what += f", channels {', '.join(names)}"
             self._dock.work.say(f"Loaded {Path(path).name} ({what}); it can be applied now: Model > Apply.")
             self.refresh()
 

@@ -118,7 +118,7 @@ class KeptTraining:
             atoms=inline_atoms(inputs.atoms),
             where=inputs.where,
             settings=dumped(find=inputs.find, patch=inputs.patch, train=inputs.training),
-            used={"pixel_size": image.pixel_size, "unit": image.unit}
+            used={"pixel_size": image.pixel_size, "unit": image.unit, "channels": list(image.channels)}
             | {f"{kind}_name": one.name for kind, one in inputs.images.items()},
         )
         try:
@@ -203,7 +203,8 @@ class KeptTraining:
         if own is not None:  # which will not be there for long
             image = replace(image, path=Path(record.path), sha256=record.sha256)
         size = used["pixel_size"]
-        return replace(image, name=used[f"{kind}_name"], pixel_size=tuple(size) if size else None, unit=used["unit"])
+        noted = {"pixel_size": tuple(size) if size else None, "unit": used["unit"]}
+        return replace(image, name=used[f"{kind}_name"], channels=tuple(used.get("channels", ())), **noted)
 
     def _recipe(self) -> Recipe:
         return Recipe.load(self.folder / _RECIPE)

@@ -343,6 +343,8 @@ def _used(model: Model, patches: Patches, source: ImageData) -> dict[str, Any]:
     ]
     if others:
         facts["members"] = others
+    if source.channels:
+        facts["channels"] = list(source.channels)
     scale = {"pixel_size": source.pixel_size, "unit": source.unit}
     return {**facts, "patch": patches.settings.model_dump(mode="json"), **scale}
 

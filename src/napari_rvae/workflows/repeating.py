@@ -90,8 +90,10 @@ def repeat(
 
 
 def _image(file: str, recipe: Recipe) -> ImageData:
-    """Read the image, and give its pixels the size that they had: it may have been set by hand."""
-    image, used = load_image(file), recipe.used
+    """Read the image, and give channels and pixels the names and the size that they had, which may be set by hand."""
+    used = recipe.used
+    with _understood():
+        image = replace(load_image(file), channels=tuple(used.get("channels", ())))
     if "pixel_size" not in used:
         return image
     size, unit = used["pixel_size"], used.get("unit")

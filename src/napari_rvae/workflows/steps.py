@@ -241,15 +241,28 @@ def check_channels(model: Model, image: ImageData) -> None:
     Raises
     ------
     InputDataError
-        If it has more or fewer.
+        If it has more or fewer, or the same in another order.
     """
     here = 1 if image.channel_axis is None else image.data.shape[image.channel_axis]
+    known = channel_names(model)
+    names = ", ".join(known)
     if here != model.channels:
-        several = "s" * (model.channels > 1)
+        several = f"{'s' * (model.channels > 1)}{f' ({names})' if known else ''}"
         raise InputDataError(
             f"The model was trained on {model.channels} channel{several}, '{image.name}' has {here}: give an image "
             "with as many, or choose others of its layers in Train rVAE, Advanced > More channels."
         )
+    if list(image.channels) != known and sorted(image.channels) == sorted(known):
+        raise InputDataError(
+            f"The model was trained on the channels {names}, these are {', '.join(image.channels)}: take {known[0]} as "
+            "the image, and tick the others in that order."
+        )
+
+
+def channel_names(model: Model) -> list[str]:
+    """Names of the channels that a model was trained on, in order; empty where they are not known."""
+    used = model.recipe.get("made_by", {}).get("used", {})
+    return list(map(str, used.get("channels", ())))
 
 
 def scaled(progress: Progress | None, start: float, end: float) -> Progress | None:
