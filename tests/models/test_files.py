@@ -67,6 +67,26 @@ def test_what_is_loaded_says_the_same(model, content, tmp_path):
         assert torch.equal(model.decode(torch.ones(1, 2)), loaded.decode(torch.ones(1, 2)))
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("vae", {"encoder": "convolutional", "size": 21, "channels": 2}),
+        ("jvae", {"encoder": "dense", "classes": 3, "skip": True}),
+        ("rvae", {"decoder": "coordinate", "channels": 2}),
+        ("crvae", {"conditions": 3, "invariance": "rotation,translation,scale,strain", "latent": 5}),
+        ("shiftvae", {"latent": 64, "size": 9}),
+        ("ssvae", {"encoder": "convolutional", "classes": 2, "decoder": "coordinate"}),
+    ],
+)
+def test_every_model_is_loaded_as_it_was(make_model, tmp_path, name, options):
+    model = make_model(name, **options)
+    model.save(tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path / "model.safetensors")
+    assert loaded.settings == model.settings
+    for key, value in model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+
+
 def test_saving_again_gives_the_same_file(content, tmp_path):
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     first.write_bytes(content)

@@ -220,6 +220,9 @@ def _tell_apart(outer: dict[str, Any], size: int, channels: int, k_max: float, s
         maps, width = widths(hidden)
         expected["encoder.point.weight"] = [width, maps]
         expected["encoder.real"] = [outer["encoder.real"]["shape"][0], channels * rings, maps]
+    elif settings.encoder == "convolutional":
+        expected["encoder.convolutions.0.weight"] = [widths(hidden)[0], channels, 3, 3]
+        expected["encoder.content.0.weight"] = [hidden, widths(hidden)[1] * math.ceil(size / 8) ** 2]
     else:
         expected["encoder.layers.0.weight"] = [hidden, numbers]
     if any(outer[name]["shape"] != shape for name, shape in expected.items()):
