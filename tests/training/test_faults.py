@@ -283,7 +283,10 @@ def test_full_memory_halves_the_blocks_in_which_poses_are_found(patches, whole, 
     table = encode(whole, patches)
     for module, name in ((loop, "improve"), (finish, "infer"), (coding, "infer")):
         monkeypatch.setattr(module, name, frugal(getattr(module, name)))
-    model = list(train(patches, SHORT))[-1].model
+    done = list(train(patches, SHORT))[-1]
+    model = done.model
+    assert done.notes == ("The memory was full: poses were found for fewer patches at a time.",)
+    assert model.recipe["notes"] == list(done.notes)
     ours, theirs = dict(model.named_parameters()), dict(whole.named_parameters())
     assert all(torch.allclose(ours[name], theirs[name], atol=0.05) for name in theirs)
     again = encode(whole, patches)

@@ -326,7 +326,8 @@ def test_full_disk_is_said(points, dock, press, told, monkeypatch):  # noqa: F81
         patch.setattr("napari_rvae.workflows.interrupted.KeptTraining.begin", full)
         press(dock.work.start_button, dock.work)
     assert points.features["z1"].notna().all()
-    assert "No space left" in told()[0]
+    for said in (told()[-1], dock.curve.notes.text(), dock.work.label.text(), *dock.analysis.recipe.used["notes"]):
+        assert "not kept for a crash: cannot write to cache: No space left" in said
 
 
 class ClosedByHand(QCloseEvent):

@@ -195,6 +195,7 @@ def _train(
         "finishing", message="Settling poses and frames", model=model, averages=averages, notes=tuple(course.notes)
     )
     finish(trainer, averages)
+    course.note_in_recipe()
     done = model.recipe["epochs_done"]
     yield TrainingReport(
         "done", done, settings.epochs, message=f"Trained for {done} epochs", model=model, averages=averages,

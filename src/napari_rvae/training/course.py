@@ -33,6 +33,7 @@ FEWEST_STEPS, FEWEST_EPOCHS = 700, 18
 """Steps of the optimiser, or epochs, before that is asked: rare kinds are told apart long after losses have settled."""
 FEWEST_IN_BATCH = 4
 """Smaller batches are not tried when the memory is full."""
+_CROWDED = "The memory was full: poses were found for fewer patches at a time."
 _POSE_EPOCHS, _CUT_EPOCHS = (2, 6, 18, 54, 162), (2, 6)
 """After which epochs poses are estimated, and before which of these the windows are cut again."""
 
@@ -180,7 +181,7 @@ class Course:
             )  # fmt: skip
             at.epoch, at.part, at.done = at.epoch + 1, "learning", 0
             yield report
-        self._note_in_recipe()
+        self.note_in_recipe()
 
     def _ends(self) -> bool:
         """Between two steps: keep what is due, and tell whether training ends here."""
@@ -259,6 +260,7 @@ class Course:
             return self._ends()
 
         self.trainer.update_poses(ends, at.done)
+        self._note_crowded()
 
     def _judge(self, loss: float) -> None:
         """See whether it still improves, and else when it is to end."""
@@ -288,7 +290,13 @@ class Course:
         )
         self.trainer.go_back(self._good[1])
 
-    def _note_in_recipe(self) -> None:
+    def _note_crowded(self) -> None:
+        if self.trainer.crowded and _CROWDED not in self.notes:
+            self.notes.append(_CROWDED)
+
+    def note_in_recipe(self) -> None:
+        """Let the model say how it was trained; once more when it is finished, for what happened until then."""
+        self._note_crowded()
         recipe, at = self.trainer.model.recipe, self.at
         recipe["epochs_done"] = self._good[0] if self._good is not None else 0
         recipe["batch_size"] = at.batch_size

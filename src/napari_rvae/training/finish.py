@@ -61,6 +61,7 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
 
     blocks = torch.as_tensor(every, device=trainer.device).split(500)
     found = [part for rows in blocks for part in by_halves(settled, rows, trainer.device)]
+    trainer.crowded |= len(found) > len(blocks)
     theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
     if values is not None:
         off = (z[:, -1] - values[every])[values[every].isfinite()]

@@ -101,6 +101,7 @@ class Trainer:
             known = self.values.isfinite().cpu()
             self.rarity[known] = float((n / known.sum()).sqrt().clamp(1, 5))
         self.steps = 0
+        self.crowded = False  # whether the memory was too full for poses of whole blocks
         self.physics = Physics(self.settings.physics, patches) if self.settings.physics else None
         self._start_noise()
         if not self._has_poses:
@@ -317,7 +318,7 @@ class Trainer:
         for rows in torch.arange(start, len(self.x), device=self.device).split(_BLOCK):
             if ends is not None and ends(int(rows[0])):
                 return
-            by_halves(self._update_poses_of, rows, self.device)
+            self.crowded |= len(by_halves(self._update_poses_of, rows, self.device)) > 1
 
     def _update_poses_of(self, rows: Tensor) -> None:
         told: dict[str, Any] = {

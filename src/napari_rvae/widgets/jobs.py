@@ -8,7 +8,6 @@ from threading import Event
 from typing import Any
 
 from napari.qt.threading import WorkerBase, WorkerBaseSignals, create_worker
-from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_rvae.errors import Stopped, in_words, let_go
@@ -68,10 +67,6 @@ class Job(WorkerBase):
     def report(self, thing: Any) -> None:
         """Hand something to the window while the work goes on."""
         self.reported.emit(thing)
-
-    def warn(self, text: str) -> None:
-        """Say that something is not as it should be, while the work goes on."""
-        show_warning(text)
 
     def finish_early(self) -> None:
         """Ask for what there is so far."""

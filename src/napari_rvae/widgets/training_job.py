@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -176,13 +176,13 @@ def _release() -> None:
 def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Path | None, job: Job) -> Analysis:
     from napari_rvae.workflows import analyze_image
 
-    inputs, kept = _kept(given, cache, job) if given is not None else _resumed(kept, job)
+    inputs, kept, problems = _kept(given, cache) if given is not None else (*_resumed(kept, job), ())
     last: list[Any] = []
     models: list[Model] = []
 
     def report(one: Any) -> None:
         last[:] = [one]
-        job.report(one)
+        job.report(replace(one, notes=(*problems, *one.notes)))
 
     def progress(fraction: float, text: str) -> None:
         one = last[0] if last and last[0].phase == "training" else None
@@ -212,20 +212,21 @@ def _trained(given: TrainingInputs | None, kept: KeptTraining | None, cache: Pat
         raise
     if kept is not None:
         kept.remove()
-    return analysis
+    used = analysis.recipe.used
+    told = {"used": used | {"notes": [*problems, *used.get("notes", ())]}} if problems else {}
+    return replace(analysis, recipe=analysis.recipe.model_copy(update=told))
 
 
-def _kept(given: TrainingInputs, cache: Path | None, job: Job) -> tuple[Inputs, KeptTraining | None]:
-    """Keep what goes in, for a crash."""
+def _kept(given: TrainingInputs, cache: Path | None) -> tuple[Inputs, KeptTraining | None, Sequence[str]]:
+    """Keep what goes in, for a crash; and say why that cannot be."""
     from napari_rvae.workflows.interrupted import Inputs, KeptTraining, cache_folder
 
     source, clean = hashed(given.source), None if given.clean is None else hashed(given.clean)
     inputs = Inputs(source, given.atoms, given.where, given.find, given.patch, given.training, clean)
     try:
-        return inputs, KeptTraining.begin(inputs, cache or cache_folder())
+        return inputs, KeptTraining.begin(inputs, cache or cache_folder()), ()
     except OutputError as error:
-        job.warn(f"The training is not kept for a crash: {error}.")
-        return inputs, None
+        return inputs, None, [f"The training is not kept for a crash: {error}."]
 
 
 def _resumed(kept: KeptTraining | None, job: Job) -> tuple[Inputs, KeptTraining]:
