@@ -748,6 +748,21 @@ def test_clean_image_is_chosen_among_those_of_the_same_shape(viewer, image, poin
 # Models and results on disk -------------------------------------------------------------------------------------------
 
 
+def test_the_legend_names_grey_only_where_something_is(points, dock):
+    legend = dock.results.legend
+
+    def told(column):
+        dock.results.color_by(column)
+        legend.grab()
+        return legend.texts()
+
+    assert told("sublattice") == ["0", "1"]
+    assert told("snr")[2] == "snr"
+    points.add([60.5, 61.5])
+    assert told("sublattice") == ["0", "1", "no value"]
+    assert told("snr")[2] == "snr · grey: no value"
+
+
 def test_results_are_saved_with_later_corrections(points, dock, press, tmp_path, qtbot):
     press(dock.work.start_button, dock.work)
     points.add([60.5, 61.5])
@@ -770,16 +785,25 @@ def test_results_that_cannot_be_saved_say_why(points, dock, press, qtbot):
     assert "no results to save yet" in button.toolTip()
     press(dock.work.start_button, dock.work)
     assert "Table, model, recipe" in refreshed(dock).files.save_button.toolTip()
-    press(dock.work.start_button, dock.work)
-    refreshed(dock).results.undo_button.click()
-    assert not refreshed(dock).files.save_button.isEnabled()
-    assert "not those of the latest training" in button.toolTip()
-    dock.results.undo_button.click()
-    assert refreshed(dock).files.save_button.isEnabled()
     with qtbot.waitSignal(dock.work.done, timeout=60_000):
         dock.files.apply_action.trigger()
     assert not refreshed(dock).files.save_button.isEnabled()
     assert "a model that was applied" in button.toolTip()
+
+
+def test_results_that_undo_brought_back_are_saved(points, dock, press, tmp_path, qtbot):
+    for name in ("first", "second"):
+        press(dock.work.start_button, dock.work)
+        with qtbot.waitSignal(dock.work.done, timeout=60_000):
+            dock.files.save_results(tmp_path / name)
+        dock.form.controls["seed"].set_value(5)
+    dock.results.undo_button.click()
+    assert refreshed(dock).files.save_button.isEnabled()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path / "undone")
+    for name in ("latent.csv", "model.safetensors"):
+        first, second, undone = ((tmp_path / folder / name).read_bytes() for folder in ("first", "second", "undone"))
+        assert undone == first != second
 
 
 def test_results_that_are_there_are_not_replaced_unasked(points, dock, press, tmp_path, qtbot, told):

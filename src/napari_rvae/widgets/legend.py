@@ -17,6 +17,7 @@ class Legend(QWidget):
     def __init__(self) -> None:
         super().__init__()
         self.scale: ColorScale | None = None
+        self._gaps = False  # whether some atoms have no value
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
     def show_scale(self, scale: ColorScale | None) -> None:
@@ -28,17 +29,18 @@ class Legend(QWidget):
             None shows nothing.
         """
         self.scale = scale
+        self._gaps = scale is not None and bool((scale.index >= len(scale.lut) - 1).any())
         self.updateGeometry()
         self.update()
 
     def texts(self) -> list[str]:
-        """List what is written: names of classes, or both ends of the scale and its title; last, what grey means."""
+        """List what is written: names of classes, or both ends of the scale and its title; and what grey means."""
         if self.scale is None:
             return []
         if self.scale.categorical:
-            return [*self.scale.names, "no value"]
+            return [*self.scale.names, *["no value"] * self._gaps]
         low, high = self.scale.limits
-        return [f"{low:.3g}", f"{high:.3g}", self.scale.label, "grey: no value"]
+        return [f"{low:.3g}", f"{high:.3g}", self.scale.label + " · grey: no value" * self._gaps]
 
     def sizeHint(self) -> QSize:
         """As many rows of swatches as there are, or the bar and its numbers."""
@@ -80,7 +82,7 @@ class Legend(QWidget):
         if self.scale.categorical:
             for place, row in enumerate(self._swatches()):
                 for text, number, left in row:
-                    color = colors[number] if text != "no value" else colors[-1]
+                    color = colors[number] if number < len(self.scale.names) else colors[-1]
                     painter.fillRect(QRectF(left, place * self._line + 3, _BAR, _BAR), color)
                     painter.drawText(QRectF(left + _BAR + 4, place * self._line, 400, self._line), 0, text)
             return
@@ -88,8 +90,8 @@ class Legend(QWidget):
         for place, color in enumerate(colors[:-1]):
             bar.setPixelColor(place, 0, color)
         painter.drawImage(QRectF(0, 0, self.width(), _BAR), bar)
-        low, high, title, grey = self.texts()
+        low, high, title = self.texts()
         below = QRectF(0, _BAR + 2, self.width(), self._line)
         painter.drawText(below, Qt.AlignmentFlag.AlignLeft, low)
         painter.drawText(below, Qt.AlignmentFlag.AlignRight, high)
-        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, f"{title} · {grey}")
+        painter.drawText(below, Qt.AlignmentFlag.AlignHCenter, title)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
+import numpy as np
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
 
 from napari_rvae.errors import RVAEError
@@ -20,8 +21,10 @@ from napari_rvae.widgets.training_job import TrainingInputs, found_with
 if TYPE_CHECKING:
     import pandas as pd
 
+    from napari_rvae.models import Model
     from napari_rvae.widgets.jobs import Job
     from napari_rvae.widgets.train import TrainWidget
+    from napari_rvae.workflows import Analysis
 
 _FILTER = "rVAE models (*.safetensors)"
 _SAVES = "Table, model, recipe, cells and a picture, in a folder of your choice."
@@ -40,6 +43,7 @@ class ModelFiles(QWidget):
         super().__init__()
         self._dock = dock
         self.loaded: Any = None
+        self._analyses: WeakKeyDictionary[Model, dict[str, Any]] = WeakKeyDictionary()  # all but the models
         self.save_button = QPushButton("Save results...")
         self.save_button.clicked.connect(self.ask_and_save_results)
         self.model_button = QPushButton("Model")
@@ -62,6 +66,20 @@ class ModelFiles(QWidget):
         points = self._dock.points_box.layer
         return self.loaded if self.loaded is not None or points is None else model_of(points)
 
+    def remember(self, analysis: Analysis, behind: bool) -> None:
+        """Let results be saved as long as some atoms have them, or could have them back by undoing.
+
+        Parameters
+        ----------
+        analysis : Analysis
+            Of a training in this window.
+        behind : bool
+            The user went on meanwhile, perhaps with a model that was loaded.
+        """
+        self.loaded = self.loaded if behind else None
+        few = analysis.patches.select(np.arange(0))  # they may be large, and are not saved
+        self._analyses[analysis.model] = {**vars(analysis), "patches": few, "model": None}
+
     def refresh(self) -> None:
         """Offer what can be done."""
         points, idle = self._dock.points_box.layer, not self._dock.work.working
@@ -76,15 +94,15 @@ class ModelFiles(QWidget):
 
     def _why_not_saved(self) -> str:
         """Say why the results that are shown cannot be saved with all that belongs to them; empty if they can."""
-        points, analysis = self._dock.points_box.layer, self._dock.analysis
+        points = self._dock.points_box.layer
         model = None if points is None else model_of(points)
         if points is None or model is None:
             return "There are no results to save yet: train a model."
         recipe = points.metadata.get(RECIPE)
         if isinstance(recipe, dict) and recipe.get("command") == "encode":
             why = "These results are of a model that was applied, not trained here."
-        elif analysis is None or model is not analysis.model:
-            why = "These results are not those of the latest training in this window: Undo may bring them back."
+        elif model not in self._analyses:
+            why = "These results were opened, not trained in this window."
         else:
             return ""
         return f"{why} Save the table with Explore latent space > More, and the model with Model > Save model."
@@ -112,18 +130,21 @@ class ModelFiles(QWidget):
             Replace what is there.
         """
         from napari_rvae.io import add_physical_positions
+        from napari_rvae.workflows import Analysis
 
         dock = self._dock
-        image, points, analysis = dock.image_box.layer, dock.points_box.layer, dock.analysis
-        if analysis is None or points is None:
+        image, points = dock.image_box.layer, dock.points_box.layer
+        model = None if points is None else model_of(points)
+        if points is None or model is None or self._why_not_saved():
             return
         try:
             table = atoms_table(points, image)
         except RVAEError as error:
             dock.work.fail(error)
             return
-        source = analysis.source
-        now = replace(analysis, table=add_physical_positions(table, source.pixel_size, source.unit))
+        then = self._analyses[model]
+        table = add_physical_positions(table, then["source"].pixel_size, then["source"].unit)
+        now = Analysis(**then | {"model": model, "table": table})
 
         def step(_: Job) -> None:
             now.save(folder, force=force)

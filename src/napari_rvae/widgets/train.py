@@ -403,8 +403,7 @@ class TrainWidget(Dock):
 
     def _on_trained(self, run: Run, analysis: Analysis) -> Callable[[], None] | None:
         self.analysis = analysis
-        if run is not self._settled:
-            self.files.loaded = None
+        self.files.remember(analysis, behind=run is self._settled)
         if (inputs := run.inputs) is None:
             return None
         recipe = analysis.recipe.model_dump(mode="json", exclude={"atoms"})
