@@ -23,6 +23,9 @@ def _extra(unit: str = "", advanced: bool = False, option: str = "") -> dict[str
     return {key: value for key, value in given.items() if value}
 
 
+_ADVANCED = _extra(advanced=True)
+
+
 class Settings(BaseModel):
     """Frozen, validated at the border, unknown names refused.
 
@@ -96,7 +99,7 @@ class FindSettings(Settings):
     target: Literal["auto", "atoms", "molecules"] = Field(
         "auto",
         description="Every spot by itself, or molecules made of several spots, each as a whole?",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     spacing: float | None = Field(
         None,
@@ -127,14 +130,14 @@ class FindSettings(Settings):
     refine: bool = Field(
         True,
         description="Fit every atom below the pixel, together with its neighbours.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     sublattices: int | None = Field(
         None,
         ge=1,
         le=6,
         description="Number of sublattices; found when empty.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
 
 
@@ -144,13 +147,11 @@ class FinderSettings(Settings):
     specimen: Literal["none", "graphene", "interface"] = Field(
         "none", description="Simulated images that are learned from, too."
     )
-    images: int = Field(
-        8, ge=1, le=100, description="Number of simulated images.", json_schema_extra=_extra(advanced=True)
-    )
+    images: int = Field(8, ge=1, le=100, description="Number of simulated images.", json_schema_extra=_ADVANCED)
     steps: int = Field(500, ge=10, le=100_000, description="Steps of the training.")
-    batch_size: int = Field(16, ge=1, le=1024, description="Crops per step.", json_schema_extra=_extra(advanced=True))
+    batch_size: int = Field(16, ge=1, le=1024, description="Crops per step.", json_schema_extra=_ADVANCED)
     learning_rate: float = Field(
-        1e-2, gt=0, le=1, description="Largest step size of the optimiser.", json_schema_extra=_extra(advanced=True)
+        1e-2, gt=0, le=1, description="Largest step size of the optimiser.", json_schema_extra=_ADVANCED
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
     threads: int | None = Field(
@@ -158,7 +159,7 @@ class FinderSettings(Settings):
         ge=1,
         le=1024,
         description="Processor threads; what is idle when empty.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
 
 
@@ -184,7 +185,7 @@ class PatchSettings(Settings):
         "dataset",
         description="Divide by one number for all patches (heavy and light atoms stay different) "
         "or by each patch's own contrast.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
 
 
@@ -200,16 +201,14 @@ class AverageSettings(Settings):
         ge=2,
         le=64,
         description="Patches to start from, more than there are kinds.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
-    rounds: int = Field(
-        4, ge=1, le=50, description="Rounds of expectation-maximisation.", json_schema_extra=_extra(advanced=True)
-    )
+    rounds: int = Field(4, ge=1, le=50, description="Rounds of expectation-maximisation.", json_schema_extra=_ADVANCED)
     sample: int = Field(
         1200,
         ge=10,
         description="Largest number of patches averaged; the others are only assigned.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     offset_prior: float = Field(
         1.0,
@@ -256,13 +255,13 @@ class ClusterSettings(Settings):
         None,
         ge=2,
         description="Fewest atoms in a cluster of HDBSCAN or in a region; a hundredth of all when empty.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     sample: int = Field(
         20_000,
         ge=100,
         description="Largest number of atoms used to find clusters; the others are assigned.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
 
@@ -318,37 +317,38 @@ class TrainSettings(Settings):
         100, ge=1, le=100_000, description="At most so many passes over the data; stops earlier when nothing improves."
     )
     early_stopping: bool = Field(True, description="Stop when the held-out patches improve no more.")
-    batch_size: int = Field(
-        100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_extra(advanced=True)
+    patience: int = Field(
+        3,
+        ge=1,
+        le=100_000,
+        description="Epochs without improvement before it comes to its end.",
+        json_schema_extra=_ADVANCED,
     )
+    batch_size: int = Field(100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_ADVANCED)
     learning_rate: float = Field(
-        2e-3, gt=0, le=1, description="Step size of the optimiser.", json_schema_extra=_extra(advanced=True)
+        2e-3, gt=0, le=1, description="Step size of the optimiser.", json_schema_extra=_ADVANCED
     )
-    hidden: int = Field(
-        128, ge=4, le=4096, description="Width of the hidden layers.", json_schema_extra=_extra(advanced=True)
-    )
-    skip: bool = Field(
-        False, description="Residual connections in the decoder.", json_schema_extra=_extra(advanced=True)
-    )
+    hidden: int = Field(128, ge=4, le=4096, description="Width of the hidden layers.", json_schema_extra=_ADVANCED)
+    skip: bool = Field(False, description="Residual connections in the decoder.", json_schema_extra=_ADVANCED)
     encoder: Literal["auto", "dense", "convolutional"] = Field(
         "auto",
         description="Dense layers, or convolutions; automatic: convolutions over angles that are free, or dense.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     decoder: Literal["spectrum", "coordinate"] = Field(
         "spectrum",
         description="Decode whole spectra, or pixel by pixel as the published rVAE does (slow, for comparison).",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     beta: float = Field(
         1.0,
         ge=0,
         le=1000,
         description="Weight of the latents' Kullback-Leibler term.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     beta_epochs: int = Field(
-        1, ge=1, le=100_000, description="Epochs in which beta grows from 0.", json_schema_extra=_extra(advanced=True)
+        1, ge=1, le=100_000, description="Epochs in which beta grows from 0.", json_schema_extra=_ADVANCED
     )
     latent_capacity: float | None = Field(
         None,
@@ -362,7 +362,7 @@ class TrainSettings(Settings):
         ge=1,
         le=100_000,
         description="Epochs in which the capacity of the latents grows.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     class_capacity: float | None = Field(
         None,
@@ -377,7 +377,7 @@ class TrainSettings(Settings):
         ge=1,
         le=100_000,
         description="Epochs in which the capacity of the classes grows.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     angle_prior: float | None = Field(
         None,
@@ -399,19 +399,17 @@ class TrainSettings(Settings):
         le=10,
         description="Noise added to what the encoder sees in every step, for it to see through noise, in standard "
         "deviations of the patches; what is decoded is compared with the patches as they are.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
     physics: str = Field(
         "",
         description="A term of the loss that says what is known of the specimen: symmetry-2, symmetry-3, symmetry-4, "
         "symmetry-6 (of the motif), smooth (between neighbours), or one that is registered; none when empty.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
-    physics_weight: float = Field(
-        1.0, ge=0, le=1e6, description="Weight of that term.", json_schema_extra=_extra(advanced=True)
-    )
+    physics_weight: float = Field(1.0, ge=0, le=1e6, description="Weight of that term.", json_schema_extra=_ADVANCED)
     start: Literal["averages", "scratch"] = Field(
-        "averages", description="Start from class averages, or from nothing.", json_schema_extra=_extra(advanced=True)
+        "averages", description="Start from class averages, or from nothing.", json_schema_extra=_ADVANCED
     )
     members: int = Field(
         1,
@@ -427,7 +425,7 @@ class TrainSettings(Settings):
         ge=1,
         le=1024,
         description="Processor threads; what is idle when empty.",
-        json_schema_extra=_extra(advanced=True),
+        json_schema_extra=_ADVANCED,
     )
 
     _parse = field_validator("invariance", mode="before")(parse_invariance)

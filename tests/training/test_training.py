@@ -142,7 +142,10 @@ def test_stopping_while_averaging_leaves_nothing(data):
 
 def test_training_ends_when_nothing_improves():
     noise = np.random.default_rng(0).standard_normal((220, 24, 24))
-    reports = list(train(patches_from_array(noise), TrainSettings(model="vae", epochs=400, **TINY)))
+    settings = TrainSettings(model="vae", epochs=400, **TINY)
+    reports = list(train(patches_from_array(noise), settings))
+    patient = trained(patches_from_array(noise), settings.model_copy(update={"patience": 30}))
+    assert patient.recipe["epochs_done"] > reports[-1].epoch + 10
     epochs = [r for r in reports if r.phase == "training"]
     assert len(epochs) < 300
     held_out = [r.held_out for r in epochs if r.held_out is not None]

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 WARM_EPOCHS = 2
 """Epochs in which angles stay near those of the class averages."""
-PATIENCE = 3
-"""Epochs without improvement after which the step size falls, and then training ends."""
 WORTH_WHILE = 0.6
 """What counts as an improvement: nats per patch."""
 FEWEST_STEPS, FEWEST_EPOCHS = 700, 18
@@ -271,7 +269,7 @@ class Course:
             at.since += 1
         enough = trainer.steps >= FEWEST_STEPS or at.epoch >= FEWEST_EPOCHS
         enough = enough and self.settings.early_stopping and at.epoch >= growing_until(self.settings)
-        if enough and not at.fallen and (at.since >= PATIENCE or at.epoch > 0.75 * self.settings.epochs):
+        if enough and not at.fallen and (at.since >= self.settings.patience or at.epoch > 0.75 * self.settings.epochs):
             # what was held out has told when to stop: the rest is learned from everything
             at.fallen, at.end = True, min(self.settings.epochs, at.epoch + max(4, at.epoch // 3))
             trainer.slow_down()
