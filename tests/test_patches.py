@@ -221,6 +221,14 @@ def test_ready_made_patches():
     assert patches_from_array((255 * array).astype(np.uint8)).data.max() > 200
 
 
+def test_ready_made_patches_seen_backwards_can_be_learned_from():
+    import torch
+
+    array = np.random.default_rng(0).random((5, 20, 20)).astype(np.float32)
+    for view in (array[::-1], array[:, ::-1, ::-1], array.transpose(0, 2, 1)):
+        np.testing.assert_array_equal(torch.as_tensor(patches_from_array(view).data)[:, 0], view)
+
+
 def test_large_ready_made_patches_are_resampled():
     axis = np.arange(128) - 63.5
     array = np.exp(-(axis[:, None] ** 2 + axis**2) / (2 * 16**2))[None, None].repeat(2, 1)

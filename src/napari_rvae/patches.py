@@ -257,7 +257,7 @@ def patches_from_array(array: Any, settings: PatchSettings | None = None) -> Pat
             f"Patches must have the shape (n, h, h) or (n, channels, h, h), 8 <= h <= 512, not {np.shape(array)}."
         )
     with np.errstate(over="ignore"):  # what is too large becomes infinite and is refused
-        data = data.astype(np.float32, copy=not data.flags.writeable)
+        data = np.require(data, np.float32, ["C", "W"])  # as torch takes it
     if not all(np.isfinite(some).all() for some in data):
         raise InputDataError("Some patches hold missing or infinite values: remove or fill them first.")
     size = data.shape[-1]

@@ -326,16 +326,38 @@ def test_more_classes_than_patches(data):
 def test_too_few_or_empty_patches(data):
     with pytest.raises(InputDataError, match="too few"):
         next(train(data[0].select(np.arange(9)), TrainSettings(**TINY)))
+    images = data[0].data
     for start in ("averages", "scratch"):
-        with pytest.raises(InputDataError, match="constant"):
-            list(train(patches_from_array(np.ones((30, 24, 24))), TrainSettings(start=start, **TINY)))
+        for wrong, words in (
+            (np.ones((30, 24, 24)), "All patches are the same, constant image"),
+            (np.concatenate([images, np.ones_like(images)], 1), "Channel 2 of 2 is constant in all patches"),
+            (1e37 * images, "too large to be squared"),
+        ):
+            with pytest.raises(InputDataError, match=words):
+                list(train(patches_from_array(wrong), TrainSettings(start=start, **TINY)))
 
 
-@pytest.mark.parametrize("size", [8, 12, 16])
-def test_small_patches(size):
-    images, _ = cards(1, 40, size)
-    model = trained(patches_from_array(images), TrainSettings(model="vae", epochs=1, **TINY))
-    assert np.isfinite(encode(model, patches_from_array(images))).all(axis=None)
+@pytest.mark.parametrize("name", ["vae", "rvae"])
+def test_copies_of_one_patch_are_learned(data, name):
+    """Nothing is left over, which is no reason for a loss without end."""
+    patches = patches_from_array(np.repeat(data[0].data[:1], 220, 0))
+    *_, last = train(patches, TrainSettings(model=name, epochs=30, **TINY))
+    assert last.notes == ()
+    assert np.isfinite([(loss, held_out or 0.0) for _, loss, held_out in last.losses]).all()
+    table = encode(last.model, patches)
+    assert np.isfinite(table).all(axis=None)
+    assert table[["z1", "z2"]].std().max() < 0.01
+
+
+@pytest.mark.parametrize(("size", "latent"), [(8, 1), (8, 64), (12, 5), (16, 10)])
+@pytest.mark.parametrize("name", ["vae", "rvae"])
+def test_small_patches_with_any_number_of_latents(name, size, latent):
+    patches = patches_from_array(cards(1, 12, size)[0])
+    model = trained(patches, TrainSettings(model=name, latent=latent, epochs=1, **TINY))
+    table = encode(model, patches)
+    assert np.isfinite(table).all(axis=None)
+    assert f"z{latent}" in table
+    assert f"z{latent + 1}" not in table
 
 
 def test_labels_are_learned():

@@ -241,14 +241,41 @@ def _sorted(
     return max(tried, key=lambda one: len(one[1].shared()))
 
 
+def mean_and_spread(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """What patches are normalised by.
+
+    Parameters
+    ----------
+    x : torch.Tensor
+        (n, channels, D, D).
+
+    Returns
+    -------
+    mean, spread : torch.Tensor
+        (channels,) each.
+
+    Raises
+    ------
+    InputDataError
+        If a channel shows nothing, or has no number as its spread.
+    """
+    mean, spread = x.mean((0, 2, 3)), x.std((0, 2, 3))
+    if not bool(spread.isfinite().all()):
+        raise InputDataError("Some patches hold values too large to be squared: divide all of them by a constant.")
+    still = (spread == 0).nonzero()[:, 0].tolist()
+    if len(still) == len(spread):
+        raise InputDataError("All patches are the same, constant image: there is nothing to learn.")
+    if still:
+        raise InputDataError(f"Channel {still[0] + 1} of {len(spread)} is constant in all patches: leave it out.")
+    return mean, spread
+
+
 def _normalization(patches: Patches) -> Callable[[Any], torch.Tensor]:
     """Gives some of the patches, by rows, in units of their spread: of many there is no second copy."""
     import torch
 
     x = torch.as_tensor(patches.data)
-    mean, spread = x.mean((0, 2, 3), keepdim=True), x.std((0, 2, 3), keepdim=True)
-    if not bool((spread > 0).all()):
-        raise InputDataError("All patches are the same, constant image: there is nothing to tell apart.")
+    mean, spread = (values[:, None, None] for values in mean_and_spread(x))
 
     def normalised(rows: Any) -> torch.Tensor:
         some: torch.Tensor = (x[rows] - mean) / spread

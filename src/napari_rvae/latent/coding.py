@@ -123,8 +123,7 @@ def _encoded(
             table[name] -= table[name].median()
     inner = ~patches.edge if not patches.edge.all() else slice(None)
     table["unexplained"] /= table.pop("square")[inner].mean()
-    table.insert(0, "atom_id", patches.atom_id)
-    return table
+    return pd.concat([pd.Series(patches.atom_id, name="atom_id"), table], axis=1)
 
 
 def _settled(model: Model, patches: Patches, condition: Tensor | None) -> tuple[Inferred, Tensor]:

@@ -146,7 +146,7 @@ def _train(
 ) -> Generator[TrainingReport, None, None]:
     import torch
 
-    from napari_rvae.averages import average, first_step_of
+    from napari_rvae.averages import average, first_step_of, mean_and_spread
     from napari_rvae.averages.band import signal_band
     from napari_rvae.models import Model
     from napari_rvae.training.finish import finish
@@ -177,11 +177,8 @@ def _train(
         model.recipe["value"] = {"mean": float(told.mean()), "spread": float(told.std())}
         labels = (labels - model.recipe["value"]["mean"]) / model.recipe["value"]["spread"]
     with torch.no_grad():
-        data = torch.as_tensor(patches.data)
-        model.mean.copy_(data.mean((0, 2, 3)))
-        spread = data.std((0, 2, 3))
-        if not bool((spread > 0).all()):
-            raise InputDataError("All patches are the same, constant image: there is nothing to learn.")
+        mean, spread = mean_and_spread(torch.as_tensor(patches.data))
+        model.mean.copy_(mean)
         model.spread.copy_(spread)
     if averages is not None:
         model.set_finder(averages.finder.images, averages.finder.weight)

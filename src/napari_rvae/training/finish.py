@@ -13,6 +13,7 @@ from napari_rvae.averages.frames import common_zeros, symmetry_of
 from napari_rvae.models.inference import decoder_slope, infer
 from napari_rvae.models.left_out import estimated
 from napari_rvae.poses import turned_shape
+from napari_rvae.training.loop import LEAST_NOISE
 from napari_rvae.training.memory import by_halves
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
     ring = model.space.ring.repeat(2)
     each = (harmonics - templates).square().mean(0)
     model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
-    model.noise.clamp_min_(1e-9)
+    model.noise.clamp_min_(LEAST_NOISE)
     if condition is not None:  # latents as they will be found, with this noise
         again = [part[-1] for rows in blocks for part in by_halves(settled, rows, trainer.device)]
         model.set_given(torch.cat(again), condition[every])

@@ -37,6 +37,8 @@ ALIKE = 0.1
 """How far classes differ at first that are to be told apart little by little, in units of how far they do."""
 LEAST_SHARE = 1e-3
 """A class that has lost all its patches may win some back."""
+LEAST_NOISE = 1e-9
+"""Variance below which noise is not followed: of copies of one patch nothing is left over."""
 TEACHING_STEPS = 200
 """Steps in which the encoder is taught the latents to start from."""
 _BLOCK = 500
@@ -216,6 +218,8 @@ class Trainer:
         noise = values[latent:].mean() if len(values) > latent else values[-1]
         width = (values[:latent] - noise).clamp_min(1e-3 * values[0]).sqrt()
         parts = vectors[:, :latent] * width
+        none = latent - len(width)  # where there are more latents than directions
+        width, parts = nn.functional.pad(width, (0, none)), nn.functional.pad(parts, (0, none))
         if model.classes > 1 and self.capacity.classes is not None:
             explained[1 : 1 + model.classes] *= ALIKE
         shape = self.harmonics.shape[1:]
@@ -358,7 +362,7 @@ class Trainer:
         if self.steps % 4 == 0:
             with torch.no_grad():
                 residual = model.residual(harmonics, found.templates.detach(), found.posterior)
-                self.noise.lerp_(residual, 0.2)
+                self.noise.lerp_(residual, 0.2).clamp_min_(LEAST_NOISE)
                 self.left.append(residual)
                 model.noise.copy_(self._tempered(self.noise))
                 if model.classes > 1 and self.capacity.classes is None:
@@ -384,7 +388,7 @@ class Trainer:
         """Noise to learn with: what is not explained yet would count as its ring's, and might never be explained."""
         freedom = self.model.space.degrees_of_freedom
         white = (residual * freedom).sum(1, keepdim=True) / freedom.sum()
-        return (residual ** (1 - WHITENESS) * white**WHITENESS / SHARPNESS).clamp_min(1e-9)
+        return (residual ** (1 - WHITENESS) * white**WHITENESS / SHARPNESS).clamp_min(LEAST_NOISE)
 
     def drawn(self) -> Tensor:
         """Rows of one epoch: those that are not understood, and those of rare kinds, are drawn more often."""
@@ -401,7 +405,7 @@ class Trainer:
         _, divergence, supervised, physics = means.tolist()
         # with the noise that is estimated, not the one that is learned with: what is left over fits it
         freedom = self.model.space.degrees_of_freedom
-        left = torch.stack(self.left).mean(0)
+        left = torch.stack(self.left).mean(0).clamp_min(LEAST_NOISE)
         self.left = [self.noise.clone()]
         data = 0.5 * float((freedom * (1 + (2 * torch.pi * left).log())).sum())
         terms = {"data": data, "divergence": divergence, "supervised": -supervised}
