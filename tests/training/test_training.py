@@ -7,12 +7,13 @@ import torch
 
 from napari_rvae.errors import DeviceError, InputDataError, SettingsError, Stopped
 from napari_rvae.latent import encode, reconstruct
-from napari_rvae.models import load_model
+from napari_rvae.models import Model, load_model
 from napari_rvae.patches import extract_patches, patches_from_array
 from napari_rvae.samples import cards
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.training import TrainingReport, available_devices, choose_device, train, trained
 from napari_rvae.training.finish import _representative
+from napari_rvae.training.held_out import split
 from napari_rvae.workflows import train_ensemble
 
 TINY = {"hidden": 16, "device": "cpu", "threads": 1}
@@ -156,31 +157,25 @@ def test_training_ends_when_nothing_improves():
     assert reports[-1].model.recipe["epochs_done"] == len(epochs)
 
 
-def test_held_out_patches_lie_apart_from_those_learned_from():
-    from napari_rvae.models import Model
-    from napari_rvae.training.loop import Trainer
-
+@pytest.mark.parametrize("pixel_size", [None, (1.0, 2.0), (2.0, 1.0)])
+def test_held_out_patches_lie_apart_from_those_learned_from(pixel_size):
     y, x = np.mgrid[20:380:18, 20:380:18]
     atoms = pd.DataFrame({"y": y.ravel(), "x": x.ravel()})
     image = np.random.default_rng(0).random((400, 400))
-    patches = extract_patches(image, atoms, PatchSettings(size=16))
-    model = Model(TrainSettings(**TINY), 24, 1, 0.25)
-    trainer = Trainer(model, patches)
-    held, kept = patches.centers[trainer.held_out], patches.centers[trainer.train_rows]
-    apart = np.abs(held[:, None] - kept).max(-1)
+    patches = extract_patches(image, atoms, PatchSettings(size=16), pixel_size=pixel_size)
+    held, kept = split(patches, torch.Generator().manual_seed(0))
+    place = patches.centers / patches.step  # in pixels of the patches, which are square
+    apart = np.linalg.norm(place[held.numpy()][:, None] - place[kept.numpy()], axis=-1)
     assert 0.05 < len(held) / len(patches) < 0.3
-    assert apart.min() >= 8
+    assert apart.min() >= patches.data.shape[-1] / 2
 
 
 def test_patches_as_large_as_their_image_can_be_held_out():
-    from napari_rvae.models import Model
-    from napari_rvae.training.loop import Trainer
-
     y, x = np.mgrid[2:62:4, 2:62:4]
     atoms = pd.DataFrame({"y": y.ravel(), "x": x.ravel()})
     patches = extract_patches(np.random.default_rng(0).random((64, 64)), atoms, PatchSettings(size=60, working_size=16))
-    trainer = Trainer(Model(TrainSettings(**TINY), 16, 1, 0.25), patches)
-    assert 0 < len(trainer.held_out) < len(patches) / 2
+    held, _ = split(patches, torch.Generator().manual_seed(0))
+    assert 0 < len(held) < len(patches) / 2
 
 
 @pytest.fixture(scope="module")
@@ -396,7 +391,6 @@ def test_nothing_is_written_anywhere(data, tmp_path, monkeypatch):
 
 
 def test_training_starts_from_principal_components():
-    from napari_rvae.models import Model
     from napari_rvae.training.loop import Trainer
 
     rng = np.random.default_rng(0)

@@ -17,6 +17,7 @@ from napari_rvae.patches import Patches
 from napari_rvae.poses import turned_shape
 from napari_rvae.training.capacity import capacity_at
 from napari_rvae.training.denoising import CleanCopies, added_noise
+from napari_rvae.training.held_out import split
 from napari_rvae.training.memory import by_halves
 from napari_rvae.training.physics import Physics
 from napari_rvae.training.rarity import oddness, shares
@@ -88,7 +89,9 @@ class Trainer:
         self.clean = None if clean is None else CleanCopies(model, patches, clean)
         self._clean_follow(torch.arange(n, device=self.device))
         self.generator = torch.Generator().manual_seed(self.settings.seed)
-        self.held_out, self.train_rows = self._split()
+        self.held_out, self.train_rows = torch.arange(0), torch.arange(n)
+        if self.settings.early_stopping:
+            self.held_out, self.train_rows = split(patches, self.generator)
         self.batch_size = int(
             np.clip(len(self.train_rows) // 40, min(16, len(self.train_rows)), self.settings.batch_size)
         )
@@ -123,31 +126,6 @@ class Trainer:
         if self.clean is not None:
             for some in rows.split(_BLOCK):
                 self.clean.take_out(some, self.x[some], self.shape[some] - self.base[some], self.theta[some])
-
-    def _split(self) -> tuple[Tensor, Tensor]:
-        """Rows held out, by blocks of the image with a gap around them, and rows to learn from."""
-        n, patches = len(self.patches), self.patches
-        everything = torch.arange(n)
-        if not self.settings.early_stopping or n < 200:
-            return everything[:0], everything
-        if not patches.centers.any():
-            order, count = torch.randperm(n, generator=self.generator), min(n // 10, 1000)
-            return order[:count].sort().values, order[count:].sort().values
-        from scipy.spatial import cKDTree
-
-        place = np.column_stack([patches.frame * 1e6, patches.centers])
-        held = np.zeros(n, bool)
-        tree = cKDTree(place)
-        while held.sum() < min(0.1 * n, 1000):  # blocks of about five patches' width
-            seed = int(torch.randint(n, (1,), generator=self.generator))
-            near = tree.query_ball_point(place[seed], 2.5 * patches.size)
-            near = [row for row in near if not held[row]]
-            held[near[: max(1, int(0.05 * n))]] = True
-        distance, _ = cKDTree(place[held]).query(place[~held])
-        rest = np.flatnonzero(~held)[distance > patches.size / 2]
-        if len(rest) < n / 2:
-            rest = np.flatnonzero(~held)
-        return torch.as_tensor(np.flatnonzero(held)), torch.as_tensor(rest)
 
     @torch.no_grad()
     def _start_noise(self) -> None:
