@@ -61,6 +61,22 @@ def test_an_encoder_may_learn_in_bfloat16(monkeypatch):
     assert np.abs(np.exp(1j * (table["angle"] - truth["angle"]))[suit].mean()) > 0.99
 
 
+@pytest.mark.parametrize("encoder", ["dense", "convolutional"])
+def test_encoders_of_upright_patches_may_learn_in_bfloat16(monkeypatch, encoder):
+    model = Model(TrainSettings(model="vae", encoder=encoder, hidden=16), 24, 1, 0.3)
+    x = torch.randn(5, 1, 2 * model.space.terms, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        exact = model.encode(x)
+    monkeypatch.setattr("napari_rvae.models.encoder.has_bfloat16", lambda device: True)
+    rounded = model.encode(x)
+    for one, other in zip(exact, rounded, strict=True):
+        assert other.dtype == torch.float32
+        assert not torch.equal(one, other)
+        torch.testing.assert_close(one, other.detach(), atol=0.02, rtol=0.02)
+    with torch.no_grad():
+        assert torch.equal(model.encode(x)[0], exact[0])  # inference is exact
+
+
 def test_reports_follow_each_other(scratch):
     assert all(isinstance(report, TrainingReport) for report in scratch)
     assert [r.phase for r in scratch] == ["training"] * 6 + ["finishing", "done"]

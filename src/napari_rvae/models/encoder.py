@@ -175,7 +175,12 @@ class PlainEncoder(nn.Module):
         mean, log_deviation : torch.Tensor
             (n, outputs) each.
         """
-        mean, log_deviation = self.layers(harmonics.flatten(1)).chunk(2, 1)
+        *hidden, last = self.layers
+        features = harmonics.flatten(1)
+        with lower_precision(harmonics.device):
+            for layer in hidden:
+                features = layer(features)
+        mean, log_deviation = last(features.to(harmonics.dtype)).chunk(2, 1)
         return mean, log_deviation.clamp(-8, 2)
 
 
@@ -218,6 +223,7 @@ class ConvolutionalEncoder(nn.Module):
         mean, log_deviation : torch.Tensor
             (n, outputs) each.
         """
-        features = self.convolutions(self.space[0].synthesise(harmonics))
-        mean, log_deviation = self.content(features.flatten(1)).chunk(2, 1)
+        with lower_precision(harmonics.device):
+            features = self.convolutions(self.space[0].synthesise(harmonics))
+        mean, log_deviation = self.content(features.flatten(1).to(harmonics.dtype)).chunk(2, 1)
         return mean, log_deviation.clamp(-8, 2)
