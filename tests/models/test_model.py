@@ -64,7 +64,13 @@ def test_an_autoencoder_samples_nothing_and_has_no_divergence(make_model):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("rvae", {}), ("jrvae", {"classes": 2}), ("vae", {"skip": True}), ("vae", {"encoder": "convolutional"})],
+    [
+        ("rvae", {}),
+        ("jrvae", {"classes": 2}),
+        ("vae", {"skip": True}),
+        ("vae", {"encoder": "convolutional"}),
+        ("rvae", {"decoder": "coordinate"}),
+    ],
 )
 def test_gradients_are_the_slopes_of_the_objective(make_model, name, options):
     model = make_model(name, **options, hidden=8).double()

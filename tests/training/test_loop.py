@@ -1,5 +1,7 @@
 """One step of training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -32,10 +34,15 @@ def moved_to(trainer, device):
         ("jrvae", {"classes": 2, "class_capacity": 0.5, "latent_capacity": 3.0}),
         ("ssrvae", {"classes": 2}),
         ("crvae", {}),
+        ("ae", {"added_noise": 1.0}),
+        ("shiftvae", {"skip": True, "physics": "symmetry-3"}),
+        ("rvae", {"physics": "smooth"}),
     ],
 )
-def test_a_whole_step_stays_on_its_device(name, options):
+def test_a_whole_step_stays_on_its_device_and_waits_for_nothing(name, options):
+    """On the meta device there is nothing to look at: to read a number there, which waits for it, is an error."""
     patches, label = patches_from_array(cards(1, 60, 16)[0]), np.arange(60) % 2
+    patches = replace(patches, centers=np.random.default_rng(0).uniform(0, 100, (60, 2)))
     model = Model(TrainSettings(model=name, hidden=16, **options), 16, 1, 0.3, 2 if name == "crvae" else 0)
     condition = np.eye(2, dtype=np.float32)[label] if name == "crvae" else None
     trainer = Trainer(model, patches, label if name == "ssrvae" else None, condition)
