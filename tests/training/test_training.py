@@ -360,6 +360,17 @@ def test_copies_of_one_patch_are_learned(data, name):
     assert table[["z1", "z2"]].std().max() < 0.01
 
 
+@pytest.mark.parametrize("normalization", ["dataset", "patch"])
+def test_intensities_have_no_unit(few, normalization):
+    """Electron counts or volts, 1e12 or 1e-12 of them: the same, to the last digit where only the exponent differs."""
+    tables = []
+    for unit in (1.0, 2.0**40, 2.0**-40):
+        patches = patches_from_array(few.data * np.float32(unit), PatchSettings(normalization=normalization))
+        tables.append(encode(trained(patches, TrainSettings(epochs=2, **TINY)), patches).drop(columns="patch_mean"))
+    for other in tables[1:]:
+        pd.testing.assert_frame_equal(other, tables[0], check_exact=True)
+
+
 @pytest.mark.parametrize(("size", "latent"), [(8, 1), (8, 64), (12, 5), (16, 10)])
 @pytest.mark.parametrize("name", ["vae", "rvae"])
 def test_small_patches_with_any_number_of_latents(name, size, latent):
