@@ -20,7 +20,7 @@ def moved_to(trainer, device):
         if isinstance(value, torch.Tensor):
             setattr(trainer, name, value.to(device))
     trainer.left = [value.to(device) for value in trainer.left]
-    trainer.device = torch.device(device)
+    trainer.device, trainer.chance = torch.device(device), None  # there are no random numbers on the meta device
     trainer.optimizer = torch.optim.Adam(trainer.model.parameters())
 
 

@@ -345,10 +345,7 @@ class Model(nn.Module):
             alone: Tensor = self.decoder(z)
             return alone[:, None]
         one = torch.eye(self.classes, device=z.device, dtype=z.dtype)
-        each = torch.cat(
-            [z[:, None].expand(-1, self.classes, -1), one.expand(len(z), -1, -1)],
-            -1,
-        )
+        each = torch.cat([z[:, None].expand(-1, self.classes, -1), one.expand(len(z), -1, -1)], -1)
         harmonics: Tensor = self.decoder(each.flatten(0, 1)).unflatten(0, (-1, self.classes))
         return harmonics
 
@@ -363,7 +360,7 @@ class Model(nn.Module):
         log_prior: Tensor,
         labels: Tensor | None = None,
         condition: Tensor | None = None,
-        sample: bool = True,
+        sample: bool | torch.Generator = True,
         seen: Tensor | None = None,
     ) -> Objective:
         """The terms of the evidence lower bound of a batch.
@@ -379,8 +376,8 @@ class Model(nn.Module):
             spread that the last latent tells, nan for the others.
         condition : torch.Tensor, optional
             (n, conditions).
-        sample : bool
-            Whether z is drawn from its posterior, or its mean is used.
+        sample : bool or torch.Generator
+            Whether z is drawn from its posterior, with whose random numbers, or its mean is used.
         seen : torch.Tensor, optional
             (n, channels, 2 T) what the encoder sees where that is not `harmonics`.
 
@@ -391,7 +388,11 @@ class Model(nn.Module):
         """
         mean, log_deviation = self.encode(harmonics if seen is None else seen)
         variational = self.settings.model != "ae"
-        z = mean + log_deviation.exp() * torch.randn_like(mean) if sample and variational else mean
+        z = mean
+        if sample and variational:
+            chance = sample if isinstance(sample, torch.Generator) else None
+            drawn = torch.randn(mean.shape, generator=chance, device=mean.device, dtype=mean.dtype)
+            z = mean + log_deviation.exp() * drawn
         if labels is not None and labels.is_floating_point():
             z = torch.cat([z[:, :-1], torch.where(labels.isfinite(), labels, z[:, -1])[:, None]], 1)
         templates = self.decode(z, condition)

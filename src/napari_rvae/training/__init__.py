@@ -18,6 +18,7 @@ from napari_rvae.training.physics import physics_term, register_physics
 from napari_rvae.training.reports import Earlier, TrainingReport
 
 if TYPE_CHECKING:
+    from napari_rvae.averages import Averages
     from napari_rvae.models import Model
     from napari_rvae.models.conditions import Condition
     from napari_rvae.training.checkpoints import Checkpoint
@@ -144,16 +145,9 @@ def _train(
     course_of: Callable[[Trainer], Course],
     like: Model | None,
 ) -> Generator[TrainingReport, None, None]:
-    import torch
-
-    from napari_rvae.averages import average, first_step_of, mean_and_spread
-    from napari_rvae.averages.band import signal_band
-    from napari_rvae.models import Model
+    from napari_rvae.averages import average, first_step_of
     from napari_rvae.training.finish import finish
-    from napari_rvae.training.loop import Trainer
 
-    torch.manual_seed(settings.seed)
-    channels, size = patches.data.shape[1], patches.data.shape[-1]
     averages = None
     if settings.start == "averages" and settings.invariances and settings.invariances != ("translation",):
         yield TrainingReport("averages", 0, settings.epochs, message="Averaging alike patches")
@@ -166,27 +160,9 @@ def _train(
             raise Stopped("Stopped before there was anything to keep.") from None
         message = f"{len(averages.counts)} kind{'s' * (len(averages.counts) > 1)} of patch"
         yield TrainingReport("averages", 0, settings.epochs, message=message, averages=averages)
-    conditions = 0 if condition is None else condition.values.shape[1]
-    band = signal_band(patches) if like is None else like.k_max
-    model = Model(settings, size, channels, band, conditions)
-    model.recipe = _recipe(patches, settings, device, count)
-    if condition is not None:
-        model.recipe["condition_columns"] = condition.columns
-    if labels is not None and labels.dtype.kind == "f":
-        told = labels[np.isfinite(labels)]
-        model.recipe["value"] = {"mean": float(told.mean()), "spread": float(told.std())}
-        labels = (labels - model.recipe["value"]["mean"]) / model.recipe["value"]["spread"]
-    with torch.no_grad():
-        mean, spread = mean_and_spread(torch.as_tensor(patches.data))
-        model.mean.copy_(mean)
-        model.spread.copy_(spread)
-    if averages is not None:
-        model.set_finder(averages.finder.images, averages.finder.weight)
-    model.to(device)
-    trainer = Trainer(model, patches, labels, None if condition is None else condition.values, clean)
-    if averages is not None:
-        trainer.start_from(averages)
-    course = course_of(trainer)
+    band = None if like is None else like.k_max
+    trainer = _started(patches, settings, labels, condition, clean, device, count, band, averages)
+    model, course = trainer.model, course_of(trainer)
     yield from course.run(averages)
     yield TrainingReport(
         "finishing", message="Settling poses and frames", model=model, averages=averages, notes=tuple(course.notes)
@@ -198,6 +174,53 @@ def _train(
         "done", done, settings.epochs, message=f"Trained for {done} epochs", model=model, averages=averages,
         notes=tuple(course.notes), losses=tuple(course.at.losses),
     )  # fmt: skip
+
+
+def _started(
+    patches: Patches,
+    settings: TrainSettings,
+    labels: Any,
+    condition: Condition | None,
+    clean: Patches | None,
+    device: str,
+    count: int,
+    band: float | None,
+    averages: Averages | None,
+) -> Trainer:
+    """Model and trainer, ready to learn; their random numbers are their own, and the user's stay as they were."""
+    import torch
+
+    from napari_rvae.averages import mean_and_spread
+    from napari_rvae.averages.band import signal_band
+    from napari_rvae.models import Model
+    from napari_rvae.training.loop import Trainer
+    from napari_rvae.training.memory import random_state
+
+    channels, size = patches.data.shape[1], patches.data.shape[-1]
+    conditions = 0 if condition is None else condition.values.shape[1]
+    band = signal_band(patches) if band is None else band
+    with torch.random.fork_rng([device] if device.startswith("cuda") else []):
+        torch.manual_seed(settings.seed)
+        model = Model(settings, size, channels, band, conditions)
+        model.recipe = _recipe(patches, settings, device, count)
+        if condition is not None:
+            model.recipe["condition_columns"] = condition.columns
+        if labels is not None and labels.dtype.kind == "f":
+            told = labels[np.isfinite(labels)]
+            model.recipe["value"] = {"mean": float(told.mean()), "spread": float(told.std())}
+            labels = (labels - model.recipe["value"]["mean"]) / model.recipe["value"]["spread"]
+        with torch.no_grad():
+            mean, spread = mean_and_spread(torch.as_tensor(patches.data))
+            model.mean.copy_(mean)
+            model.spread.copy_(spread)
+        if averages is not None:
+            model.set_finder(averages.finder.images, averages.finder.weight)
+        model.to(device)
+        trainer = Trainer(model, patches, labels, None if condition is None else condition.values, clean)
+        if averages is not None:
+            trainer.start_from(averages)
+        trainer.chance.set_state(random_state(trainer.device))
+    return trainer
 
 
 def _recipe(patches: Patches, settings: TrainSettings, device: str, count: int) -> dict[str, Any]:

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from napari_rvae.errors import InputDataError, ModelFileError, OutputError
 from napari_rvae.io.files import replacing
-from napari_rvae.training.memory import random_state, set_random_state
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -242,8 +241,8 @@ def _tensors(course: Course) -> dict[str, Tensor]:
     tensors |= {f"trainer.{name}": getattr(trainer, name) for name in _POSES}
     if trainer.clean is not None:
         tensors["clean"] = trainer.clean.harmonics
-    tensors |= {f"random.{name}": value for name, value in random_state(trainer.device).items()}
-    tensors |= {"generator": trainer.generator.get_state(), "left": torch.stack(trainer.left), "sums": course.sums}
+    tensors |= {"generator": trainer.generator.get_state(), "chance": trainer.chance.get_state()}
+    tensors |= {"left": torch.stack(trainer.left), "sums": course.sums}
     return tensors if course.order is None else {**tensors, "order": course.order}
 
 
@@ -273,7 +272,7 @@ def _restore(course: Course, tensors: dict[str, Tensor], facts: dict[str, Any]) 
     trainer.left = list(tensors["left"])
     trainer.steps = int(facts["steps"])
     trainer.generator.set_state(tensors["generator"].cpu())
-    set_random_state({name: value.cpu() for name, value in part("random.").items()}, trainer.device)
+    trainer.chance.set_state(tensors["chance"].cpu())
     place = {**facts["place"], "batches": [tuple(pair) for pair in facts["place"]["batches"]]}
     course.at = type(course.at)(**place)
     course.order, course.sums, course.notes = tensors.get("order"), tensors["sums"], list(facts["notes"])

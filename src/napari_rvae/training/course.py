@@ -13,7 +13,7 @@ from torch import Tensor
 
 from napari_rvae.errors import DeviceError, InputDataError
 from napari_rvae.training.capacity import capacity_at, growing_until
-from napari_rvae.training.memory import is_out_of_memory, random_state, release, set_random_state
+from napari_rvae.training.memory import is_out_of_memory, release
 from napari_rvae.training.reports import Earlier, TrainingReport
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Course:
     def _step(self, rows: Tensor, log_prior: Tensor) -> Tensor | None:
         """One step; None, and smaller batches from now on, where the memory is full."""
         trainer, at = self.trainer, self.at
-        random = random_state(trainer.device)
+        chance = trainer.chance.get_state()
         try:
             return trainer.step(rows, log_prior)
         except (MemoryError, RuntimeError) as error:
@@ -232,7 +232,7 @@ class Course:
                 ) from error
         trainer.optimizer.zero_grad(set_to_none=True)
         release(trainer.device)
-        set_random_state(random, trainer.device)
+        trainer.chance.set_state(chance)
         at.batch_size //= 2
         at.batches.append((trainer.steps, at.batch_size))
         self.notes.append(f"The memory was full: went on with {at.batch_size} patches per step.")

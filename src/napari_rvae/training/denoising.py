@@ -77,12 +77,12 @@ class CleanCopies:
         self.harmonics[rows] = self._model.space.turn(harmonics, -theta)
 
 
-def added_noise(model: Model, harmonics: Tensor) -> Tensor:
-    """Harmonics, (n, channels, 2 T), with those of fresh white noise added, as strong as the settings say."""
+def added_noise(model: Model, harmonics: Tensor, chance: torch.Generator | None = None) -> Tensor:
+    """Harmonics, (n, channels, 2 T), with those of fresh white noise as strong as the settings say."""
     strength = model.settings.added_noise
     if not strength:
         return harmonics
-    white = torch.randn(*harmonics.shape[:2], model.size, model.size, device=harmonics.device)
+    white = torch.randn(*harmonics.shape[:2], model.size, model.size, generator=chance, device=harmonics.device)
     return harmonics + strength * model.space.analyse(white)
 
 

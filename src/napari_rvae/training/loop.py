@@ -89,6 +89,7 @@ class Trainer:
         self.clean = None if clean is None else CleanCopies(model, patches, clean)
         self._clean_follow(torch.arange(n, device=self.device))
         self.generator = torch.Generator().manual_seed(self.settings.seed)
+        self.chance = torch.Generator(self.device)  # of what is drawn in steps, there
         self.held_out, self.train_rows = torch.arange(0), torch.arange(n)
         if self.settings.early_stopping:
             self.held_out, self.train_rows = split(patches, self.generator)
@@ -328,7 +329,8 @@ class Trainer:
         condition = None if self.condition is None else self.condition[rows]
         harmonics = self.harmonics[rows]
         target = harmonics if self.clean is None else self.clean.harmonics[rows]
-        found = model.objective(target, log_prior, labels, condition, seen=added_noise(model, harmonics))
+        seen = added_noise(model, harmonics, self.chance)
+        found = model.objective(target, log_prior, labels, condition, self.chance, seen)
         loss, physics = self._loss(found), found.data.new_zeros(())
         if self.physics is not None:
             physics = self.physics.penalty(model, found, self.harmonics, rows)

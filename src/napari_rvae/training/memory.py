@@ -1,4 +1,4 @@
-"""Memory that is full, and random numbers as they were before it was."""
+"""Memory that is full, and random numbers."""
 
 from __future__ import annotations
 
@@ -90,42 +90,22 @@ def by_halves(function: Callable[[Any], T], rows: Any, device: str | torch.devic
     return [*by_halves(function, rows[:middle], device), *by_halves(function, rows[middle:], device)]
 
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """State of the random numbers that training draws.
+def random_state(device: torch.device) -> torch.Tensor:
+    """State of the random numbers that PyTorch draws on a device.
 
     Parameters
     ----------
     device : torch.device
-        Where it trains.
+        A device that is there.
 
     Returns
     -------
-    dict of torch.Tensor
-        For `set_random_state`.
+    torch.Tensor
+        For a generator of one's own.
     """
-    states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def set_random_state(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Draw the same random numbers again.
-
-    Parameters
-    ----------
-    states : dict of torch.Tensor
-        From `random_state`.
-    device : torch.device
-        The same device.
-    """
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps" and "mps" in states:
-        torch.mps.set_rng_state(states["mps"])
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else torch.get_rng_state()
 
 
 def release(device: str | torch.device) -> None:
