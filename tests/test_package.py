@@ -1,7 +1,9 @@
 """What is shipped: the built wheel, its manifest, and imports that cost nothing before the first use."""
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -117,6 +119,22 @@ def test_every_name_of_the_api_can_be_imported():
         assert getattr(napari_rvae, name)
     with pytest.raises(AttributeError, match="no attribute 'typo'"):
         napari_rvae.typo  # noqa: B018
+
+
+def test_every_library_that_is_imported_is_asked_for():
+    """Not only there because another one brings it: such an import fails on a fresh install one day."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = [*project["dependencies"], *project["optional-dependencies"]["tracks"]]
+    renamed = {"pillow": "PIL", "scikit-image": "skimage", "scikit-learn": "sklearn"}
+    known = {renamed.get(name, name) for name in (re.match(r"[\w-]+", one).group() for one in asked)}
+    used = set()
+    for file in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf8"))):
+            if isinstance(node, ast.Import):
+                used |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                used.add(node.module.partition(".")[0])
+    assert used - set(sys.stdlib_module_names) - {"napari_rvae"} == known
 
 
 def test_conda_recipe_needs_what_the_package_needs():
