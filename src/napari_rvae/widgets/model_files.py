@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,7 +78,7 @@ class ModelFiles(QWidget):
             The user went on meanwhile, perhaps with a model that was loaded.
         """
         self.loaded = self.loaded if behind else None
-        few = analysis.patches.select(np.arange(0))  # they may be large, and are not saved
+        few = replace(analysis.patches.select(np.arange(0)), cut=None)  # they may be large, and are not saved
         self._analyses[analysis.model] = {**vars(analysis), "patches": few, "model": None}
 
     def refresh(self) -> None:
