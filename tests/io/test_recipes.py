@@ -93,7 +93,7 @@ def test_no_recipe_at_all(tmp_path):
 
 def test_regions_come_back_as_they_were():
     mask = np.random.default_rng(0).random((13, 17)) > 0.5
-    for region in (mask, ~mask, np.ones_like(mask)):
+    for region in (mask, ~mask, np.ones_like(mask), np.stack([mask, ~mask, mask])):
         record = RegionRecord.of(region, "drawn")
         np.testing.assert_array_equal(RegionRecord(**json.loads(record.model_dump_json())).mask(region.shape), region)
     with pytest.raises(InputDataError, match="does not fit"):

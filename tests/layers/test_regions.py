@@ -3,7 +3,7 @@ import pytest
 from napari.layers import Image, Labels, Points, Shapes
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.layers import inside, region_mask
+from napari_rvae.layers import inside, region_mask, shown_frame
 
 PLACES = np.array([[10.0, 10.0], [10.0, 30.0], [30.0, 10.0], [30.0, 30.0]])
 SQUARE = np.array([[0, 0], [0, 20], [20, 20], [20, 0]])
@@ -64,3 +64,34 @@ def test_pixels_under_shapes_and_labels():
     for nothing in (Shapes([[[0, 0], [5, 5]]], shape_type="line"), Shapes(), Labels(np.zeros((4, 4), int))):
         with pytest.raises(InputDataError, match="covers no pixel"):
             region_mask(nothing, image)
+
+
+def test_labels_of_a_frame_hold_for_that_frame():
+    image = Image(np.zeros((4, 40, 50)), scale=(2, 0.1, 0.1), translate=(6, 5, 5))  # frames at 6, 8, 10, 12
+    drawn = np.zeros((3, 20, 25), np.uint8)
+    drawn[1, :10, :10], drawn[2, 15:] = 3, 1
+    labels = Labels(drawn, scale=(2, 0.2, 0.2), translate=(8, 5.05, 5.05), name="mine")  # frames at 8, 10, 12
+    mask = region_mask(labels, image)
+    assert mask.shape == (4, 40, 50)
+    assert mask.any(axis=(1, 2)).tolist() == [False, False, True, True]
+    assert mask[2, :19, :19].all()
+    assert mask[2].sum() == pytest.approx(400, abs=45)
+    assert not mask[3, :29].any()
+    np.testing.assert_array_equal(region_mask(labels, image, frame=3), mask[3])
+    with pytest.raises(InputDataError, match="'mine' covers no pixel of 'Image' in frame 1"):
+        region_mask(labels, image, frame=1)
+
+
+def test_labels_without_frames_of_their_own_hold_for_all():
+    image = Image(np.zeros((3, 40, 50)))
+    drawn = np.eye(40, 50, dtype=np.uint8)
+    for data in (drawn, drawn[None]):
+        assert region_mask(Labels(data), image).shape == (40, 50)
+        assert region_mask(Labels(data), image, frame=2).sum() == 40
+
+
+def test_frame_that_is_looked_at():
+    stack = Image(np.zeros((4, 8, 9)), scale=(2, 1, 1), translate=(6, 0, 0))
+    assert [shown_frame(stack, (t, 0, 0)) for t in (0, 6, 9.9, 100)] == [0, 0, 2, 3]
+    assert shown_frame(stack, (0, 10, 0, 0)) == 2, "other layers may have more axes"
+    assert shown_frame(Image(np.zeros((8, 9))), (3, 0, 0)) is None

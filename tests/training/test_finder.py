@@ -173,3 +173,6 @@ def test_of_a_stack_the_frames_are_learned_from_whose_atoms_are_known():
     (first,) = examples_of(stack, atoms, region)  # in the last frame, one of two lies outside
     np.testing.assert_array_equal(first.image, stack[0])
     np.testing.assert_array_equal(first.positions, [[1, 1], [5, 5]])
+    _, last = examples_of(stack, atoms, np.stack([region, ~region, ~(region & False)]))
+    assert len(last.positions) == 2
+    assert last.region.all()

@@ -9,7 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from napari_rvae.errors import Stopped
+
 PARTS_PER_CORE = 4  # so that a core that is slowed down is waited for briefly
+
+
+def go_on(stop: Callable[[], bool] | None) -> None:
+    """Raise `Stopped` if `stop` says so."""
+    if stop is not None and stop():
+        raise Stopped("Stopped while finding atoms.")
 
 
 def in_parts(work: Callable[[int, int], Any], count: int, smallest: int) -> list[Any]:

@@ -33,11 +33,7 @@ class Area:
         self.box: tuple[slice, ...] = (slice(None), slice(None))
         if region is None:
             return
-        self._region = np.asarray(region, bool)
-        if self._region.shape != tuple(shape):
-            raise InputDataError(f"The region has shape {self._region.shape}, but the image {tuple(shape)}.")
-        if not self._region.any():
-            raise InputDataError("The region covers no pixel of the image; draw it on the image.")
+        self._region = _checked(region, shape)
         self.box = tuple(
             slice(max(0, used[0] - SURROUNDINGS), used[-1] + 1 + SURROUNDINGS)
             for used in (np.flatnonzero(self._region.any(1)), np.flatnonzero(self._region.any(0)))
@@ -51,3 +47,33 @@ class Area:
         y, x = np.round(place).astype(int).T
         height, width = self._region.shape
         return place, self._region[y.clip(0, height - 1), x.clip(0, width - 1)]
+
+
+def areas(region: Any, shape: tuple[int, ...]) -> dict[int, Area]:
+    """Give the area of each frame of a stack in which atoms are looked for.
+
+    Parameters
+    ----------
+    region : array_like of bool or None
+        (y, x), the same in every frame, or (t, y, x); None for all of every frame.
+    shape : tuple of int
+        (t, y, x) of the stack.
+
+    Raises
+    ------
+    InputDataError
+        If the region does not fit the stack, or is empty.
+    """
+    if region is None or np.ndim(region) == 2:
+        return dict.fromkeys(range(shape[0]), Area(region, shape[1:]))
+    parts = enumerate(_checked(region, shape))
+    return {frame: Area(part, shape[1:]) for frame, part in parts if part.any()}
+
+
+def _checked(region: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    mask = np.asarray(region, bool)
+    if mask.shape != tuple(shape):
+        raise InputDataError(f"The region has shape {mask.shape}, but the image {tuple(shape)}.")
+    if not mask.any():
+        raise InputDataError("The region covers no pixel of the image; draw it on the image.")
+    return mask

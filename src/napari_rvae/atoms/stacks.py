@@ -10,9 +10,10 @@ import pandas as pd
 
 from napari_rvae.atoms.find import Detection, Finder, detect, prepare
 from napari_rvae.atoms.frame import check_image, standard_frame
-from napari_rvae.atoms.region import Area
+from napari_rvae.atoms.parallel import go_on
+from napari_rvae.atoms.region import Area, areas
 from napari_rvae.atoms.response import rare
-from napari_rvae.errors import InputDataError, Stopped
+from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def find_atoms(
     settings : FindSettings, optional
         What is already known; everything is estimated by default, for a stack from a few of its frames.
     region : array_like of bool, optional
-        (y, x), True where atoms are looked for, in every frame; only its surroundings are read.
+        (y, x), True where atoms are looked for, in every frame, or (t, y, x); only its surroundings are read.
     finder : LearnedFinder, optional
         From `napari_rvae.load_finder`, for a search as learned.
     progress : callable, optional
@@ -73,27 +74,26 @@ def find_atoms(
         area = Area(region, image.shape)
         return _inside(area, _frame_atoms(prepare(image[area.box], settings, finder, stop), settings, progress, stop))
     check_image(np.broadcast_to(np.zeros((), image.dtype), image.shape[1:]))
-    return _stack_atoms(image, settings, Area(region, image.shape[1:]), finder, progress, stop)
+    return _stack_atoms(image, settings, areas(region, image.shape), finder, progress, stop)
 
 
 def _stack_atoms(
     stack: Any,
     settings: FindSettings,
-    area: Area,
+    where: dict[int, Area],
     finder: Finder | None,
     progress: Progress | None,
     stop: Callable[[], bool] | None,
 ) -> pd.DataFrame:
     """The atoms of all frames that can be used, one frame in memory at a time."""
     count = stack.shape[0]
-    known = _common_scale(stack, settings, area, progress, stop) if count > 1 else settings
+    known = _common_scale(stack, settings, where, progress, stop) if len(where) > 1 else settings
     tables: list[pd.DataFrame] = []
     unusable: dict[int, InputDataError] = {}
-    for index in range(count):
-        if stop is not None and stop():
-            raise Stopped("Stopped while finding atoms.")
+    for done, (index, area) in enumerate(where.items()):
+        go_on(stop)
         if progress is not None:
-            progress(index / count, f"frame {index + 1} of {count}")
+            progress(done / len(where), f"frame {index + 1} of {count}")
         try:
             frame = standard_frame(np.asarray(stack[index])[area.box])
         except InputDataError as error:
@@ -116,19 +116,23 @@ def _stack_atoms(
 
 
 def _common_scale(
-    stack: Any, settings: FindSettings, area: Area, progress: Progress | None, stop: Callable[[], bool] | None
+    stack: Any,
+    settings: FindSettings,
+    where: dict[int, Area],
+    progress: Progress | None,
+    stop: Callable[[], bool] | None,
 ) -> FindSettings:
     """What the settings leave open, from a few frames all over the stack, so that none of them decides alone."""
+    frames = list(where)
     target = "atoms" if settings.search == "learned" else settings.target
     plain = settings.model_copy(update={"search": "auto", "target": target, "threshold": None})
     seen: list[dict[str, Any]] = []
-    for index in np.unique(np.linspace(0, stack.shape[0] - 1, LOOKED_AT).astype(int)):
-        if stop is not None and stop():
-            raise Stopped("Stopped while finding atoms.")
+    for index in (frames[k] for k in np.unique(np.linspace(0, len(frames) - 1, LOOKED_AT).astype(int))):
+        go_on(stop)
         if progress is not None:
             progress(0.0, "width and contrast of the atoms")
         try:
-            detection = prepare(np.asarray(stack[int(index)])[area.box], plain)
+            detection = prepare(np.asarray(stack[index])[where[index].box], plain, stop=stop)
         except InputDataError:
             continue
         if len(detection.positions()):
@@ -210,7 +214,12 @@ def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) 
 
 
 def refine_atoms(
-    image: Any, atoms: pd.DataFrame, ids: Any = None, settings: FindSettings | None = None
+    image: Any,
+    atoms: pd.DataFrame,
+    ids: Any = None,
+    settings: FindSettings | None = None,
+    *,
+    stop: Callable[[], bool] | None = None,
 ) -> pd.DataFrame:
     """Fit the atoms that were added or moved by hand, with all others where they are.
 
@@ -224,6 +233,8 @@ def refine_atoms(
         The atoms to fit; all when None.
     settings : FindSettings, optional
         As for `find_atoms`; the table's own estimates are used where it has them.
+    stop : callable, optional
+        Polled between steps.
 
     Returns
     -------
@@ -234,6 +245,8 @@ def refine_atoms(
     ------
     InputDataError
         If the image cannot be used, the table has no positions, or some of the chosen lie outside.
+    Stopped
+        If `stop` said so.
     """
     from napari_rvae.atoms.refine import fit_atoms
 
@@ -253,9 +266,9 @@ def refine_atoms(
     result = atoms.copy()
     frames = atoms["frame"].to_numpy() if "frame" in atoms else np.zeros(len(atoms), np.int64)
     for index in np.unique(frames[chosen]):
-        detection = prepare(image[int(index)] if "frame" in atoms else image, settings)
+        detection = prepare(image[int(index)] if "frame" in atoms else image, settings, stop=stop)
         here = frames == index
-        fits = fit_atoms(detection, atoms.loc[here, ["y", "x"]].to_numpy(np.float64))
+        fits = fit_atoms(detection, atoms.loc[here, ["y", "x"]].to_numpy(np.float64), stop=stop)
         frame, keep = detection.frame, chosen[here]
         fitted = {
             "y": fits.values[:, 0],

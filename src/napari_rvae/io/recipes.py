@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
@@ -96,7 +97,7 @@ class RegionRecord(BaseModel):
     name : str
         Of the layer that showed it.
     shape : tuple of int
-        (y, x) of the image.
+        (y, x) of the image, or (t, y, x) where every frame of a stack has its own part.
     runs : tuple of int
         Numbers of pixels outside, inside, outside... in the order of reading.
     """
@@ -104,7 +105,7 @@ class RegionRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = ""
-    shape: tuple[PositiveInt, PositiveInt]
+    shape: tuple[PositiveInt, ...] = Field(min_length=2, max_length=3)
     runs: tuple[NonNegativeInt, ...]
 
     @classmethod
@@ -113,7 +114,7 @@ class RegionRecord(BaseModel):
 
         Parameters
         ----------
-        mask : ndarray of bool, (y, x)
+        mask : ndarray of bool, (y, x) or (t, y, x)
             True inside.
         name : str
             What the user calls it.
@@ -132,18 +133,18 @@ class RegionRecord(BaseModel):
         Parameters
         ----------
         shape : tuple of int
-            (y, x) of the image: a recipe that claims another one may claim any size.
+            (y, x) or (t, y, x) of the image: a recipe that claims another one may claim any size.
 
         Returns
         -------
-        ndarray of bool, (y, x)
+        ndarray of bool, (y, x) or (t, y, x)
 
         Raises
         ------
         InputDataError
             If the region is not one of such an image.
         """
-        if self.shape != shape or sum(self.runs) != self.shape[0] * self.shape[1]:
+        if self.shape not in (shape, shape[-2:]) or sum(self.runs) != math.prod(self.shape):
             raise InputDataError("the region in the recipe does not fit its image")
         return np.repeat(np.arange(len(self.runs)) % 2 == 1, self.runs).reshape(self.shape)
 

@@ -50,7 +50,7 @@ from napari_rvae.layers.maps import (
 )
 from napari_rvae.layers.models import MODEL, attach_model, channels_of, model_of
 from napari_rvae.layers.refined import place_refined
-from napari_rvae.layers.regions import inside, region_mask
+from napari_rvae.layers.regions import inside, region_mask, shown_frame
 from napari_rvae.layers.saving import save_features
 from napari_rvae.layers.subsets import add_subset
 from napari_rvae.layers.tracks import add_tracks
@@ -103,6 +103,7 @@ __all__ = [
     "show_color_bar",
     "show_classes",
     "showing",
+    "shown_frame",
     "shows",
     "source_of",
     "transformation",

@@ -1,7 +1,8 @@
-"""Atoms inside drawn shapes, and the pixels of an image inside shapes or labels."""
+"""Which part of an image is meant: atoms inside drawn shapes, pixels under shapes or labels, the frame looked at."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,50 +46,97 @@ def inside(points: Points, shapes: Shapes) -> NDArray[np.bool_]:
     return found
 
 
-def region_mask(region: Shapes | Labels, image: Image) -> NDArray[np.bool_]:
+def region_mask(region: Shapes | Labels, image: Image, frame: int | None = None) -> NDArray[np.bool_]:
     """Pixels of an image, or of the frames of a stack, that shapes or labels cover wherever they lie in the world.
 
     Parameters
     ----------
     region : napari.layers.Shapes or napari.layers.Labels
-        Lines enclose nothing; what is drawn on one frame holds for all frames.
+        Lines enclose nothing. A shape that is drawn on one frame holds for all frames; labels that have frames
+        themselves hold each for its own.
     image : napari.layers.Image
         The image.
+    frame : int, optional
+        The one frame of a stack that is asked for.
 
     Returns
     -------
     numpy.ndarray
-        bool (y, x).
+        bool (y, x), or (t, y, x) where labels and image have frames, and all are asked for.
 
     Raises
     ------
     InputDataError
-        If the layer covers no pixel of the image.
+        If the layer covers no pixel of the image, or of the frame.
     """
     from napari.layers import Labels
-    from scipy.ndimage import affine_transform
+
+    mask = _labelled(region, image, frame) if isinstance(region, Labels) else _drawn(region, image)
+    if not mask.any():
+        here = "" if frame is None else f" in frame {frame}"
+        raise InputDataError(f"'{region.name}' covers no pixel of '{image.name}'{here}: draw the region on the image.")
+    return mask
+
+
+def shown_frame(layer: Image, point: Sequence[float]) -> int | None:
+    """Tell which frame of a stack is looked at.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image
+        An image or stack.
+    point : sequence of float
+        Where the viewer is, in the world.
+
+    Returns
+    -------
+    int or None
+        Its number, the nearest one where the viewer is beyond the stack; None for an image without frames.
+    """
+    if layer.ndim != 3:
+        return None
+    frames = image_data(layer).shape[0]
+    return int(np.clip(round(float(layer.world_to_data(point)[0])), 0, frames - 1))
+
+
+def _drawn(shapes: Shapes, image: Image) -> NDArray[np.bool_]:
     from skimage.draw import polygon
 
-    height, width = image_data(image).shape[-2:]
-    place = np.linalg.inv(_plane(matrix(image))) @ _plane(matrix(region))
-    mask = np.zeros((height, width), bool)
-    if isinstance(region, Labels):
-        drawn = np.asarray(region.data[0] if region.multiscale else region.data) != 0
-        drawn = drawn.reshape(-1, *drawn.shape[-2:]).any(0)
-        if drawn.shape == mask.shape and np.allclose(place, np.eye(3)):
-            mask = drawn
-        else:
-            onto, small = np.linalg.inv(place), drawn.astype(np.uint8)
-            mask = affine_transform(small, onto, output_shape=mask.shape, order=0, mode="grid-constant") > 0
-    else:
-        for kind, corners in zip(region.shape_type, region.data, strict=True):
-            outline = _ellipse(corners[:, -2:]) if kind == "ellipse" else corners[:, -2:]
-            if kind != "line":
-                y, x = place[:2, :2] @ outline.T + place[:2, 2:]
-                mask[polygon(y, x, mask.shape)] = True  # type: ignore[no-untyped-call]
-    if not mask.any():
-        raise InputDataError(f"'{region.name}' covers no pixel of '{image.name}': draw the region on the image.")
+    place = np.linalg.solve(_plane(matrix(image)), _plane(matrix(shapes)))
+    mask = np.zeros(image_data(image).shape[-2:], bool)
+    for kind, corners in zip(shapes.shape_type, shapes.data, strict=True):
+        outline = _ellipse(corners[:, -2:]) if kind == "ellipse" else corners[:, -2:]
+        if kind != "line":
+            y, x = place[:2, :2] @ outline.T + place[:2, 2:]
+            mask[polygon(y, x, mask.shape)] = True  # type: ignore[no-untyped-call]
     return mask
+
+
+def _labelled(labels: Labels, image: Image, frame: int | None) -> NDArray[np.bool_]:
+    pixels, shape = labels.data[0] if labels.multiscale else labels.data, image_data(image).shape
+    if not (labels.ndim == image.ndim == 3 and len(pixels) > 1):
+        drawn = np.asarray(pixels) != 0
+        return _under(drawn.reshape(-1, *drawn.shape[-2:]).any(0), labels, image)
+    along = [0, -1]
+    step, first = np.linalg.solve(matrix(labels)[np.ix_(along, along)], matrix(image)[np.ix_(along, along)])[0]
+    frames = range(shape[0]) if frame is None else [frame]
+    mask = np.zeros((len(frames), *shape[-2:]), bool)
+    for part, number in zip(mask, frames, strict=True):
+        own = round(step * number + first)
+        if 0 <= own < len(pixels):
+            part[:] = _under(np.asarray(pixels[own]) != 0, labels, image)
+    return mask if frame is None else mask[0]
+
+
+def _under(drawn: NDArray[np.bool_], labels: Labels, image: Image) -> NDArray[np.bool_]:
+    """Pixels of an image under those that are drawn."""
+    from scipy.ndimage import affine_transform
+
+    onto, shape = np.linalg.solve(_plane(matrix(labels)), _plane(matrix(image))), image_data(image).shape[-2:]
+    if drawn.shape == shape and np.allclose(onto, np.eye(3)):
+        return drawn
+    small = drawn.astype(np.uint8)
+    return np.asarray(affine_transform(small, onto, output_shape=shape, order=0, mode="grid-constant") > 0)
 
 
 def _plane(whole: NDArray[np.float64]) -> NDArray[np.float64]:

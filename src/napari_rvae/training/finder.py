@@ -85,21 +85,23 @@ def examples_of(image: Any, atoms: pd.DataFrame, region: NDArray[np.bool_] | Non
     atoms : pandas.DataFrame
         Atoms table, ``y``, ``x`` and, of a stack, ``frame``. A frame with fewer than two atoms is not learned from.
     region : numpy.ndarray, optional
-        (y, x) of bool: where the atoms are known; others are left out.
+        (y, x), or (frames, y, x), of bool: where the atoms are known; others are left out.
 
     Returns
     -------
     list of Example
     """
-    if region is not None:
-        y, x = np.round(atoms[["y", "x"]].to_numpy(float)).astype(int).T
-        atoms = atoms[region[y.clip(0, len(region) - 1), x.clip(0, region.shape[1] - 1)]]
+    frame = atoms["frame"].to_numpy(int) if "frame" in atoms else np.zeros(len(atoms), int)
     places = atoms[["y", "x"]].to_numpy(float)
+    if region is not None:
+        at = np.column_stack([frame, np.round(places)]).astype(int)[:, -region.ndim :]
+        inside = region[tuple(at.clip(0, np.array(region.shape) - 1).T)]
+        frame, places = frame[inside], places[inside]
     if len(image.shape) == 2:
         return [Example(image, places, region)]
-    frame = atoms["frame"].to_numpy(int) if "frame" in atoms else np.zeros(len(atoms), int)
     known, count = np.unique(frame, return_counts=True)
-    return [Example(image[k], places[frame == k], region) for k in known[count > 1]]
+    own = region if region is not None and region.ndim == 3 else None
+    return [Example(image[k], places[frame == k], region if own is None else own[k]) for k in known[count > 1]]
 
 
 @dataclass(frozen=True)

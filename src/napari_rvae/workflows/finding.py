@@ -115,7 +115,7 @@ def find_in_image(
 
     settings = settings or FindSettings()
     pixels = first_channel(image)
-    mask = None if region is None else region.mask(pixels.shape[-2:])
+    mask = None if region is None else region.mask(pixels.shape)
     options: dict[str, Any] = {"finder": finder_of(settings), "progress": progress, "stop": stop}
     atoms = find_atoms(pixels, settings, region=mask, **options)
     used = {**atoms.attrs.get("napari_rvae", {}), "pixel_size": image.pixel_size, "unit": image.unit, "linked": linked}
