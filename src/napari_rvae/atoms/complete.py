@@ -14,6 +14,7 @@ from napari_rvae.atoms.find import SURE, Detection
 from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.kernels import drop_second
 from napari_rvae.atoms.lattice import Block, Sites, lattice_sites, local_lattices
+from napari_rvae.atoms.parallel import go_on
 from napari_rvae.atoms.refine import AMPLITUDE, SIGMA, Fits, Y, fit_atoms, model_image, nearest_neighbor_distance
 from napari_rvae.atoms.response import filter_response, find_maxima, image_values, texture_limit
 
@@ -78,10 +79,12 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
     for look in range(LOOKS):
         if len(fits.values) < 2:
             break
-        clean, left = clean_response(detection, fits)
+        clean, left = clean_response(detection, fits, stop)
+        go_on(stop)
         if blocks is None:
             blocks = local_lattices(clean, detection.sigma, _spacing(detection, fits.values[:, :2]))
-        positions, accepted = _second_look(detection, fits, clean, left, blocks)
+            go_on(stop)
+        positions, accepted = _second_look(detection, fits, clean, left, blocks, stop)
         del clean, left  # as large as the image
         few = FEW * len(positions)
         if look + 1 == LOOKS or _changes(fits.values[:, :2], positions, detection.sigma) < few:
@@ -141,7 +144,12 @@ def _distinct(fits: Fits, distance: float) -> Fits:
 
 
 def _second_look(
-    detection: Detection, fits: Fits, clean: Array, left: Array, blocks: list[Block]
+    detection: Detection,
+    fits: Fits,
+    clean: Array,
+    left: Array,
+    blocks: list[Block],
+    stop: Callable[[], bool] | None,
 ) -> tuple[Floats, Floats]:
     """Positions of all atoms now that some are known, and the lattice sites among them."""
     positions = fits.values[:, :2]
@@ -151,9 +159,11 @@ def _second_look(
     if detection.lattice:
         sites = lattice_sites(clean, blocks, detection.sigma)
         accepted = sites.positions[_occupied(sites) & (sites.mean > FAINTEST * typical)]
+        go_on(stop)
         sites = lattice_sites(left, blocks, detection.sigma)  # those on the slopes of brighter neighbours
         plain = (sites.here > detection.threshold) & (sites.mean > max(HIDDEN * typical, 2 * detection.threshold))
         hidden = sites.positions[_occupied(sites) & plain]
+        go_on(stop)
         positions = positions[image_values(clean, positions) > detection.threshold]
     maxima, heights = find_maxima(left, detection.threshold, 1.5 * detection.sigma, detection.frame.invalid)
     # what a smooth background or a wrong profile leaves is rough on both sides of zero
@@ -164,12 +174,14 @@ def _second_look(
     return _apart([positions, hidden, new], distance), np.concatenate([accepted, hidden])
 
 
-def clean_response(detection: Detection, fits: Fits) -> tuple[Array, Array]:
+def clean_response(detection: Detection, fits: Fits, stop: Callable[[], bool] | None = None) -> tuple[Array, Array]:
     """The response as if no atom had neighbours, and what is left of it without the atoms."""
     pixels = detection.frame.pixels
-    left, error = filter_response(
-        pixels - model_image(pixels.shape, fits.values), detection.noise, detection.sigma, surround=3, mean=pixels
-    )
+    go_on(stop)
+    left = pixels - model_image(pixels.shape, fits.values)
+    go_on(stop)
+    left, error = filter_response(left, detection.noise, detection.sigma, surround=3, mean=pixels)
+    go_on(stop)
     restored = fits.values.copy()
     restored[:, AMPLITUDE] /= image_values(error, restored[:, :2])
     restored[:, SIGMA] = np.sqrt(2) * detection.sigma

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_rvae.atoms.compounds import flattened, object_maxima, object_threshold, smoothing
 from napari_rvae.atoms.frame import Array, Frame, standard_frame
 from napari_rvae.atoms.noise import Noise, estimate_noise
+from napari_rvae.atoms.parallel import go_on
 from napari_rvae.atoms.response import (
     along,
     filter_response,
@@ -116,6 +117,18 @@ class Detection:
         """``"bright"`` or ``"dark"``."""
         return "bright" if self.frame.sign > 0 else "dark"
 
+    def again(
+        self,
+        settings: FindSettings,
+        finder: Finder | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Detection:
+        """`prepare` for the same image and other settings; its noise is not measured again."""
+        frame, noise = self.frame, self.noise
+        if frame.sign < 0:
+            frame, noise = frame.inverted(), replace(noise, gain=-noise.gain)
+        return _detect(frame, noise, settings, finder, stop)
+
 
 def prepare(
     image: Any,
@@ -134,7 +147,7 @@ def prepare(
     finder : Finder, optional
         The learned finder, where the settings ask for one.
     stop : callable, optional
-        Polled by the learned finder, which takes long on large images.
+        Polled between steps, which take long on large images.
 
     Returns
     -------
@@ -156,10 +169,18 @@ def detect(
     frame: Frame, settings: FindSettings, finder: Finder | None = None, stop: Callable[[], bool] | None = None
 ) -> Detection:
     """`prepare` for an image that is already in standard units."""
+    go_on(stop)
+    return _detect(frame, estimate_noise(frame.pixels, frame.step), settings, finder, stop)
+
+
+def _detect(
+    frame: Frame, noise: Noise, settings: FindSettings, finder: Finder | None, stop: Callable[[], bool] | None
+) -> Detection:
+    go_on(stop)
     if settings.search == "learned":
         settings = settings.model_copy(update={"target": "atoms"})  # what is looked for is what was shown to it
-    noise = estimate_noise(frame.pixels, frame.step)
     scale = estimate_scale(frame, noise, settings)
+    go_on(stop)
     if scale.sign < 0:
         frame, noise = frame.inverted(), replace(noise, gain=-noise.gain)
     if settings.search == "learned":
@@ -167,6 +188,7 @@ def detect(
     sigma = scale.sigma
     pixels = flattened(frame.pixels, sigma) if scale.compound else frame.pixels
     response, error = filter_response(pixels, noise, sigma, SURROUND[settings.search], mean=frame.pixels)
+    go_on(stop)
     if scale.compound:
         quieter = smoothing(sigma)
         response, error = response * quieter, error / quieter
@@ -180,7 +202,9 @@ def detect(
     texture = None
     if not scale.lattice:
         texture = texture_limit(response, sigma)
+        go_on(stop)
         wide, wide_error = filter_response(frame.pixels, noise, 2 * sigma)
+        go_on(stop)
         broad = image_values(wide * wide_error, maxima) > BROAD * heights * image_values(error, maxima)
         spots = (roundness(response, maxima, sigma) > RIDGE) & (along(response, maxima, sigma) < LINE) & ~broad
         maxima, heights = maxima[spots], heights[spots]

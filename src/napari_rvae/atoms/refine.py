@@ -18,9 +18,8 @@ from napari_rvae.atoms.compounds import flattened
 from napari_rvae.atoms.find import Detection
 from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.kernels import fit_range, render
-from napari_rvae.atoms.parallel import in_parts
+from napari_rvae.atoms.parallel import go_on, in_parts
 from napari_rvae.atoms.response import image_values
-from napari_rvae.errors import Stopped
 
 Y, X, AMPLITUDE, BACKGROUND, SIGMA = range(5)
 QUICK = (False, 3), (False, 1)  # sweeps: are widths free, how many steps
@@ -88,8 +87,7 @@ def fit_atoms(
     values[:, SIGMA] = detection.sigma
     radius = _window_radius(start, detection.sigma)
     for free, iterations in THOROUGH if thorough else QUICK:
-        if stop is not None and stop():
-            raise Stopped("Stopped while fitting atoms.")
+        go_on(stop)
         # tails and neighbours not yet found would widen a wide fit
         window = np.minimum(radius, max(2 * detection.sigma, 2.3)) if free else radius
         before = values[:, SIGMA].copy()

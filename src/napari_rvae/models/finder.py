@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from napari_rvae.atoms.filters import box_mean, local_maxima
 from napari_rvae.atoms.frame import Array
+from napari_rvae.atoms.parallel import go_on
 from napari_rvae.atoms.response import trend
-from napari_rvae.errors import InputDataError, ModelFileError, Stopped
+from napari_rvae.errors import InputDataError, ModelFileError
 from napari_rvae.io.files import replacing
 
 FORMAT = 1
@@ -144,8 +145,7 @@ class LearnedFinder:
         result = np.empty_like(small)
         for top in range(0, height, TILE):
             for left in range(0, width, TILE):
-                if stop is not None and stop():
-                    raise Stopped("Stopped while finding atoms.")
+                go_on(stop)
                 y, x = max(0, top - OVERLAP), max(0, left - OVERLAP)
                 tile = small[y : top + TILE + OVERLAP, x : left + TILE + OVERLAP]
                 padded = np.pad(tile, [(0, -side % 4) for side in tile.shape], mode="edge")
