@@ -2,7 +2,7 @@
 
 Widgets and command-line options are generated from these models, and they are written into every model file and
 recipe. A field's ``json_schema_extra`` may hold ``unit`` (shown beside the value), ``option`` (its name on the command
-line where that differs) and ``advanced`` (folded away in the widgets).
+line where that differs), ``advanced`` (folded away in the widgets) and ``slider`` (the ends of one in the widgets).
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ Invariance = Literal["rotation", "translation", "scale", "strain"]
 INVARIANCES: tuple[Invariance, ...] = get_args(Invariance)
 
 
-def _extra(unit: str = "", advanced: bool = False, option: str = "") -> dict[str, Any]:
-    given = {"unit": unit, "advanced": advanced, "option": option}
+def _extra(
+    unit: str = "", advanced: bool = False, option: str = "", slider: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    given = {"unit": unit, "advanced": advanced, "option": option, "slider": slider and list(slider)}
     return {key: value for key, value in given.items() if value}
 
 
@@ -105,19 +107,20 @@ class FindSettings(Settings):
         None,
         gt=1,
         description="Distance between neighbouring atoms; estimated when empty.",
-        json_schema_extra=_extra("px"),
+        json_schema_extra=_extra("px", slider=(3, 150)),
     )
     sigma: float | None = Field(
         None,
         gt=0.3,
         description="Width (standard deviation) of an atom; estimated when empty.",
-        json_schema_extra=_extra("px"),
+        json_schema_extra=_extra("px", slider=(0.5, 40)),
     )
     threshold: float | None = Field(
         None,
         gt=0,
         description="Weakest atom that counts, in standard deviations of the noise (of a learned finder: per cent of "
         "certainty); chosen when empty.",
+        json_schema_extra=_extra(slider=(2, 20)),
     )
     search: Literal["auto", "maxima", "dog", "log", "learned"] = Field(
         "auto",

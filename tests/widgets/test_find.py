@@ -1,6 +1,7 @@
 """The Find atoms dock: its buttons pressed, its layers looked at."""
 
 from dataclasses import replace
+from threading import Event
 
 import dask.array as da
 import numpy as np
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 from napari.layers import Points, Tracks
 
+from napari_rvae.errors import Stopped
 from napari_rvae.io import load_image, load_table
 from napari_rvae.layers import RECIPE, add_image, atoms_table, image_source, save_features
 from napari_rvae.settings import FinderSettings, FindSettings
@@ -214,7 +216,8 @@ def test_preview_follows_the_threshold_and_leaves_nothing_behind(viewer, image, 
     assert f"About {many}" in dock.count.text()
     assert viewer.layers.selection.active is active
     np.testing.assert_allclose(dock.preview.layer.scale, image.scale)
-    dock.slider.setValue(round(0.95 * dock.slider.maximum()))
+    slider = dock.form.controls["threshold"].slider
+    slider.setValue(round(0.95 * slider.maximum()))
     assert len(dock.preview.layer.data) < many
     assert dock.form.value(FindSettings).threshold > 20
     dock.form.controls["sigma"].set_value(3.0)
@@ -384,6 +387,27 @@ def test_image_may_go_or_change_its_name_while_it_is_searched(viewer, image, doc
     (points,) = atoms_layers(viewer)
     assert points.name == "renamed atoms"
     np.testing.assert_allclose(points.scale, (0.02, 0.02))
+
+
+def test_cancel_does_not_wait_for_a_large_image(viewer, image, dock, press, qtbot, monkeypatch):
+    filtering, go_on = Event(), Event()
+
+    def slow(pixels, settings, region, finder, progress, stop):
+        filtering.set()
+        assert go_on.wait(30)
+        assert stop()
+        raise Stopped
+
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_rvae.atoms.find_atoms", slow)
+        dock.work.start_button.click()
+        qtbot.waitUntil(filtering.is_set, timeout=20_000)
+        dock.work.cancel_button.click()
+        assert not dock.work.working
+    press(dock.work.start_button, dock.work)
+    assert len(atoms_layers(viewer)) == 1
+    go_on.set()
+    assert "Cancelled" not in dock.work.label.text()
 
 
 def test_cancelled_search_leaves_nothing(viewer, dock, qtbot):

@@ -1,9 +1,10 @@
 """Forms are made from the settings and give them back."""
 
+import numpy as np
 import pytest
 from qtpy.QtCore import QPoint, QPointF, Qt
 from qtpy.QtGui import QWheelEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QSlider
 
 from napari_rvae.settings import AverageSettings, ClusterSettings, FindSettings, PatchSettings, TrainSettings
 from napari_rvae.widgets.settings_form import SettingsForm
@@ -106,11 +107,43 @@ def test_change_is_told_once(form, qtbot):
     assert heard == [1]
 
 
-def test_wheel_over_a_number_changes_nothing_in_passing(form):
-    widget = form(TrainSettings)
-    box = widget.controls["epochs"].widget
+def test_slider_starts_from_what_auto_came_to_and_auto_comes_back(form):
+    widget = form(FindSettings)
+    widget.set_pixel(0.02, "nm")
+    sigma = widget.controls["sigma"]
+    widget.set_estimates({"sigma": 2.0})
+    assert not sigma.auto_button.isEnabled()
+    start = sigma.slider.value()
+    assert start == pytest.approx(sigma.slider.maximum() * np.log(2 / 0.5) / np.log(40 / 0.5), abs=1)
+    sigma.slider.triggerAction(QSlider.SliderAction.SliderSingleStepAdd)
+    given = widget.value(FindSettings).sigma
+    assert 2.0 < given < 2.05
+    assert sigma.widget.text() == f"{0.02 * given:.4f} nm"
+    sigma.slider.setValue(sigma.slider.maximum())
+    assert widget.value(FindSettings).sigma == pytest.approx(40)
+    sigma.auto_button.click()
+    assert widget.value(FindSettings) == FindSettings()
+    assert sigma.slider.value() == start
+
+
+def test_keys_move_a_slider_through_all_of_its_range(form):
+    widget = form(FindSettings)
+    widget.set_pixel(0.02, "nm")  # where a step is less than what the number shows
+    slider = widget.controls["sigma"].slider
+    slider.setValue(0)
+    for _ in range(30):
+        slider.triggerAction(QSlider.SliderAction.SliderSingleStepAdd)
+    assert slider.value() == 30
+    assert widget.value(FindSettings).sigma == pytest.approx(0.5 * 80 ** (30 / slider.maximum()), rel=0.01)
+
+
+@pytest.mark.parametrize("part", ["widget", "slider"])
+def test_wheel_over_a_number_changes_nothing_in_passing(form, part):
+    widget = form(FindSettings)
+    box = getattr(widget.controls["spacing"], part)
+    before = box.value()
     where, down = QPointF(5, 5), QPoint(0, -120)
     button, key, phase = Qt.MouseButton.NoButton, Qt.KeyboardModifier.NoModifier, Qt.ScrollPhase.NoScrollPhase
     event = QWheelEvent(where, where, down, down, button, key, phase, False)
     QApplication.sendEvent(box, event)
-    assert box.value() == TrainSettings().epochs
+    assert box.value() == before

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels, Points, Shapes
-from qtpy.QtCore import Qt, Signal
-from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton, QSlider
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QCheckBox, QHBoxLayout, QLabel, QPushButton
 
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.layers import (
@@ -23,11 +22,12 @@ from napari_rvae.layers import (
     pixel_size,
     place_refined,
     region_mask,
+    shown_frame,
 )
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.find_finder import FinderFile, FinderPanel
 from napari_rvae.widgets.jobs import Job
-from napari_rvae.widgets.parts import Dock, LayerBox
+from napari_rvae.widgets.parts import Dock, Heard, LayerBox
 from napari_rvae.widgets.preview import Preview
 from napari_rvae.widgets.settings_form import SettingsForm
 from napari_rvae.widgets.snr_plot import SnrPlot
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from napari_rvae.layers.refined import Refined
     from napari_rvae.workflows import FoundAtoms
 
-_TICKS = 1000  # of the threshold's slider, whose steps are equal ratios
-_LOWEST, _HIGHEST = 2.0, 20.0  # its ends, unless there are stronger atoms
+_PLACE = ("scale", "translate", "rotate", "shear", "affine", "units")  # what tells where a layer lies
+_DRAWN = ("data", "labels_update", "set_data", *_PLACE)  # the last but those: what was painted is taken back
 
 
 class FindWidget(Dock):
@@ -65,7 +65,10 @@ class FindWidget(Dock):
         self.region_box = LayerBox(self, (Shapes, Labels), "the whole image", optional=True)
         self.region_box.setToolTip("<p>Where atoms are looked for: inside drawn shapes or painted labels.</p>")
         self.region_box.layer_changed.connect(self._on_region)
-        self._region: Any = None  # the layer that is listened to
+        self._image_heard = Heard((self._on_pixels, ("data",)), (self._on_placed, _PLACE))
+        self._region_heard = Heard((self._on_drawn, _DRAWN))
+        self._mask: NDArray[np.bool_] | None = None  # of the region, the same array until something in it changes
+        self._mask_is_old = True
         self.rows.addWidget(self.region_box)
         self.heading("What the atoms are like")
         self.form = SettingsForm(FindSettings, controls={"finder": FinderFile()})
@@ -86,20 +89,13 @@ class FindWidget(Dock):
 
     def _build_preview(self) -> None:
         self.preview_box = QCheckBox("Live preview")
-        self.preview_box.setToolTip("Show what would be found, before the exact fit.")
+        self.preview_box.setToolTip(
+            "<p>Show what would be found, before the exact fit, and follow the sliders. Points stay as they are.</p>"
+        )
         self.preview_box.toggled.connect(self._on_settings)
-        self.slider = QSlider(Qt.Orientation.Horizontal)
-        self.slider.setRange(0, _TICKS)
-        self._highest = _HIGHEST
-        self.slider.setToolTip(f"<p>Threshold. {FindSettings.model_fields['threshold'].description}</p>")
-        self.slider.valueChanged.connect(self._on_slider)
-        self.slider.setEnabled(False)
         self.count = QLabel()
         self.count.setWordWrap(True)
-        row = QHBoxLayout()
-        row.addWidget(self.preview_box)
-        row.addWidget(self.slider, 1)
-        self.rows.addLayout(row)
+        self.rows.addWidget(self.preview_box)
         self.rows.addWidget(self.count)
         self.snr_plot = SnrPlot()
         self.rows.addWidget(self.snr_plot)
@@ -127,7 +123,8 @@ class FindWidget(Dock):
     def closed(self) -> None:
         """Let go of the viewer; a search that is running is cancelled."""
         super().closed()
-        self._on_region(None)
+        self._image_heard.choose(None)
+        self._region_heard.choose(None)
         self.work.cancel()
         self.finder.work.cancel()
         self.preview.close()
@@ -155,7 +152,7 @@ class FindWidget(Dock):
             known = hashed(source) if source.path.exists() else source
             return find_in_image(known, settings, region, linked=linked, progress=job.progress, stop=job.stop)
 
-        self.work.run("Finding atoms", step, partial(self._on_found, image))
+        self.work.run("Finding atoms", step, partial(self._on_found, image), waits=False)
 
     def _on_found(self, image: Image, found: FoundAtoms) -> None:
         from napari_rvae.workflows.finding import IF_NONE, atoms_in_words
@@ -173,11 +170,16 @@ class FindWidget(Dock):
                 self.viewer.layers.selection.active = layer
             except InputDataError as error:  # the atoms are there all the same
                 words += f" · no tracks: {error}"
-        learned = found.recipe.settings["find"]["search"] == "learned"  # its threshold is a certainty
-        self.form.set_estimates(
-            {name: value for name, value in estimated.items() if name != "threshold" or not learned}
-        )
-        self.snr_plot.show_atoms(atoms["snr"].to_numpy(), estimated.get("threshold", 0.0))
+        if image is self.image_box.layer:
+            used = found.recipe.settings["find"]
+            learned = used["search"] == "learned"  # its threshold is a certainty
+            left_open = {name: value for name, value in estimated.items() if used.get(name) is None}
+            self.form.set_estimates(
+                {name: value for name, value in left_open.items() if name != "threshold" or not learned}
+            )
+            self.snr_plot.show_atoms(atoms["snr"].to_numpy(), estimated.get("threshold", 0.0))
+        else:
+            words = f"{image.name}: {words}"
         self.work.say(words)
         self.found.emit(layer)
 
@@ -200,10 +202,10 @@ class FindWidget(Dock):
             return
         chosen = atoms.iloc[sorted(points.selected_data)]
 
-        def step(_: Job) -> pd.DataFrame:
-            return refine_atoms(data, atoms, chosen["atom_id"], settings).loc[chosen.index]
+        def step(job: Job) -> pd.DataFrame:
+            return refine_atoms(data, atoms, chosen["atom_id"], settings, stop=job.stop).loc[chosen.index]
 
-        self.work.run("Refining points", step, partial(self._on_refined, points, image, chosen))
+        self.work.run("Refining points", step, partial(self._on_refined, points, image, chosen), waits=False)
 
     def _on_refined(self, points: Points, image: Image, before: pd.DataFrame, after: pd.DataFrame) -> None:
         from napari_rvae.atoms import at_the_limit
@@ -227,60 +229,73 @@ class FindWidget(Dock):
     # Settings and preview ---------------------------------------------------------------------------------------------
 
     def _on_image(self, image: Image | None) -> None:
+        self._image_heard.choose(image)
         self.tracks_box.setVisible(image is not None and image.ndim == 3)
-        size, unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
-        self.form.set_pixel(sum(size) / 2, unit)
         self.form.set_estimates({})
         self.snr_plot.show_atoms(None)
         self.work.say("")
+        self._on_placed()
+
+    def _on_pixels(self, _: Any = None) -> None:
+        self._on_image(self.image_box.layer)
+
+    def _on_placed(self, _: Any = None) -> None:
+        image = self.image_box.layer
+        size, unit = pixel_size(image) if image is not None else ((1.0, 1.0), "")
+        self.form.set_pixel(sum(size) / 2, unit)
+        self.preview.clear()
+        self._mask_is_old = True
         self._on_settings()
 
     def _on_region(self, region: Any) -> None:
         """Follow what is drawn or painted into the chosen layer, and nothing else."""
-        for layer, connect in ((self._region, False), (region, True)):
-            for name in ("data", "labels_update"):
-                emitter = getattr(layer.events, name, None) if layer is not None else None
-                if emitter is not None:
-                    (emitter.connect if connect else emitter.disconnect)(self._on_drawn)
-        self._region = region
-        self._on_settings()
+        self._region_heard.choose(region)
+        self._mask = None
+        self._on_drawn()
 
     def _on_drawn(self, _: Any = None) -> None:
+        self._mask_is_old = True
         if self.preview_box.isChecked():
             self._on_settings()
 
     def _on_step(self, _: Any = None) -> None:
         if self.image_box.layer is not None and self.image_box.layer.ndim == 3:
-            self._on_settings()
+            self._on_drawn()
 
     def _on_settings(self, _: Any = None) -> None:
         image, wanted = self.image_box.layer, self.preview_box.isChecked()
         self.form.show_field("finder", self.form.controls["search"].value() == "learned")
-        self.slider.setEnabled(wanted and image is not None)
         if not wanted or image is None:
             self.preview.close()
             self._say("")
             return
         try:
-            drawn = self.region_box.layer
-            region = None if drawn is None else region_mask(drawn, image)
-            self.preview.show(image, image_data(image), self.form.value(FindSettings), region)
+            data, frame = image_data(image), shown_frame(image, self.viewer.dims.point)
+            self.preview.show(image, data, self.form.value(FindSettings), self._region(image, frame), frame)
         except RVAEError as error:
+            self.preview.close()
             self._say(str(error))
 
-    def _on_preview_shown(self, points: Points, threshold: float, heights: NDArray[Any]) -> None:
+    def _region(self, image: Image, frame: int | None) -> NDArray[np.bool_] | None:
+        """Where atoms are looked for: the same array as long as nothing is changed in it."""
+        drawn = self.region_box.layer
+        if self._mask_is_old and drawn is not None:
+            mask = region_mask(drawn, image, frame)
+            if self._mask is None or not np.array_equal(mask, self._mask):
+                self._mask = mask
+        self._mask_is_old = False
+        return self._mask
+
+    def _on_preview_shown(
+        self, count: int, threshold: float, heights: NDArray[Any], estimates: dict[str, float]
+    ) -> None:
         learned = self.form.controls["search"].value() == "learned"
         limit = f"{threshold:.0f} % certainty" if learned else f"{threshold:.1f} standard deviations of the noise"
-        self._say(f"About {len(points.data):,} atoms above {limit}")
+        self._say(f"About {count:,} atoms above {limit}")
+        self.form.set_estimates(estimates)
+        self.form.controls["threshold"].set_highest(100.0 if learned else float(heights.max(initial=0.0)))
         self.snr_plot.show_atoms(None if learned else heights, threshold)
-        self._highest = max(float(heights[0]) if len(heights) else 0.0, _HIGHEST)
-        self.slider.blockSignals(True)
-        self.slider.setValue(round(_TICKS * math.log(threshold / _LOWEST) / math.log(self._highest / _LOWEST)))
-        self.slider.blockSignals(False)
 
     def _say(self, text: str) -> None:
         self.count.setText(text)
         self.count.setVisible(bool(text))
-
-    def _on_slider(self, ticks: int) -> None:
-        self.form.controls["threshold"].set_value(_LOWEST * (self._highest / _LOWEST) ** (ticks / _TICKS))

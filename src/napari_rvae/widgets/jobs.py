@@ -14,6 +14,7 @@ from napari_rvae.errors import Stopped, in_words, let_go
 
 _BETWEEN_REPORTS = 0.4  # s; where no graphics card draws, each costs a tenth of a second of a processor
 _PATIENCE = 100  # ms without a new request before the work begins
+_LONG = 1.0  # s after which work is given up for newer work
 
 
 class _Signals(WorkerBaseSignals):
@@ -83,18 +84,28 @@ class Job(WorkerBase):
 
 
 class Latest(QObject):
-    """Runs only the latest of many requests, in a thread, after a moment without new ones."""
+    """Runs only the latest of many requests, in a thread, after a moment without new ones.
+
+    Parameters
+    ----------
+    parent : QObject
+        Whose life it shares.
+    live : bool
+        Begin at once, and give results even where something newer is asked for already: for what follows a slider.
+    """
 
     failed = Signal(str)
 
-    def __init__(self, parent: QObject) -> None:
+    def __init__(self, parent: QObject, live: bool = False) -> None:
         super().__init__(parent)
+        self._live = live
         self._wanted: tuple[Callable[[], Any], Callable[[Any], None]] | None = None
         self._result: Callable[[Any], None] | None = None
         self._job: Job | None = None
+        self._started = 0.0
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.setInterval(_PATIENCE)
+        self._timer.setInterval(0 if live else _PATIENCE)
         self._timer.timeout.connect(self._start)
 
     def request(self, function: Callable[[], Any], result: Callable[[Any], None]) -> None:
@@ -107,11 +118,17 @@ class Latest(QObject):
         self._wanted = self._result = None
         self._timer.stop()
 
+    def outdated(self) -> bool:
+        """Whether the function need not go on: nobody waits for it, or something newer while it takes long."""
+        newer = self._wanted is not None and time.monotonic() - self._started > _LONG
+        return self._result is None or newer
+
     def _start(self) -> None:
         if self._job is not None or self._wanted is None:
             return
         function, self._result = self._wanted
         self._wanted = None
+        self._started = time.monotonic()
         self._job = create_worker(lambda _: function(), _worker_class=Job, _start_thread=False, _ignore_errors=True)
         self._job.returned.connect(self._on_returned)
         self._job.errored.connect(self._on_errored)
@@ -119,11 +136,12 @@ class Latest(QObject):
         self._job.start()
 
     def _on_returned(self, value: Any) -> None:
-        if self._result is not None and self._wanted is None:
+        if self._result is not None and (self._live or self._wanted is None):
             self._result(value)
 
     def _on_errored(self, error: Exception) -> None:
-        self.failed.emit(in_words(error))
+        if self._result is not None and self._wanted is None:
+            self.failed.emit(in_words(error))
 
     def _on_finished(self) -> None:
         self._job = None

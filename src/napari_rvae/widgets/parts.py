@@ -153,6 +153,30 @@ class LayerBox(QComboBox):
             self.layer_changed.emit(self.layer)
 
 
+class Heard:
+    """One layer at a time, some of whose events are heard.
+
+    Parameters
+    ----------
+    slots : tuple of callable and names of events
+        What is called when; a layer need not have all of the events.
+    """
+
+    def __init__(self, *slots: tuple[Callable[..., Any], Iterable[str]]) -> None:
+        self._slots = slots
+        self._layer: Layer | None = None
+
+    def choose(self, layer: Layer | None) -> None:
+        """Hear this one from now on."""
+        for one, connect in ((self._layer, False), (layer, True)):
+            for slot, names in self._slots:
+                for name in names:
+                    emitter = getattr(one.events, name, None) if one is not None else None
+                    if emitter is not None:
+                        (emitter.connect if connect else emitter.disconnect)(slot)
+        self._layer = layer
+
+
 HELPER = {"napari_rvae_helper": True}
 """Metadata of layers that only show something and are not offered as input."""
 

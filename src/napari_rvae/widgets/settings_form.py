@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from functools import partial
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 from magicgui.widgets import create_widget
 from pydantic.fields import FieldInfo
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer, Signal
-from qtpy.QtWidgets import QCheckBox, QFormLayout, QGridLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFormLayout,
+    QGridLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QSlider,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 from superqt import QCollapsible
 
 from napari_rvae.settings import Settings
@@ -24,6 +36,11 @@ class Control(QObject):
 
     changed = Signal()
     widget: QWidget
+
+    @property
+    def shown(self) -> QWidget:
+        """What a form shows: the widget, and what belongs to it."""
+        return self.widget
 
     def value(self) -> Any:
         """Return the setting."""
@@ -115,14 +132,81 @@ class Number(Control):
         """Show a number given in the setting's own unit, or auto for None."""
         self.widget.setValue(self.widget.minimum() if value is None else value * self._factor)
 
-    def eventFilter(self, _: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:  # noqa: N802 - Qt's name
         """Keep the wheel from changing numbers in passing; select all where typing begins."""
-        if event is not None and event.type() == QEvent.Type.Wheel and not self.widget.hasFocus():
+        if event is not None and event.type() == QEvent.Type.Wheel and not watched.hasFocus():
             event.ignore()
             return True
-        if event is not None and event.type() == QEvent.Type.FocusIn:
+        if event is not None and event.type() == QEvent.Type.FocusIn and watched is self.widget:
             QTimer.singleShot(0, self.widget.selectAll)
         return False
+
+
+class Sliding(Number):
+    """A number that may be left open, with a slider under it whose steps are equal ratios.
+
+    Where it is left open the slider stands at what it came to. A number beyond the slider's ends can be typed.
+    """
+
+    _TICKS = 1000
+
+    def __init__(self, kind: type, bounds: tuple[float, float], unit: str, ends: tuple[float, float]) -> None:
+        self._usual = self._ends = ends
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0, self._TICKS)
+        self.slider.setPageStep(self._TICKS // 20)
+        self.slider.setValue(self._TICKS // 2)
+        self.slider.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.auto_button = QToolButton()
+        self.auto_button.setText("auto")
+        self.auto_button.setToolTip("<p>Have it estimated from the image again.</p>")
+        super().__init__(kind, True, bounds, unit)
+        self.slider.installEventFilter(self)
+        self.slider.valueChanged.connect(self._on_slider)
+        self.auto_button.clicked.connect(partial(self.set_value, None))
+        self._all = QWidget()
+        grid = QGridLayout(self._all)
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setVerticalSpacing(0)
+        grid.addWidget(self.widget, 0, 0)
+        grid.addWidget(self.auto_button, 0, 1)
+        grid.addWidget(self.slider, 1, 0, 1, 2)
+
+    @property
+    def shown(self) -> QWidget:
+        """The number, its slider, and the button that leaves it open."""
+        return self._all
+
+    def set_highest(self, value: float) -> None:
+        """Let the slider move up to some value, or to its usual end where that is higher."""
+        self._ends = self._usual[0], max(self._usual[1], value)
+        self._follow()
+
+    def set_estimate(self, value: float | None) -> None:
+        """Show what "auto" came to."""
+        super().set_estimate(value)
+        self._follow()
+
+    def _on_changed(self, _: Any) -> None:
+        self._follow()
+        super()._on_changed(_)
+
+    def _follow(self) -> None:
+        """Put the slider where the number is."""
+        given, (low, high) = self.value(), self._ends
+        self.auto_button.setEnabled(given is not None)
+        number = (self._estimate if given is None else given) or math.sqrt(low * high)
+        self._move(round(self._TICKS * math.log(number / low) / math.log(high / low)))
+
+    def _move(self, ticks: int) -> None:
+        blocked = self.slider.blockSignals(True)
+        self.slider.setValue(ticks)
+        self.slider.blockSignals(blocked)
+
+    def _on_slider(self, ticks: int) -> None:
+        low, high = self._ends
+        self.set_value(float(f"{low * (high / low) ** (ticks / self._TICKS):.4g}"))
+        self._move(ticks)  # the number is rounded: keys would not get beyond
 
 
 class Several(Control):
@@ -194,17 +278,17 @@ class SettingsForm(QWidget):
                 if name in without or name in self.controls:
                     continue
                 extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-                control = (controls or {}).get(name) or _control(field, str(extra.get("unit", "")))
+                control = (controls or {}).get(name) or _control(field, extra)
                 control.setParent(self)
                 control.set_value(field.default)
                 control.changed.connect(self.changed)
                 self.controls[name] = control
                 self._units[name] = str(extra.get("unit", ""))
                 label = QLabel(name.replace("_", " ").capitalize())
-                self._rows[name] = (label, control.widget)
+                self._rows[name] = (label, control.shown)
                 for widget in self._rows[name]:
                     widget.setToolTip(f"<p>{field.description}</p>")
-                (advanced if extra.get("advanced") or name in folded else rows).addRow(label, control.widget)
+                (advanced if extra.get("advanced") or name in folded else rows).addRow(*self._rows[name])
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addLayout(rows)
@@ -279,10 +363,13 @@ def wide_form() -> QFormLayout:
     return form
 
 
-def _control(field: FieldInfo, unit: str) -> Control:
+def _control(field: FieldInfo, extra: dict[str, Any]) -> Control:
+    unit = str(extra.get("unit", ""))
     kinds = get_args(field.annotation) if NoneType in get_args(field.annotation) else (field.annotation,)
     optional = NoneType in kinds
     kind = next(kind for kind in kinds if kind is not NoneType)
+    if "slider" in extra:
+        return Sliding(kind, _bounds(field, kind), unit, tuple(extra["slider"]))
     if kind in (int, float):
         return Number(kind, optional, _bounds(field, kind), unit)
     if get_origin(kind) is tuple:
