@@ -51,6 +51,15 @@ def test_size_of_a_pixel_counts_every_transformation():
     assert (height, width, unit) == (pytest.approx(0.2), pytest.approx(0.4), "nm")
 
 
+@pytest.mark.parametrize(
+    ("size", "unit", "shown"), [(2e-11, "m", (0.02, "nm")), (2e-5, "um", (0.02, "nm")), (0.005, "um", (0.005, "µm"))]
+)
+def test_pixel_is_told_in_a_unit_that_can_be_read(size, unit, shown):
+    (height, width), name = pixel_size(Image(np.zeros((8, 8)), scale=(2 * size, size), units=(unit, unit)))
+    assert (width, name) == (pytest.approx(shown[0]), shown[1])
+    assert height == pytest.approx(2 * width)
+
+
 def test_pixel_without_a_unit_still_has_a_shape():
     assert pixel_size(Image(np.zeros((8, 8)), scale=(1, 2))) == ((1.0, 2.0), "")
 

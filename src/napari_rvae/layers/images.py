@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 SOURCE = "napari_rvae_source"
 """Key of a layer's metadata under which the file it was read from lies."""
 _UNSAVED = Path("in no file")
+_READABLE = 1e-3  # in whichever unit
 
 
 def add_image(viewer: ViewerModel, image: ImageData) -> list[Image]:
@@ -193,13 +194,15 @@ def image_data(layer: Image) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def pixel_size(layer: Layer) -> tuple[tuple[float, float], str]:
+def pixel_size(layer: Layer, unit: str = "") -> tuple[tuple[float, float], str]:
     """Size of a pixel in the world, where all of the layer's transformation counts.
 
     Parameters
     ----------
     layer : napari.layers.Layer
         Usually an image.
+    unit : str
+        In which it is wanted; the layer's own when empty, or nm where a pixel is less than a thousandth of that.
 
     Returns
     -------
@@ -209,11 +212,12 @@ def pixel_size(layer: Layer) -> tuple[tuple[float, float], str]:
         Their unit, such as "nm"; empty where the layer has none.
     """
     axes = matrix(layer)[:-1, :-1]
-    height, width = (float(np.linalg.norm(axes[:, axis])) for axis in (-2, -1))
-    unit = layer.units[-1]
-    if layer.units[-2] != unit:
-        height *= float((1 * layer.units[-2]).to(unit).magnitude)
-    return (height, width), "" if str(unit) in ("pixel", "dimensionless") else f"{unit:~}"
+    height, width = (float(np.linalg.norm(axes[:, axis])) * layer.units[axis] for axis in (-2, -1))
+    small = width.magnitude < _READABLE and width.is_compatible_with("nm")
+    wanted = unit or ("nm" if small else width.units)
+    height, width = height.to(wanted), width.to(wanted)
+    name = "" if str(width.units) in ("pixel", "dimensionless") else f"{width.units:~}"
+    return (float(height.magnitude), float(width.magnitude)), name
 
 
 def transformation(layer: Layer) -> dict[str, Any]:
@@ -315,12 +319,7 @@ def image_source(layer: Image, more: Sequence[Image] = ()) -> ImageData:
         whole: dict[str, Any] = {"sha256": "", "part": "", "channel_axis": 0}
         whole |= {"path": first.path if one_file else _UNSAVED / layer.name, "channels": tuple(o.name for o in layers)}
         return replace(image_source(layer), data=stacked([image_data(one) for one in layers]), **whole)
-    size, unit = pixel_size(layer)
-    if layer.units[-1].is_compatible_with("nm"):
-        factor = float((1 * layer.units[-1]).to("nm").magnitude)
-        size, unit = (size[0] * factor, size[1] * factor), "nm"
-    else:
-        unit = ""
+    size, unit = pixel_size(layer, "nm") if layer.units[-1].is_compatible_with("nm") else (pixel_size(layer)[0], "")
     known = layer.metadata.get(SOURCE)
     if isinstance(known, ImageData) and known.data is layer.data:
         same = (unit == "nm") == (known.unit == "nm") and np.allclose(size, known.pixel_size or 1.0)

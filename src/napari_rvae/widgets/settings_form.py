@@ -168,9 +168,9 @@ class Sliding(Number):
         grid = QGridLayout(self._all)
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(0)
-        grid.addWidget(self.widget, 0, 0)
-        grid.addWidget(self.auto_button, 0, 1)
-        grid.addWidget(self.slider, 1, 0, 1, 2)
+        grid.addWidget(self.widget, 0, 0, 1, 2)
+        grid.addWidget(self.slider, 1, 0)
+        grid.addWidget(self.auto_button, 1, 1)
 
     @property
     def shown(self) -> QWidget:

@@ -38,6 +38,7 @@ class SnrPlot(QWidget):
         plot.setMouseEnabled(x=False, y=False)
         ticks = [digit * 10**power for power in range(5) for digit in (1, 2, 5)]
         plot.getAxis("bottom").setTicks([[(np.log10(value), f"{value:,}") for value in ticks]])
+        plot.getPlotItem().layout.setContentsMargins(0, 6, 4, 5)  # or half of its words would be cut off
         plot.hideButtons()
         plot.setMenuEnabled(False)
         menu = plot.getPlotItem().ctrlMenu
