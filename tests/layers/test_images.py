@@ -69,6 +69,12 @@ def test_axes_of_different_units_are_compared():
     assert (height, width, unit) == (pytest.approx(1.0), 1.0, "nm")
 
 
+def test_axes_of_units_that_cannot_be_compared_have_none():
+    scan = Image(np.zeros((8, 8)), scale=(0.5, 0.1), units=("s", "nm"))
+    assert pixel_size(scan) == ((0.5, 0.1), "")
+    assert image_source(scan).unit is None
+
+
 def test_lengths_reach_the_steps_in_nm():
     source = image_source(Image(np.zeros((8, 8)), scale=(0.5, 0.5), units=("angstrom", "angstrom")))
     assert source.pixel_size == (pytest.approx(0.05), pytest.approx(0.05))

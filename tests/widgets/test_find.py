@@ -338,6 +338,7 @@ def test_single_atom_is_found(viewer, dock, press):
     press(dock.work.start_button, dock.work)
     (points,) = atoms_layers(viewer)
     np.testing.assert_allclose(points.data, [[30.3, 33.7]], atol=0.3)
+    assert dock.work.label.text().startswith("1 bright atom ·")
 
 
 def test_multiscale_image_is_searched_at_full_resolution(viewer, pixels, dock, press):

@@ -202,19 +202,23 @@ def pixel_size(layer: Layer, unit: str = "") -> tuple[tuple[float, float], str]:
     layer : napari.layers.Layer
         Usually an image.
     unit : str
-        In which it is wanted; the layer's own when empty, or nm where a pixel is less than a thousandth of that.
+        Of length, where lengths are wanted in one; the layer's own when empty, or nm where a pixel is less than a
+        thousandth of that.
 
     Returns
     -------
     tuple of float
         Height and width.
     str
-        Their unit, such as "nm"; empty where the layer has none.
+        Their unit, such as "nm"; empty where the layer has none, or two that cannot be compared.
     """
     axes = matrix(layer)[:-1, :-1]
     height, width = (float(np.linalg.norm(axes[:, axis])) * layer.units[axis] for axis in (-2, -1))
-    small = width.magnitude < _READABLE and width.is_compatible_with("nm")
-    wanted = unit or ("nm" if small else width.units)
+    if not height.is_compatible_with(width):
+        return (float(height.magnitude), float(width.magnitude)), ""
+    wanted = width.units
+    if width.is_compatible_with("nm") and (unit or width.magnitude < _READABLE):
+        wanted = unit or "nm"
     height, width = height.to(wanted), width.to(wanted)
     name = "" if str(width.units) in ("pixel", "dimensionless") else f"{width.units:~}"
     return (float(height.magnitude), float(width.magnitude)), name
@@ -319,7 +323,8 @@ def image_source(layer: Image, more: Sequence[Image] = ()) -> ImageData:
         whole: dict[str, Any] = {"sha256": "", "part": "", "channel_axis": 0}
         whole |= {"path": first.path if one_file else _UNSAVED / layer.name, "channels": tuple(o.name for o in layers)}
         return replace(image_source(layer), data=stacked([image_data(one) for one in layers]), **whole)
-    size, unit = pixel_size(layer, "nm") if layer.units[-1].is_compatible_with("nm") else (pixel_size(layer)[0], "")
+    size, unit = pixel_size(layer, "nm")
+    unit = unit if unit == "nm" else ""
     known = layer.metadata.get(SOURCE)
     if isinstance(known, ImageData) and known.data is layer.data:
         same = (unit == "nm") == (known.unit == "nm") and np.allclose(size, known.pixel_size or 1.0)

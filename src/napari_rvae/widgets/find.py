@@ -292,7 +292,7 @@ class FindWidget(Dock):
     ) -> None:
         learned = self.form.controls["search"].value() == "learned"
         limit = f"{threshold:.0f} % certainty" if learned else f"{threshold:.1f} standard deviations of the noise"
-        self._say(f"About {count:,} atoms above {limit}")
+        self._say(f"About {count:,} atom{'s' * (count != 1)} above {limit}")
         self.form.set_estimates(estimates)
         self.form.controls["threshold"].set_highest(100.0 if learned else float(heights.max(initial=0.0)))
         self.snr_plot.show_atoms(None if learned else heights, threshold)

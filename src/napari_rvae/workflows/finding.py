@@ -155,9 +155,10 @@ def atoms_in_words(atoms: pd.DataFrame, pixel: float = 1.0, unit: str | None = N
 
     estimated = atoms.attrs.get("napari_rvae", {})
     contrast = f"{estimated['contrast']} " if "contrast" in estimated else ""
-    words = [f"{len(atoms):,} {contrast}atoms"]
+    words = [f"{len(atoms):,} {contrast}atom{'s' * (len(atoms) != 1)}"]
     if "frame" in atoms:
-        words[0] += f" in {atoms['frame'].nunique()} frames"
+        count = atoms["frame"].nunique()
+        words[0] += f" in {count:,} frame{'s' * (count > 1)}"
     for name, title in (("spacing", "neighbours at"), ("sigma", "width (sigma)")):
         if estimated.get(name) and math.isfinite(estimated[name]):
             length = f" = {estimated[name] * pixel:.3g} {unit}" if unit else ""
