@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from napari.layers import Image, Labels, Points, Shapes
+from skimage.measure import points_in_poly
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.layers import inside, region_mask, shown_frame
@@ -64,6 +65,16 @@ def test_pixels_under_shapes_and_labels():
     for nothing in (Shapes([[[0, 0], [5, 5]]], shape_type="line"), Shapes(), Labels(np.zeros((4, 4), int))):
         with pytest.raises(InputDataError, match="covers no pixel"):
             region_mask(nothing, image)
+
+
+def test_pixels_are_inside_where_their_middles_are():
+    rng = np.random.default_rng(0)
+    outlines = [rng.uniform(-10, 60, (corners, 2)) for corners in (3, 4, 5, 9)]  # they cross themselves
+    y, x = np.mgrid[:40, :50]
+    for outline in outlines:
+        mask = region_mask(Shapes([outline], shape_type="polygon"), Image(np.zeros((40, 50))))
+        expected = points_in_poly(np.column_stack([y.ravel(), x.ravel()]), outline).reshape(mask.shape)
+        np.testing.assert_array_equal(mask, expected)
 
 
 def test_labels_of_a_frame_hold_for_that_frame():

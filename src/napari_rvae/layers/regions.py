@@ -100,16 +100,26 @@ def shown_frame(layer: Image, point: Sequence[float]) -> int | None:
 
 
 def _drawn(shapes: Shapes, image: Image) -> NDArray[np.bool_]:
-    from skimage.draw import polygon
-
     place = np.linalg.solve(_plane(matrix(image)), _plane(matrix(shapes)))
     mask = np.zeros(image_data(image).shape[-2:], bool)
     for kind, corners in zip(shapes.shape_type, shapes.data, strict=True):
         outline = _ellipse(corners[:, -2:]) if kind == "ellipse" else corners[:, -2:]
         if kind != "line":
-            y, x = place[:2, :2] @ outline.T + place[:2, 2:]
-            mask[polygon(y, x, mask.shape)] = True  # type: ignore[no-untyped-call]
+            mask |= _filled(outline @ place[:2, :2].T + place[:2, 2], mask.shape)
     return mask
+
+
+def _filled(outline: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Pixels whose middle lies inside a polygon: each of its edges turns all that lies to the right."""
+    height, width = shape
+    turned = np.zeros((height, width + 1), bool)
+    for one, other in zip(outline, np.roll(outline, -1, axis=0), strict=True):
+        (top, left), (bottom, right) = sorted([one.tolist(), other.tolist()])
+        rows = np.arange(*np.clip(np.ceil([top, bottom]), 0, height), dtype=int)
+        if len(rows):
+            columns = np.ceil(left + (rows - top) * (right - left) / (bottom - top)).clip(0, width)
+            turned[rows, columns.astype(int)] ^= True
+    return np.logical_xor.accumulate(turned[:, :-1], axis=1)
 
 
 def _labelled(labels: Labels, image: Image, frame: int | None) -> NDArray[np.bool_]:
