@@ -1,9 +1,10 @@
-"""Whether the window stays alive while it trains, and what watching costs.
+"""Whether the window stays alive while it trains, what watching costs, and how fast a preview follows its sliders.
 
     xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/window.py [IMAGE] [--trainings N] [--out FILE]
+    xvfb-run -a -s "-screen 0 1600x1000x24" python benchmarks/window.py --preview [IMAGE] [--out FILE]
 
-Without an image it makes a simulated interface. With 100 trainings or more the figures are written into
-``docs/benchmarks.md``, or where ``--out`` says.
+Without an image it makes a simulated interface, for the preview one of 1024 px. With 100 trainings or more the figures
+are written into ``docs/benchmarks.md``, or where ``--out`` says.
 """
 
 import argparse
@@ -32,6 +33,11 @@ the processor that the window's own thread used in between, which other work har
 before it trains. The longest ticks are those in which results appear. The first dock that needs PyTorch has it loaded
 in a thread; a dock opened in that second takes longer than those below. Cost: time that the training spends on looks,
 on states for a crash and on the last good model, and the window on showing the looks, as a share of the training."""
+
+PREVIEW_WORDS = """The live preview of *Find atoms*, on a simulated interface of {shape} pixels, drawn by a software
+renderer on the same cores: from a change of a slider until the rings are placed, and in brackets the time of the
+processor that this took, which other work hardly changes. Median of {times} changes and the longest."""
+TIMES = 12  # that each slider is moved
 
 
 def waited(*signals, action=lambda: None, seconds=None):
@@ -79,13 +85,13 @@ def row(what, value, bar=None, unit="", digits=2, spread=""):
     return Row(what, "" if bar is None else f"<= {bar:g}{unit}", f"{value:.{digits}f}{unit}", spread, verdict)
 
 
-def source_of(path):
+def source_of(path, side=512):
     from napari_rvae.io import ImageData, load_image
-    from napari_rvae.samples import interface
+    from napari_rvae.samples import Microscope, interface
 
     if path:
         return load_image(path)
-    scene = interface()
+    scene = interface(Microscope(size=side))
     return ImageData(scene.image, "interface", (scene.pixel_size,) * 2, "nm", Path("none"), "")
 
 
@@ -252,24 +258,76 @@ class Window:
         yield row("left over", float((after - before).clip(0).sum()), 0, "", 0, text)
 
 
+def previews(source):
+    """How fast the preview follows each slider, in the whole image and in regions of it."""
+    from napari_rvae.layers import add_image
+
+    viewer = napari.Viewer()
+    image, *_ = add_image(viewer, source)
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCKS[1])
+    height, width = source.data.shape
+    inner = np.zeros((height // 2, width // 2), np.uint8)
+    inner[height // 10 : -height // 10, width // 10 : -width // 10] = 1
+    corners = np.array([[0.1, 0.2], [0.1, 0.8], [0.9, 0.9], [0.7, 0.1]]) * (height, width)
+    placed = {"scale": image.scale, "units": image.units}
+    coarse = {"scale": 2 * image.scale, "translate": image.scale / 2, "units": image.units}
+    regions = {
+        "whole image": None,
+        "in shapes": viewer.add_shapes([corners, corners[::-1] / 2], shape_type=["polygon", "polygon"], **placed),
+        "in labels of half the resolution": viewer.add_labels(inner, **coarse),
+    }
+    for where, region in regions.items():
+        dock.preview_box.setChecked(False)
+        dock.region_box.setCurrentIndex(dock.region_box.findText("the whole image" if region is None else region.name))
+        waited(dock.preview.shown, action=lambda: dock.preview_box.setChecked(True))
+        for name, of_all, bar in (("threshold", time.thread_time, 100), ("sigma", time.process_time, None),
+                                  ("spacing", time.process_time, None)):  # fmt: skip
+            control, took = dock.form.controls[name], []
+            start = control.slider.value()
+            for k in range(TIMES):
+                moved = start + 15 * (-1) ** k * (1 + k // 2)
+                before, used = time.perf_counter(), of_all()
+                if bar is not None:  # at once
+                    control.slider.setValue(moved)
+                else:
+                    waited(dock.preview.shown, action=lambda moved=moved, one=control: one.slider.setValue(moved))
+                took.append(1000 * np.array([time.perf_counter() - before, of_all() - used]))
+                waited(seconds=0.02)
+            (middle, work), (longest, most) = np.median(took, axis=0), np.max(took, axis=0)
+            yield row(f"{name}, {where}", middle, bar, " ms", 0, f"({work:.0f} ms), {longest:.0f} ms ({most:.0f} ms)")
+            waited(dock.preview.shown, action=control.auto_button.click)
+    viewer.close()
+
+
+def told(rows):
+    """All rows, each printed when it is known."""
+    known = []
+    for one in rows:
+        known.append(one)
+        print(one, flush=True)
+    return known
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("image", nargs="?")
     parser.add_argument("--trainings", type=int, default=0, help="how many in one viewer, for its memory")
     parser.add_argument("--out", type=Path, help="Markdown page (default: docs/benchmarks.md)")
+    parser.add_argument("--preview", action="store_true", help="only the preview of Find atoms")
     options = parser.parse_args()
     out = options.out or (ROOT / "docs" / "benchmarks.md" if options.trainings >= 100 else None)
-    start, rows, window = time.perf_counter(), [], Window(source_of(options.image))
-    for part in (
-        window.opening,
-        window.smoothness,
-        window.ending,
-        window.cost,
-        lambda: window.growth(options.trainings),
-    ):
-        for one in part():
-            rows.append(one)
-            print(one, flush=True)
+    start = time.perf_counter()
+    if options.preview:
+        source = source_of(options.image, 1024)
+        rows = told(previews(source))
+        if out is not None:
+            words = " ".join(PREVIEW_WORDS.format(shape=" x ".join(map(str, source.data.shape)), times=TIMES).split())
+            command = COMMAND.removesuffix(" --trainings {}") + " --preview"
+            write(out, "preview", section("preview", words, command, rows, time.perf_counter() - start), list(PARTS))
+        return
+    window = Window(source_of(options.image))
+    parts = (window.opening, window.smoothness, window.ending, window.cost, lambda: window.growth(options.trainings))
+    rows = told(one for part in parts for one in part())
     if out is not None:
         words = " ".join(WORDS.format(atoms=len(window.atoms)).split())
         text = section("window", words, COMMAND.format(options.trainings), rows, time.perf_counter() - start)

@@ -155,9 +155,11 @@ class Preview(QObject):
             quietly_added(self._viewer, self.layer)
             self.layer.editable = False
         else:
-            self.layer.current_size = size
+            same = self.layer.current_size == size
+            self.layer.current_size = size  # of new points
             self.layer.data = positions
-            self.layer.size = size
+            if not same:
+                self.layer.size = size
         threshold = self._threshold or detection.threshold
         self.shown.emit(len(positions), threshold, filtered.heights, filtered.estimates)
 
