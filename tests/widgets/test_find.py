@@ -94,6 +94,24 @@ def test_preview_and_recipe_keep_to_the_region(viewer, pixels, dock, press, qtbo
     pd.testing.assert_frame_equal(again, load_table(tmp_path / "atoms.csv"), check_like=True, check_dtype=False)
 
 
+def test_labels_of_a_frame_restrict_that_frame_in_the_recipe_too(viewer, dock, press, tmp_path):
+    np.save(tmp_path / "movie.npy", np.stack([crystal(96)] * 3))
+    add_image(viewer, load_image(tmp_path / "movie.npy"))
+    drawn = np.zeros((3, 96, 96), np.uint8)
+    drawn[1, :48], drawn[2, :, 48:] = 1, 2
+    dock.region_box.choose(viewer.add_labels(drawn, name="mine"))
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    frame, y, x = points.data.T
+    assert set(frame) == {1, 2}
+    assert y[frame == 1].max() < 48
+    assert x[frame == 2].min() > 47
+    assert "in 2 frames" in dock.work.label.text()
+    save_features(points, tmp_path / "atoms.csv")
+    again = repeat(tmp_path / "atoms.recipe.json").table
+    pd.testing.assert_frame_equal(again, load_table(tmp_path / "atoms.csv"), check_like=True, check_dtype=False)
+
+
 def test_histogram_shows_how_many_atoms_stand_at_the_limit(viewer, dock, press):
     faint = crystal() + 0.35 * np.random.default_rng(1).standard_normal((128, 128))
     viewer.add_image(faint, name="faint")

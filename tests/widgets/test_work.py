@@ -4,6 +4,7 @@ from threading import Event
 
 import pytest
 from napari.utils.progress import progress
+from qtpy.QtCore import QObject, QThreadPool
 from qtpy.QtWidgets import QApplication
 
 from napari_rvae.errors import InputDataError, Stopped
@@ -309,3 +310,36 @@ def test_request_that_fails_is_said_and_the_next_one_answered(qtbot, row):
 @pytest.mark.parametrize(("seconds", "words"), [(0.2, "1 s"), (75, "75 s"), (600, "10 min"), (9000, "2.5 h")])
 def test_time_in_words(seconds, words):
     assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(("live", "expected"), [(True, ["first", "last"]), (False, ["last"])])
+def test_of_many_requests_the_latest_counts_and_what_takes_long_learns_that_it_is_outdated(
+    qtbot, monkeypatch, live, expected
+):
+    parent, results, outdated = QObject(), [], []
+    latest, started, go_on = Latest(parent, live=live), Event(), Event()
+    monkeypatch.setattr("napari_rvae.widgets.jobs._LONG", 0)
+
+    def first():
+        outdated.append(latest.outdated())
+        started.set()
+        assert go_on.wait(30)
+        outdated.append(latest.outdated())
+        return "first"
+
+    latest.request(first, results.append)
+    qtbot.waitUntil(started.is_set, timeout=20_000)
+    for name in ("second", "third", "last"):
+        latest.request(lambda name=name: name, results.append)
+    go_on.set()
+    qtbot.waitUntil(lambda: results == expected, timeout=20_000)
+    assert outdated == [False, True]
+    started.clear()
+    go_on.clear()
+    latest.request(first, results.append)
+    qtbot.waitUntil(started.is_set, timeout=20_000)
+    latest.forget()
+    go_on.set()
+    assert QThreadPool.globalInstance().waitForDone(20_000)
+    assert outdated[-1]
+    assert results == expected

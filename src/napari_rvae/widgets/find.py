@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from napari_rvae.workflows import FoundAtoms
 
 _PLACE = ("scale", "translate", "rotate", "shear", "affine", "units")  # what tells where a layer lies
-_DRAWN = ("data", "labels_update", "set_data", *_PLACE)  # the last but those: what was painted is taken back
+_DRAWN = ("data", "labels_update", "set_data", *_PLACE)  # where painting is undone, only set_data tells
 
 
 class FindWidget(Dock):
@@ -64,7 +64,10 @@ class FindWidget(Dock):
         self.heading("Image")
         self.rows.addWidget(self.image_box)
         self.region_box = LayerBox(self, (Shapes, Labels), "the whole image", optional=True)
-        self.region_box.setToolTip("<p>Where atoms are looked for: inside drawn shapes or painted labels.</p>")
+        self.region_box.setToolTip(
+            "<p>Where atoms are looked for: inside drawn shapes or painted labels. In a stack, shapes hold for all "
+            "frames, and labels that have frames themselves hold each for its own.</p>"
+        )
         self.region_box.layer_changed.connect(self._on_region)
         self._image_heard = Heard((self._on_pixels, ("data",)), (self._on_placed, _PLACE))
         self._region_heard = Heard((self._on_drawn, _DRAWN))
