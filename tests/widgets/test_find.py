@@ -269,7 +269,8 @@ def test_preview_of_a_stack_follows_the_frame(viewer, dock, qtbot):
 def test_preview_of_what_cannot_be_used_says_why(viewer, dock, qtbot):
     viewer.add_image(np.zeros((64, 64)), name="nothing")
     dock.preview_box.setChecked(True)
-    qtbot.waitUntil(lambda: bool(dock.count.text()), timeout=20_000)
+    assert dock.count.text() == "The image is being filtered..."
+    qtbot.waitUntil(lambda: "The image is constant" in dock.count.text(), timeout=20_000)
     assert dock.preview.layer is None
 
 

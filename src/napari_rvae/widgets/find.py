@@ -276,6 +276,8 @@ class FindWidget(Dock):
         try:
             data, frame = image_data(image), shown_frame(image, self.viewer.dims.point)
             self.preview.show(image, data, self.form.value(FindSettings), self._region(image, frame), frame)
+            if self.preview.waiting and self.preview.layer is None:
+                self._say("The image is being filtered...")
         except RVAEError as error:
             self.preview.close()
             self._say(str(error))

@@ -96,6 +96,11 @@ class Preview(QObject):
             work = partial(_filtered, subject, known, self._latest.outdated)
             self._latest.request(work, partial(self._on_filtered, subject))
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something is being filtered."""
+        return self._asked is not None
+
     def forget(self) -> None:
         """Filter the image anew when it is shown next."""
         self._kept = None
