@@ -14,7 +14,7 @@ from napari_rvae.errors import Stopped, in_words, let_go
 
 _BETWEEN_REPORTS = 0.4  # s; where no graphics card draws, each costs a tenth of a second of a processor
 _PATIENCE = 100  # ms without a new request before the work begins
-_LONG = 1.0  # s after which work is given up for newer work
+_LONG = 5.0  # s after which work is given up for newer work; sooner, little would be seen while a slider moves
 
 
 class _Signals(WorkerBaseSignals):
