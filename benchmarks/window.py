@@ -163,7 +163,7 @@ class Window:
     def _largest(self, when, gaps, start):
         text = []
         for k in np.argsort(gaps[:, 0])[::-1][:6]:
-            phase = [name for moment, name in self.phases if moment <= when[k]]
+            phase = ["starting", *(name for moment, name in self.phases if moment <= when[k])]
             text.append(f"{gaps[k, 0]:.0f} ({gaps[k, 1]:.0f}) ms at {when[k] - start:.1f} s, {phase[-1]}")
         return "; ".join(text)
 
