@@ -321,11 +321,7 @@ class TrainSettings(Settings):
     )
     early_stopping: bool = Field(True, description="Stop when the held-out patches improve no more.")
     patience: int = Field(
-        3,
-        ge=1,
-        le=100_000,
-        description="Epochs without improvement before it comes to its end.",
-        json_schema_extra=_ADVANCED,
+        3, ge=1, le=100_000, description="Epochs without improvement before it ends.", json_schema_extra=_ADVANCED
     )
     batch_size: int = Field(100, ge=2, le=100_000, description="Patches per step.", json_schema_extra=_ADVANCED)
     learning_rate: float = Field(

@@ -320,17 +320,16 @@ def image_source(layer: Image, more: Sequence[Image] = ()) -> ImageData:
         layers = (layer, *more)
         first, *others = [one.metadata.get(SOURCE) for one in layers]
         one_file = isinstance(first, ImageData) and all(other is first for other in others)
-        whole: dict[str, Any] = {"sha256": "", "part": "", "channel_axis": 0}
-        whole |= {"path": first.path if one_file else _UNSAVED / layer.name, "channels": tuple(o.name for o in layers)}
-        return replace(image_source(layer), data=stacked([image_data(one) for one in layers]), **whole)
-    size, unit = pixel_size(layer, "nm")
-    unit = unit if unit == "nm" else ""
+        path = first.path if one_file else _UNSAVED / layer.name
+        data, names = stacked([image_data(one) for one in layers]), tuple(one.name for one in layers)
+        return replace(image_source(layer), data=data, path=path, sha256="", part="", channel_axis=0, channels=names)
+    size, named = pixel_size(layer, "nm")
+    unit = named if named == "nm" else None
     known = layer.metadata.get(SOURCE)
     if isinstance(known, ImageData) and known.data is layer.data:
         same = (unit == "nm") == (known.unit == "nm") and np.allclose(size, known.pixel_size or 1.0)
-        return known if same else replace(known, pixel_size=size, unit=unit or None)  # set by hand
-    path = Path(layer.source.path or _UNSAVED / layer.name)
-    return ImageData(image_data(layer), layer.name, size, unit or None, path, sha256="")
+        return known if same else replace(known, pixel_size=size, unit=unit)  # set by hand
+    return ImageData(image_data(layer), layer.name, size, unit, Path(layer.source.path or _UNSAVED / layer.name), "")
 
 
 def source_of(points: Points, image: Image) -> ImageData:
