@@ -243,6 +243,17 @@ def test_slanted_steps_make_no_atoms(crystal, angle, height):
     assert len(find_atoms(rng.poisson(3 + step))) <= 1
 
 
+@pytest.mark.parametrize(
+    ("angle", "width", "profile", "height"),
+    [(17, 2, "step", 20), (3, 2, "line", 20), (45, 5, "step", 20), (80, 5, "line", 20), (45, 0.6, "line", 3)],
+)
+def test_a_step_or_a_line_is_neither_a_lattice_nor_a_row_of_atoms(angle, width, profile, height):
+    y, x = np.mgrid[-256:256, -256:256]
+    off = y * np.cos(np.radians(angle)) + x * np.sin(np.radians(angle))
+    shape = 1 / (1 + np.exp(-off / width)) if profile == "step" else np.exp(-((off / width) ** 2) / 2)
+    assert len(find_atoms(np.random.default_rng(0).normal(size=off.shape) + height * shape)) <= 1
+
+
 def test_a_scale_bar_with_its_label_is_no_row_of_atoms(crystal):
     _, image, true = crystal
     burned = image.copy()

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_rvae.atoms.find import SURE, Detection
+from napari_rvae.atoms.find import SURE, Detection, is_spot
 from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.kernels import drop_second
 from napari_rvae.atoms.lattice import Block, Sites, lattice_sites, local_lattices
@@ -168,7 +168,10 @@ def _second_look(
     maxima, heights = find_maxima(left, detection.threshold, 1.5 * detection.sigma, detection.frame.invalid)
     # what a smooth background or a wrong profile leaves is rough on both sides of zero
     least = detection.threshold * image_values(texture_limit(left, detection.sigma), maxima)
-    new = maxima[heights > np.maximum(least, FAINTEST * typical)]
+    found = heights > np.maximum(least, FAINTEST * typical)
+    if not detection.lattice:
+        found &= is_spot(left, maxima, detection.sigma)
+    new = maxima[found]
     positions = _apart([positions, accepted], CLOSEST * detection.sigma)
     distance = np.clip(0.55 * spacing, CLOSEST * detection.sigma, 3 * detection.sigma)
     return _apart([positions, hidden, new], distance), np.concatenate([accepted, hidden])

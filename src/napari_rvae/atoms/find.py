@@ -27,7 +27,7 @@ from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
 RIDGE = 0.2  # roundness below which a lone maximum belongs to a line or a step
-LINE = 0.55  # part of the response that is left on both sides, above which a lone maximum belongs to a line or a step
+LINE = 0.36  # part of the response that is left on either side, above which a lone maximum belongs to a line or a step
 BROAD = 1.5  # an atom measured with a filter twice as wide shows 0.4 of its amplitude, a hill 4 times
 CONTOUR = 1.5  # steps: nothing lower is seen among contours
 LOWEST = 2.0  # maxima below are never candidates
@@ -206,13 +206,18 @@ def _detect(
         wide, wide_error = filter_response(frame.pixels, noise, 2 * sigma)
         go_on(stop)
         broad = image_values(wide * wide_error, maxima) > BROAD * heights * image_values(error, maxima)
-        spots = (roundness(response, maxima, sigma) > RIDGE) & (along(response, maxima, sigma) < LINE) & ~broad
+        spots = is_spot(response, maxima, sigma) & ~broad
         maxima, heights = maxima[spots], heights[spots]
     threshold = settings.threshold if settings.threshold is not None else rare(sigma, scale.lattice)
     return Detection(
         frame, noise, sigma, scale.lattice, False, response, error, texture, maxima, heights, threshold,
         scale.period, settings.search,
     )  # fmt: skip
+
+
+def is_spot(response: Array, maxima: NDArray[np.float64], sigma: float) -> NDArray[np.bool_]:
+    """Which maxima (n, 2) of a response are spots, and none of a line or a step."""
+    return (roundness(response, maxima, sigma) > RIDGE) & (along(response, maxima, sigma) < LINE)
 
 
 def _learned(

@@ -15,9 +15,9 @@ from napari_rvae.atoms.frame import Array, Floats
 
 FEW_PERIODS = 12
 FINEST = 0.36  # cycles per pixel: finer planes have too few pixels, and what is sharp folds back from beyond
-STREAK = 12  # frequencies along a line, at least, to tell it from a spot
 LEAST = 4e-6  # variance, standard units: below 0.2 % of the range nothing counts, however little noise there is
 SIDE = 1024  # pixels of the middle part that is looked at
+STREAKS, APART = 4, 4.0  # steps in an image; how much a Bragg spot has more than what is between it and the middle
 RING = 0.02  # cycles per pixel: width of the rings whose power is compared
 GRAIN = 0.45  # pixels, at a band of one cycle per pixel, over which noise is alike
 LEVEL, EMPTY = 2.0, 3000.0  # ratios of powers: noise is level over an octave by less; beyond its band it falls by more
@@ -205,38 +205,40 @@ def lattice_period(pixels: Array, noise: Noise) -> float | None:
     side = min(tile.shape)
     ring = np.round(np.hypot(ky[:, None], kx[None, :]) * side).astype(int)
     ring[axes | (ring > min(FINEST, noise.band) * side) | (ring < 3)] = 0
-    period = _strongest_ring(power, ring, side)
-    if period is None:
-        return None
-    streaks = _streaks(power, ring, ky, kx)
-    if not streaks.any():
-        return period
-    ring[streaks] = 0
-    return _strongest_ring(power, ring, side)
+    for _ in range(STREAKS):
+        spot = _strongest(power, ring, side)
+        if spot is None:
+            return None
+        y, x = float(ky[spot[0]]), float(kx[spot[1]])
+        if power[spot] > APART * _before(power, y, x, side):
+            return float(1 / np.hypot(y, x))
+        ring[_streak(ky, kx, float(np.arctan2(y, x)), side)] = 0
+    return None
 
 
-def _streaks(power: Array, ring: NDArray[np.int64], ky: Floats, kx: Floats) -> NDArray[np.bool_]:
-    """Frequencies on straight lines through the middle, where a sharp step has its power; Bragg spots are far apart."""
-    tall, wide = np.meshgrid(ky, kx, indexing="ij")
-    side = min(power.shape[0], 2 * power.shape[1] - 2)
-    angle = np.degrees(np.arctan2(tall, wide))
-    inner = (ring >= STREAK) & (ring < 0.35 * side)
-    typical = median(power, ring, np.arange(ring.max() + 1))[ring]
-    high = power[inner] > 5 * typical[inner]
-    bins = np.round(angle[inner]).astype(int) + 90
-    count, hits = np.bincount(bins, minlength=181), np.bincount(bins, high, 181)
-    found = np.zeros(power.shape, bool)
-    for line in np.flatnonzero((hits > 0.4 * count) & (count >= STREAK)):
-        turn = np.radians(line - 90)
-        for down, across in np.ndindex(3, 3):  # beyond the highest frequency a line folds back
-            y, x = tall + (down - 1), wide + (across - 1)
-            away = np.abs(y * np.cos(turn) - x * np.sin(turn))
-            found |= away * side < 2.5 + 0.015 * np.hypot(y, x) * side
+def _before(power: Array, y: float, x: float, side: int) -> float:
+    """Power in the direction of a frequency, nearer to the middle: that of a step falls, a Bragg spot stands alone."""
+    radius = np.hypot(y, x) * side
+    part = np.arange(min(0.6 * radius, radius - 4), radius - 3) / radius
+    across = np.array([-1.5, -0.5, 0.5, 1.5])[:, None] / radius
+    rows, columns = np.array([part * y - across * x, part * x + across * y])
+    columns, rows = np.abs(columns), np.where(columns < 0, -rows, rows)
+    found = power[np.round(rows * len(power)).astype(int), np.round(columns * (2 * power.shape[1] - 2)).astype(int)]
+    return float(np.median(found.max(0)))
+
+
+def _streak(ky: Floats, kx: Floats, angle: float, side: int) -> NDArray[np.bool_]:
+    """Frequencies on a straight line through the middle, and where it folds back beyond the highest frequency."""
+    tall, wide = ky[:, None], kx[None, :]
+    found = np.zeros((len(ky), len(kx)), bool)
+    for down, across in np.ndindex(3, 3):
+        y, x = tall + (down - 1), wide + (across - 1)
+        found |= np.abs(y * np.cos(angle) - x * np.sin(angle)) * side < 2.5 + 0.015 * np.hypot(y, x) * side
     return found
 
 
-def _strongest_ring(power: Array, ring: NDArray[np.int64], side: int) -> float | None:
-    """Period (pixels) of the frequency that stands out most of its ring."""
+def _strongest(power: Array, ring: NDArray[np.int64], side: int) -> tuple[int, int] | None:
+    """Index of the strongest frequency in the ring out of which one stands out."""
     order = np.argsort(ring, axis=None, kind="stable")
     starts = np.searchsorted(ring.ravel()[order], np.arange(1, int(0.45 * side) + 2))
     parts = np.split(power.ravel()[order], starts)[1:-1]
@@ -249,4 +251,6 @@ def _strongest_ring(power: Array, ring: NDArray[np.int64], side: int) -> float |
     found = (highest > limit * smooth) & (smooth > 0) & (radius > 5)
     if not found.any():
         return None
-    return float(side / radius[np.argmax(np.where(found, highest, 0))])
+    chosen = np.flatnonzero(ring == radius[np.argmax(np.where(found, highest, 0))])
+    y, x = np.unravel_index(chosen[np.argmax(power.ravel()[chosen])], power.shape)
+    return int(y), int(x)

@@ -14,6 +14,7 @@ from napari_rvae.atoms.noise import Noise
 from napari_rvae.atoms.parallel import in_parts
 
 BLOCK = 256
+REACH = (2.2, 2.8, 3.6, 5.0)  # widths off a maximum, where a line goes on and a spot has ended
 
 
 def texture_limit(response: Array, sigma: float) -> Array:
@@ -174,13 +175,15 @@ def roundness(response: Array, positions: NDArray[np.float64], sigma: float) -> 
 
 
 def along(response: Array, positions: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
-    """How much of the response at positions (n, 2) is left 2.2 sigmas off on both sides, in the direction of the most.
+    """How much of the response at positions (n, 2) is left on either side, in the direction of the most.
 
-    Nearly nothing of a spot, all of a step or a line, however much noise roughens its crest.
+    Nearly nothing of a spot, even beside another one; most of a step or a line, however much noise roughens its crest.
     """
-    turns = np.arange(8) * np.pi / 8
-    steps = 2.2 * max(sigma, 1.0) * np.stack([np.sin(turns), np.cos(turns)], 1)
-    sides = [
-        (image_values(response, positions + step) + image_values(response, positions - step)) / 2 for step in steps
-    ]
+    turns = np.arange(12) * np.pi / 12
+    steps = max(sigma, 1.0) * np.stack([np.sin(turns), np.cos(turns)], 1)
+
+    def side(step: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.mean([image_values(response, positions + far * step) for far in REACH], 0))
+
+    sides = [np.minimum(side(step), side(-step)) for step in steps]
     return np.asarray(np.max(sides, 0, initial=0) / np.maximum(image_values(response, positions), 1e-9))
