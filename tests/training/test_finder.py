@@ -6,11 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from napari_rvae import find_atoms, load_finder, train_finder
 from napari_rvae.atoms import prepare, refine_atoms
 from napari_rvae.errors import InputDataError, ModelFileError, Stopped
-from napari_rvae.models.finder import LearnedFinder, to_normalized
+from napari_rvae.models.finder import FinderNet, LearnedFinder, to_normalized
 from napari_rvae.samples.varied import varied_scene
 from napari_rvae.settings import FinderSettings, FindSettings
 from napari_rvae.training.finder import Example, examples_of
@@ -67,6 +68,12 @@ def test_other_images_of_the_specimen_are_searched(finder):
     assert f1(atoms[["y", "x"]].to_numpy(), true, 4, image.shape) > 0.95
     assert atoms["error"].between(0.05, 4).all()
     assert atoms.attrs["napari_rvae"]["threshold"] < 10, "in standard deviations of the noise"
+
+
+def test_before_anything_is_learned_next_to_nothing_is_an_atom():
+    """Few lone atoms on much background were never told from it where all was as likely as not at first."""
+    noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    assert torch.sigmoid(FinderNet().eval()(noise)).mean() < 0.05
 
 
 def test_the_threshold_is_a_certainty(finder):

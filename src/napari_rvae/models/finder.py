@@ -28,6 +28,7 @@ from napari_rvae.errors import InputDataError, ModelFileError
 from napari_rvae.io.files import replacing
 
 FORMAT = 1
+RARE = -4.0  # log odds of a centre before anything is learned
 SPACING = 9.0  # neighbour distance, in pixels of the normalised scale
 WIDTHS = 8, 16, 32  # channels at full, half and quarter resolution
 LEAST = 2.0  # per cent: what is less certain is never a candidate
@@ -48,6 +49,7 @@ class FinderNet(nn.Module):
         self.down = nn.ModuleList([_block(1, fine), _block(fine, middle), _block(middle, coarse)])
         self.up = nn.ModuleList([_block(coarse + middle, middle), _block(middle + fine, fine)])
         self.last = nn.Conv2d(fine, 1, 1)
+        nn.init.constant_(self.last.bias, RARE)  # or background is learned first, and all else is equally certain
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Log odds that a pixel is a centre."""
