@@ -74,11 +74,10 @@ def explore(viewer, layer, qtbot):
 
 @pytest.fixture
 def window(make_napari_viewer, qtbot):
-    """A real window with the dock in it."""
+    """A real window with the dock in it, opened as from the menu."""
     viewer = make_napari_viewer(show=True)
     layer = analysed(viewer)
-    explore = ExploreWidget(viewer)
-    viewer.window.add_dock_widget(explore, name="Explore latent space", area="right")
+    _, explore = viewer.window.add_plugin_dock_widget("napari-rvae", "Explore latent space")
     viewer.window.resize(1200, 900)
     settle()
     return viewer, layer, explore

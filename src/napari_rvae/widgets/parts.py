@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from inspect import unwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from napari.layers import Image, Layer, Points
 from qtpy.QtCore import QEvent, QSize, Qt, Signal
@@ -33,7 +34,8 @@ class Dock(QWidget):
 
     def __init__(self, viewer: Viewer) -> None:
         super().__init__()
-        self.viewer = viewer
+        # from its menus napari gives a proxy, whose layers are proxies, too, and never the same object as a layer
+        self.viewer: Viewer = unwrap(cast(Any, viewer))
         self._heard: list[tuple[Any, Callable[..., Any]]] = []
         content = QWidget()
         self.rows = QVBoxLayout(content)
