@@ -41,6 +41,17 @@ def test_dock_opens_alone_and_closes(make_napari_viewer, qtbot, name):
     viewer.add_points(np.zeros((1, 2)))
 
 
+def test_docks_opened_one_after_the_other_share_one_place(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    docks = []
+    for name in TITLES.values():
+        dock, widget = viewer.window.add_plugin_dock_widget("napari-rvae", name)
+        qtbot.waitUntil(lambda widget=widget: widget.placed and not widget.visibleRegion().isEmpty())
+        docks.append(dock)
+    first, *others = docks
+    assert set(first.window().tabifiedDockWidgets(first)) == set(others)
+
+
 @pytest.mark.parametrize("name", ["oxide_interface", "graphene", "cards_1"])
 def test_samples_open(make_napari_viewer, name):
     viewer = make_napari_viewer()

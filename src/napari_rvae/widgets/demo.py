@@ -44,6 +44,8 @@ class Demo(QObject):
         main.tabifyDockWidget(self._find_dock, self._train_dock)
         main.resizeDocks([explore_dock, self._find_dock], [420, 330], Qt.Orientation.Horizontal)
         self._find_dock.raise_()
+        for dock in (self.explore, self.find, self.train):
+            dock.placed = True
         self._failure = ""
         for dock, next_step in ((self.find, self._on_found), (self.train, self._on_trained)):
             dock.work.failed.connect(self._on_failed)

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from napari.layers import Image, Layer, Points
-from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
+from qtpy.QtGui import QShowEvent
 from qtpy.QtWidgets import (
     QComboBox,
+    QDockWidget,
     QFileDialog,
     QFrame,
     QLabel,
+    QMainWindow,
     QMessageBox,
     QScrollArea,
     QSizePolicy,
@@ -37,6 +40,7 @@ class Dock(QWidget):
         # from its menus napari gives a proxy, whose layers are proxies, too, and never the same object as a layer
         self.viewer: Viewer = unwrap(cast(Any, viewer))
         self._heard: list[tuple[Any, Callable[..., Any]]] = []
+        self.placed = False  # whether it has its place in the window
         content = QWidget()
         self.rows = QVBoxLayout(content)
         self.rows.setContentsMargins(6, 6, 6, 6)
@@ -59,6 +63,26 @@ class Dock(QWidget):
         """Connect to something that outlives the dock."""
         emitter.connect(slot)
         self._heard.append((emitter, slot))
+
+    def showEvent(self, a0: QShowEvent | None) -> None:
+        """Share the place of the docks that are open already, when first seen: below them there is no room."""
+        super().showEvent(a0)
+        if not self.placed:
+            QTimer.singleShot(0, self._join_others)  # napari has not finished with it yet
+
+    def _join_others(self) -> None:
+        main, frame = self.window(), self.parentWidget()
+        while frame is not None and not isinstance(frame, QDockWidget):
+            frame = frame.parentWidget()
+        if self.placed or frame is None or not isinstance(main, QMainWindow):
+            return
+        self.placed, area = True, main.dockWidgetArea(frame)
+        for other in main.findChildren(QDockWidget):
+            beside = other is not frame and other.isVisible() and not other.isFloating()
+            if beside and main.dockWidgetArea(other) == area and other.findChild(Dock) is not None:
+                main.tabifyDockWidget(other, frame)
+                frame.raise_()
+                return
 
     def event(self, event: QEvent | None) -> bool:
         """Notice that the dock is closed: napari then takes it out of its window."""
