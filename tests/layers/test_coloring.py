@@ -43,6 +43,13 @@ def test_one_outlier_does_not_take_all_colours():
     assert coloring(values).limits[1] < 1.1
 
 
+def test_atoms_at_the_edge_do_not_take_all_colours():
+    flag = ["edge"] * 10 + [""] * 90
+    assert coloring(np.r_[np.full(10, 0.1), np.linspace(-0.01, 0.01, 90)], "strain_xx", flag=flag).limits[1] < 0.011
+    assert coloring(np.r_[np.full(10, 9.0), np.linspace(0, 1, 90)], flag=flag).limits[1] < 1
+    assert coloring([0.5, 3.0], flag=["edge", "edge"]).limits[1] > 2, "where there are no others"
+
+
 def test_both_signs_get_the_same_share():
     low, high = coloring([-0.1, 0.5, 0.3], "dx").limits
     assert low == -high

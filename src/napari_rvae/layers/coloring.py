@@ -12,6 +12,7 @@ from napari.utils.colormaps import Colormap, ensure_colormap
 from numpy.typing import NDArray
 
 from napari_rvae.layers.preferences import preferences
+from napari_rvae.workflows.steps import beyond_doubt
 
 if TYPE_CHECKING:
     from napari.layers import Points
@@ -87,7 +88,9 @@ class Coloring:
                 names = tuple(sorted({str(value) for value in values.dropna() if value != ""}))
             return cls(column, "categorical", *_classes(0, names, chosen), names=names, text=True)
         numbers = values.to_numpy(float)
-        numbers = numbers[np.isfinite(numbers)]
+        finite = np.isfinite(numbers)
+        sure = finite & beyond_doubt(table)
+        numbers, sure_numbers = numbers[finite], numbers[sure if sure.any() else finite]
         if column == "angle":
             return cls(column, "cyclic", _colormap(preferences().angles, closed=True), _period(table, numbers))
         if len(numbers) == 0:
@@ -97,9 +100,9 @@ class Coloring:
             names = tuple(str(int(low) + k) for k in range(int(high - low) + 1))
             return cls(column, "categorical", *_classes(int(low), names, chosen), names=names)
         if column.startswith(("dy", "dx", "strain")) and not column.endswith(("_error", "_dispersion")):
-            limit = float(np.percentile(np.abs(numbers), 99)) or 1.0
+            limit = float(np.percentile(np.abs(sure_numbers), 99)) or 1.0
             return cls(column, "diverging", _colormap("PiYG"), (-limit, limit))
-        low, high = np.percentile(numbers, (1, 99))
+        low, high = np.percentile(sure_numbers, (1, 99))
         return cls(
             column, "sequential", _colormap(preferences().numbers), (float(low), float(high if high > low else low + 1))
         )

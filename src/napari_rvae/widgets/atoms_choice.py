@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QLabel, QLineEdit, QSizePolicy, QVBoxLayou
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.layers import inside, is_result
 from napari_rvae.widgets.parts import Dock, LayerBox
+from napari_rvae.workflows.steps import beyond_doubt
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 ALL, SELECTED, REGION, EXPRESSION = "all atoms", "selected atoms", "atoms inside shapes", "atoms for which ..."
 _SUBLATTICE = "sublattice "
-LEFT_OUT = ("edge", "unsupported")  # by their flags; encoded, but not learned from
 _EDITED = ("added", "moved")  # by hand, and flagged so
 
 
@@ -166,7 +166,7 @@ class AtomsChoice(QWidget):
             self.count.setText(str(error))
             return 0
         text = f"{chosen.sum():,} of {len(table):,} atoms"
-        doubtful = int((table["flag"].isin(LEFT_OUT).to_numpy() & chosen).sum()) if "flag" in table else 0
+        doubtful = int((~beyond_doubt(table) & chosen).sum())
         if doubtful:
             text += f"; {doubtful:,} at the edge or unsupported are encoded, but not learned from"
         if {"flag", "z1"} <= set(table):

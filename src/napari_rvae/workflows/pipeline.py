@@ -33,6 +33,7 @@ from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.given import check_learned, classed_otherwise, given_by
 from napari_rvae.workflows.steps import (
     atoms_of,
+    beyond_doubt,
     chosen_patches,
     clean_copies,
     dumped,
@@ -52,7 +53,6 @@ ANALYSIS_FILES = (
     *IMAGE_FILES["image"], *IMAGE_FILES["clean"],
 )  # fmt: skip
 """What `Analysis.save` may write; cells where there are atoms, images where they are in no other file."""
-_LEFT_OUT = ("edge", "unsupported")  # flags of atoms that are encoded but not learned from
 
 
 @dataclass(frozen=True)
@@ -328,8 +328,8 @@ def analyze_patches(
 def _learned_from(patches: Patches, atoms: pd.DataFrame) -> NDArray[np.bool_]:
     """Mask of the patches to train on: complete, and around atoms that are beyond doubt."""
     mask = ~patches.edge
-    if "flag" in atoms:
-        mask &= ~np.isin(patches.atom_id, atoms.loc[atoms["flag"].isin(_LEFT_OUT), "atom_id"])
+    if "atom_id" in atoms:
+        mask &= ~np.isin(patches.atom_id, atoms.loc[~beyond_doubt(atoms), "atom_id"])
     return np.asarray(mask)
 
 

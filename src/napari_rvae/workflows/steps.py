@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from napari_rvae.errors import InputDataError
@@ -17,6 +19,25 @@ if TYPE_CHECKING:
     from napari_rvae.models import Model
     from napari_rvae.models.finder import LearnedFinder
     from napari_rvae.patches import Patches, Progress, Stop
+
+
+_DOUBTFUL = ("edge", "unsupported")
+
+
+def beyond_doubt(table: pd.DataFrame) -> NDArray[np.bool_]:
+    """Tell the atoms that are learned from and that set the limits of colours.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Atoms or latent table; without ``flag`` none is doubtful.
+
+    Returns
+    -------
+    ndarray, bool, (n,)
+        False at the edge, and where no neighbour speaks for the atom.
+    """
+    return ~table["flag"].isin(_DOUBTFUL).to_numpy(bool) if "flag" in table else np.ones(len(table), bool)
 
 
 def first_channel(image: ImageData) -> Any:
