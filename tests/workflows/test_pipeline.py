@@ -137,6 +137,21 @@ def test_saved_files_are_complete(analysis, tmp_path):
     analysis.save(tmp_path / "result", force=True)
 
 
+def test_summary_maps_everything_that_the_model_tells(analysis, monkeypatch):
+    from dataclasses import replace
+
+    from napari_rvae.workflows import summary
+
+    drawn = []
+    panel = summary.image_panel
+    monkeypatch.setattr(summary, "image_panel", lambda *given: drawn.append(given[2:]) or panel(*given))
+    strained = analysis.table.assign(z3=0.0, **{"class": 0, "strain_xx": 0.01, "strain_xy": 0.0})
+    monkeypatch.setattr(summary, "_manifold", lambda *_: np.zeros((1, 4, 4)))  # of a model with two latents
+    summary.analysis_summary(replace(analysis, table=strained))
+    scale = (analysis.source.pixel_size[1], "nm")
+    assert drawn == [(name, *scale) for name in ("class", "z1", "z2", "z3", "angle", "strain_xx", "strain_xy")]
+
+
 def test_repeat_gives_the_same_table_to_the_last_digit(analysis, tmp_path):
     analysis.save(tmp_path)
     again = repeat(tmp_path / "recipe.json")

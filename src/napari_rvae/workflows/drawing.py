@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_rvae.workflows.steps import beyond_doubt
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -87,15 +89,17 @@ def colored(table: pd.DataFrame, column: str) -> tuple[NDArray[np.uint8], NDArra
         fold = table["symmetry"].to_numpy(float) if "symmetry" in table else np.ones(len(table))
         # where kinds of motif differ in their order, each fills the circle
         phase = np.mod(values * fold / (2 * np.pi), 1)
-        period = f"{360 / fold[0]:.0f}°" if len(set(fold)) == 1 else "one period"
+        period = f"{360 / fold[0]:.0f}°" if len(set(fold)) == 1 else "360°/m"
         return cyclic(phase), cyclic(ramp), ("0°", period)
     if column == "class":
         top = int(np.nanmax(values)) + 1
         bar = _CLASSES[np.minimum((ramp * top).astype(int), top - 1) % len(_CLASSES)]
         return _CLASSES[values.astype(int) % len(_CLASSES)].astype(np.uint8), bar.astype(np.uint8), ("0", f"{top - 1}")
-    low, high = np.percentile(values, [2, 98])
+    low, high = np.percentile(_sure(table, values), [2, 98])
     level = (values - low) / (high - low if high > low else 1.0)
-    return sequential(np.clip(level, 0, 1)), sequential(ramp), (f"{low:.3g}", f"{high:.3g}")
+    percent = column.startswith("strain_")
+    limits = (f"{100 * low:.2g} %", f"{100 * high:.2g} %") if percent else (f"{low:.3g}", f"{high:.3g}")
+    return sequential(np.clip(level, 0, 1)), sequential(ramp), limits
 
 
 def gray(image: NDArray[Any]) -> NDArray[np.uint8]:
@@ -133,7 +137,9 @@ def wide(image: NDArray[Any]) -> bool:
     return bool(image.shape[1] > 2 * image.shape[0])
 
 
-def image_panel(image: NDArray[Any], atoms: pd.DataFrame, column: str) -> Image:
+def image_panel(
+    image: NDArray[Any], atoms: pd.DataFrame, column: str, pixel_size: float | None = None, unit: str | None = None
+) -> Image:
     """Draw an image with its atoms coloured by one column.
 
     Parameters
@@ -144,11 +150,15 @@ def image_panel(image: NDArray[Any], atoms: pd.DataFrame, column: str) -> Image:
         ``y``, ``x`` and the column; atoms without a value are small and grey.
     column : str
         What gives the colour.
+    pixel_size : float, optional
+        Width of a pixel, for the scale bar.
+    unit : str, optional
+        Of the pixel size.
 
     Returns
     -------
     PIL.Image.Image
-        With title and colour bar.
+        With title and colour bar, and a scale bar where the width of a pixel is known.
     """
     from PIL import Image, ImageDraw
 
@@ -158,7 +168,7 @@ def image_panel(image: NDArray[Any], atoms: pd.DataFrame, column: str) -> Image:
     picture = Image.fromarray(gray(image)).resize((size[0] * _FINE, size[1] * _FINE), Image.Resampling.LANCZOS)
     picture = picture.point(lambda value: value * 0.75).convert("RGB")
     draw = ImageDraw.Draw(picture)
-    radius = _FINE * np.clip(0.24 * zoom * np.sqrt(image.size / max(len(atoms), 1)), 1.5, 12)
+    radius = _FINE * np.clip(0.24 * zoom * np.sqrt(image.size / max(len(atoms), 1)), 1.5, 8)
     known = atoms[column].notna()
     for _, rows, large in ((0, atoms[~known], 0.4), (1, atoms[known], 1.0)):
         colors = colored(rows, column)[0] if large == 1.0 and len(rows) else np.full((len(rows), 3), 150, np.uint8)
@@ -168,13 +178,10 @@ def image_panel(image: NDArray[Any], atoms: pd.DataFrame, column: str) -> Image:
             draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(color))
     panel, pen = _panel(f"{_name(column)} of {known.sum()} atoms", size[0] + _BAR, max(size[1], _BAR))
     panel.paste(picture.reduce(_FINE), (0, _TITLE))
+    if pixel_size and unit:
+        _scale_bar(pen, size, pixel_size / zoom, unit)
     if known.any():
-        _, bar, limits = colored(atoms[known], column)
-        length, top, left = panel.height // 2, _TITLE + panel.height // 6, size[0] + 14
-        strip = Image.fromarray(np.repeat(bar[::-1, None], 18, 1)).resize((18, length))
-        panel.paste(strip, (left, top))
-        pen.text((left, top - 24), limits[1], fill=_INK, font=_font(17))
-        pen.text((left, top + length + 4), limits[0], fill=_INK, font=_font(17))
+        _color_bar(panel, pen, size[0], atoms[known], column)
     return panel
 
 
@@ -225,13 +232,13 @@ def scatter_panel(table: pd.DataFrame, x: str, y: str, color: str) -> Image:
     Returns
     -------
     PIL.Image.Image
-        With title and axes.
+        With title, axes and colour bar.
     """
     from PIL import ImageDraw
 
     panel, pen = _panel(f"{_name(x)} and {_name(y)}, coloured by {_name(color)}")
     values = table[[x, y]].to_numpy(float)
-    low, high = np.percentile(values, 0.2, axis=0), np.percentile(values, 99.8, axis=0)
+    low, high = np.percentile(_sure(table, values), [0.2, 99.8], axis=0)
     low, high = low - 0.06 * (high - low) - 1e-9, high + 0.06 * (high - low) + 1e-9
     inside = np.all((values >= low) & (values <= high), 1)
     fine, draw = _canvas(ImageDraw)
@@ -241,6 +248,7 @@ def scatter_panel(table: pd.DataFrame, x: str, y: str, color: str) -> Image:
     for (across, up), tint in zip(places, colored(table[inside], color)[0].tolist(), strict=True):
         draw.ellipse((across - radius, span - up - radius, across + radius, span - up + radius), fill=tuple(tint))
     panel.paste(fine.reduce(_FINE), (0, _TITLE))
+    _color_bar(panel, pen, PANEL, table, color)
     _frame(pen, (f"{low[0]:.2g}", f"{high[0]:.2g}"), (f"{low[1]:.2g}", f"{high[1]:.2g}"))
     return panel
 
@@ -260,7 +268,7 @@ def curve_panel(curve: pd.DataFrame) -> Image:
     """
     from PIL import ImageDraw
 
-    panel, pen = _panel("loss over epochs")
+    panel, pen = _panel("loss in nats, over epochs")
     lines = [
         (name, color, curve[["epoch", name]].astype(float).dropna().to_numpy())
         for name, color in (("loss", _LINE), ("held_out", _SECOND))
@@ -269,9 +277,9 @@ def curve_panel(curve: pd.DataFrame) -> Image:
     if not len(points):
         return panel
     # the first epochs are steep: what comes later must be seen
-    low = points.min(0)
+    low = np.array([0, points[:, 1].min()])
     high = np.array([points[:, 0].max(), np.percentile(points[:, 1], 97)])
-    low, high = low - 0.04 * (high - low) - 1e-9, high + 0.06 * (high - low) + 1e-9
+    low, high = low - [0, 0.04] * (high - low) - [0, 1e-9], high + 0.06 * (high - low) + 1e-9
     fine, draw = _canvas(ImageDraw)
     span = PANEL * _FINE
     for row, (name, color, line) in enumerate(lines):
@@ -312,8 +320,8 @@ def page(title: str, detail: str, rows: Sequence[Sequence[Image]]) -> Image:
     pen.text((_MARGIN, 18), title, fill=_INK, font=_font(32))
     pen.text((_MARGIN, 58), detail, fill=_PALE, font=_font(20))
     top = head
-    for row, width, height in zip(rows, widths, heights, strict=True):
-        left = _MARGIN + (max(widths) - width) // 2
+    for row, height in zip(rows, heights, strict=True):
+        left = _MARGIN
         for panel in row:
             sheet.paste(panel, (left, top))
             left += panel.width + _MARGIN
@@ -321,7 +329,13 @@ def page(title: str, detail: str, rows: Sequence[Sequence[Image]]) -> Image:
     return sheet
 
 
-def _panel(title: str, width: int = PANEL, height: int = PANEL) -> tuple[Image, Any]:
+def _sure(table: pd.DataFrame, values: NDArray[Any]) -> NDArray[Any]:
+    """Leave out the values of doubtful atoms, which would take all colours and all room."""
+    sure = beyond_doubt(table)
+    return values[sure] if sure.any() else values
+
+
+def _panel(title: str, width: int = PANEL + _BAR, height: int = PANEL) -> tuple[Image, Any]:
     from PIL import Image, ImageDraw
 
     panel = Image.new("RGB", (width, height + _TITLE + 26), _PAPER)
@@ -335,6 +349,30 @@ def _canvas(drawing: Any) -> tuple[Image, Any]:
 
     fine = Image.new("RGB", (PANEL * _FINE, PANEL * _FINE), _PLOT)
     return fine, drawing.Draw(fine)
+
+
+def _color_bar(panel: Image, pen: Any, left: int, table: pd.DataFrame, column: str) -> None:
+    """Draw what the colours of a column mean, to the right of a picture."""
+    from PIL import Image
+
+    _, bar, limits = colored(table, column)
+    length, top, left = panel.height // 2, _TITLE + panel.height // 6, left + 14
+    panel.paste(Image.fromarray(np.repeat(bar[::-1, None], 18, 1)).resize((18, length)), (left, top))
+    pen.text((left, top - 24), limits[1], fill=_INK, font=_font(17))
+    pen.text((left, top + length + 4), limits[0], fill=_INK, font=_font(17))
+
+
+def _scale_bar(pen: Any, size: Sequence[int], width: float, unit: str) -> None:
+    """Draw a bar of 1, 2 or 5 units in the lower left corner of a picture whose pixels have this width."""
+    longest = 0.3 * size[0] * width
+    decade = 10.0 ** np.floor(np.log10(longest))
+    length = decade * max(step for step in (1, 2, 5) if step * decade <= longest * (1 + 1e-9))
+    pixels, bottom = round(length / width), _TITLE + size[1]
+    text = f"{length:g} {unit}"
+    wide_text = pen.textlength(text, _font(20))
+    pen.rectangle((8, bottom - 48, 28 + max(pixels, wide_text), bottom - 8), fill=(0, 0, 0))
+    pen.rectangle((18, bottom - 18, 18 + pixels, bottom - 14), fill=_PAPER)
+    pen.text((18, bottom - 46), text, fill=_PAPER, font=_font(20))
 
 
 def _frame(pen: Any, across: tuple[str, str], up: tuple[str, str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from napari_rvae.workflows.drawing import curve_panel, image_panel, page, scatter_panel, tile_panel, wide
+from napari_rvae.workflows.drawing import PANEL, curve_panel, image_panel, page, scatter_panel, tile_panel, wide
 from napari_rvae.workflows.steps import first_channel
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari_rvae.workflows.pipeline import Analysis
 
 _TILES = 8  # patches or averages along a side
+_MAPPED = 6  # latents that get a map of their own
 _STEPS = 7  # of the manifold along each latent
 
 
@@ -40,10 +41,7 @@ def analysis_summary(analysis: Analysis) -> Image:
     turned = "angle" in encoded and float(encoded["angle"].std()) > 0
     color = "class" if "class" in encoded else "angle" if turned else "reconstruction_error"
     if analysis.atoms is not None:
-        pixels, shown = _first_frame(analysis.source, table)
-        columns = ["z1", *(["z2"] if "z2" in encoded else []), "angle" if turned else "reconstruction_error"]
-        panels = [image_panel(pixels, shown, column) for column in columns]
-        rows = [[panel] for panel in panels] if wide(pixels) else [panels]
+        rows = _maps(analysis.source, table, _shown(encoded, turned))
     else:
         first = np.arange(min(_TILES**2, len(analysis.patches)))
         rows = [
@@ -80,26 +78,41 @@ def average_summary(result: AverageResult) -> Image:
     labels = [f"{kind}: {count}" for kind, count in enumerate(averages.counts)][: _TILES**2]
     rows = [[tile_panel(np.asarray(averages.images)[: _TILES**2, 0], "class: number of patches", labels)]]
     if {"y", "x"} <= set(table):
-        pixels, shown = _first_frame(result.source, table)
-        picture = image_panel(pixels, shown, "class")
-        rows = [*rows, [picture]] if wide(pixels) else [[*rows[0], picture]]
+        [[picture]] = _maps(result.source, table, ["class"])
+        rows = [*rows, [picture]] if picture.width > 2 * PANEL else [[*rows[0], picture]]
     title = f"{result.source.name}: {len(averages.counts)} class averages of {len(table)} patches"
     return page(title, f"napari-rvae {result.recipe.version}", rows)
 
 
-def _first_frame(source: ImageData, table: pd.DataFrame) -> tuple[NDArray[Any], pd.DataFrame]:
-    """Give one image and what lies in it: the first channel, the first frame."""
-    pixels = first_channel(source)
+def _shown(encoded: pd.DataFrame, turned: bool) -> list[str]:
+    """Name the columns that get a map: what a model says about an atom, the angle and strains where they are free."""
+    latents = _latents(encoded)
+    known = [name for name in ("class", "predicted", *latents[:_MAPPED]) if name in encoded]
+    free = [name for name in ("strain_xx", "strain_xy", "scale") if name in encoded]
+    return [*known, "angle" if turned else "reconstruction_error", *free]
+
+
+def _maps(source: ImageData, table: pd.DataFrame, columns: list[str]) -> list[list[Image]]:
+    """Draw a map of each column, on the first frame and the first channel: three to a row, wide ones alone."""
+    pixels, shown = first_channel(source), table
     if pixels.ndim == 3:
-        return np.asarray(pixels[0]), table[table["frame"] == 0]
-    return np.asarray(pixels), table
+        pixels, shown = pixels[0], table[table["frame"] == 0]
+    pixels = np.asarray(pixels)
+    width = None if source.pixel_size is None else source.pixel_size[-1]
+    panels = [image_panel(pixels, shown, column, width, source.unit) for column in columns]
+    across = 1 if wide(pixels) else 3
+    return [panels[first : first + across] for first in range(0, len(panels), across)]
+
+
+def _latents(table: pd.DataFrame) -> list[str]:
+    return [name for name in map(str, table) if name[0] == "z" and name[1:].isdigit()]
 
 
 def _manifold(analysis: Analysis, encoded: pd.DataFrame) -> NDArray[np.float32]:
     """Decode a square of latents, (steps * steps, D, D), as wide as the data; the rest as in the middle of the data."""
     from napari_rvae.latent import decode
 
-    names = [name for name in map(str, encoded) if name[0] == "z" and name[1:].isdigit()]
+    names = _latents(encoded)
     latents = encoded[names].to_numpy(float)
     low, high = np.percentile(latents, [2, 98], axis=0)
     steps = np.linspace(0, 1, _STEPS)
