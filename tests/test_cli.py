@@ -372,16 +372,21 @@ def test_what_counts_as_patches_can_be_overruled(run, deck, tmp_path):
     assert run("average", deck / "cards.npy", "-o", tmp_path / "a", "--image", "--kinds", "2", expect=2)
 
 
-def test_apply_to_many_images(run, image, tmp_path):
+def test_apply_to_many_images(run, image, tmp_path, capsys):
     run("run", image, "-o", tmp_path / "a", *QUICK)
     model = tmp_path / "a" / "model.safetensors"
     assert run("apply", model, image, "-o", tmp_path / "b").startswith("1 of 1 images encoded")
     assert len(pd.read_csv(tmp_path / "b" / f"{image.stem}.csv")) > 30
     np.save(tmp_path / "empty.npy", np.zeros((40, 40)))
     message = run("apply", model, image, tmp_path / "empty.npy", "-o", tmp_path / "c", expect=2)
-    assert "1 images failed, see summary.csv; the first: " in message
+    assert "1 image failed, see summary.csv; the first: " in message
     assert (tmp_path / "c" / f"{image.stem}.csv").exists()
     assert "exists already" in run("apply", model, image, "-o", tmp_path / "b", expect=2)
+    np.save(tmp_path / "bright.npy", 20 * load_image(image).data)
+    assert cli.main(["apply", str(model), str(tmp_path / "bright.npy"), "-o", str(tmp_path / "d")]) == 0
+    assert "bright.npy: The model does not explain these" in capsys.readouterr().err
+    assert cli.main(["encode", str(model), str(tmp_path / "bright.npy"), "-o", str(tmp_path / "e.csv")]) == 0
+    assert "train with the normalization 'patch'" in capsys.readouterr().err
 
 
 def test_interrupted_run_is_gone_on_with(run, image, tmp_path, monkeypatch):

@@ -41,8 +41,19 @@ def test_one_that_fails_does_not_stop_the_rest(analysis, series, tmp_path):
     table = pd.read_csv(tmp_path / "out" / "a.csv")
     np.testing.assert_allclose(table["z1"], analysis.table["z1"], rtol=1e-6)
     assert summary["encoded"].tolist() == [len(table), 0, 0, pd.read_csv(tmp_path / "out" / "d.csv")["z1"].count()]
+    assert summary["reconstruction_error"][0] == pytest.approx(table["reconstruction_error"].median(), abs=1e-3)
+    assert summary["note"].tolist() == ["", "", "", ""]
     with pytest.raises(OutputError, match="exists already"):
         apply_to_files(analysis.model, files, tmp_path / "out")
+
+
+def test_images_that_the_model_does_not_explain_are_told(analysis, image_file, scene, tmp_path):
+    np.save(tmp_path / "bright.npy", 20 * scene.image)
+    files = [image_file, tmp_path / "bright.npy"]
+    summary = apply_to_files(analysis.model, files, tmp_path / "out")
+    assert summary["state"].tolist() == ["done", "done"]
+    assert summary["note"].str.startswith("The model does not explain these atoms").tolist() == [False, True]
+    assert summary["reconstruction_error"][1] > 10 * summary["reconstruction_error"][0]
 
 
 def test_a_reader_that_fails_in_any_way_is_told(analysis, series, tmp_path, monkeypatch):

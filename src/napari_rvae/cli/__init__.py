@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -243,7 +243,7 @@ def _encode(
         save_table,
     )
     from napari_rvae.models import load_model
-    from napari_rvae.workflows import encode_image, encode_patches
+    from napari_rvae.workflows import encode_image, encode_patches, misfit
 
     find = settings_from(FindSettings, values)
     check_table_name(output)
@@ -263,6 +263,7 @@ def _encode(
             table = encode_image(trained, loaded, find, atoms=places, where=where, condition=given, progress=progress)
     save_table(table, output)
     typer.echo(f"{table['z1'].notna().sum()} of {len(table)} encoded: {output}")
+    _tell_notes([misfit(trained, table)])
 
 
 app.command("reconstruct")(reconstruct)
@@ -295,10 +296,13 @@ def _apply(
     with show_progress() as progress:
         summary = apply_to_files(load_model(model), files, output, find, atoms=atoms, force=force, progress=progress)
     failed = summary[summary["state"] == "failed"]
+    told = summary[summary["note"] != ""]
+    _tell_notes(f"{Path(file).name}: {note}" for file, note in zip(told["file"], told["note"], strict=True))
     typer.echo(f"{len(summary) - len(failed)} of {len(summary)} images encoded: {output}")
     if len(failed):
         first = failed.iloc[0]
-        raise InputDataError(f"{len(failed)} images failed, see summary.csv; the first: {first['error']}")
+        count = f"{len(failed)} image{'s' if len(failed) > 1 else ''}"
+        raise InputDataError(f"{count} failed, see summary.csv; the first: {first['error']}")
 
 
 @app.command("repeat")
@@ -348,7 +352,11 @@ def _tell_analysis(done: Any, output: Path) -> None:
     used, encoded = done.recipe.used, int(done.table["z1"].notna().sum())
     how = f"{used.get('epochs', '?')} epochs on {used.get('device', '?')}"
     typer.echo(f"{encoded} of {len(done.table)} encoded, {how}: {output}")
-    for note in used.get("notes", ()):
+    _tell_notes(used.get("notes", ()))
+
+
+def _tell_notes(notes: Iterable[str]) -> None:
+    for note in filter(None, notes):
         sys.stderr.write(f"napari-rvae: {note}\n")
 
 

@@ -140,7 +140,7 @@ class BatchDialog(QDialog):
             self._show_summary(report)
             return
         row, one = report
-        self._fill(row, Path(one.file).name, one.error or one.state, f"{one.encoded:,} of {one.atoms:,}")
+        self._fill(row, Path(one.file).name, one.error or one.note or one.state, f"{one.encoded:,} of {one.atoms:,}")
         self.table.scrollToItem(self.table.item(row, 0))
 
     def _show_summary(self, summary: pd.DataFrame) -> None:

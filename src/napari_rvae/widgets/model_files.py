@@ -224,7 +224,10 @@ class ModelFiles(QWidget):
         dock.work.run("Applying the model", step, partial(self._on_applied, inputs, model))
 
     def _on_applied(self, inputs: TrainingInputs, model: Any, table: pd.DataFrame) -> Callable[[], None]:
-        return self._dock.show_results(inputs, table, {"command": "encode", "used": model.recipe}, model)
+        from napari_rvae.workflows import misfit
+
+        notes = [note for note in (misfit(model, table),) if note]
+        return self._dock.show_results(inputs, table, {"command": "encode", "used": model.recipe}, model, notes)
 
     def ask_and_apply_to_image(self) -> None:
         """Ask for an image and apply the model to it."""

@@ -3,7 +3,7 @@
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
 from napari_rvae.workflows.baselines import Beside, baseline_beside, baseline_image, baseline_patches
 from napari_rvae.workflows.counting import count_image, count_patches
-from napari_rvae.workflows.encoding import encode_image, encode_patches
+from napari_rvae.workflows.encoding import encode_image, encode_patches, misfit
 from napari_rvae.workflows.ensembles import train_ensemble
 from napari_rvae.workflows.expressions import atoms_where
 from napari_rvae.workflows.finding import FoundAtoms, find_in_image
@@ -28,6 +28,7 @@ __all__ = [
     "count_patches",
     "encode_image",
     "encode_patches",
+    "misfit",
     "find_in_image",
     "reconstruct_image",
     "repeat",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from napari_rvae.errors import InputDataError, Stopped, in_words
 from napari_rvae.io import check_outputs, load_atoms, load_image, replacing, save_table
 from napari_rvae.io.images import READERS
 from napari_rvae.settings import FindSettings
-from napari_rvae.workflows.encoding import encode_image
+from napari_rvae.workflows.encoding import encode_image, misfit
 from napari_rvae.workflows.steps import scaled
 
 if TYPE_CHECKING:
@@ -43,6 +43,10 @@ class Applied:
         It took so long.
     error : str
         Why it failed.
+    reconstruction_error : float
+        Median over the atoms, about 1 where the model explains them.
+    note : str
+        That it does not.
     """
 
     file: str
@@ -52,6 +56,8 @@ class Applied:
     table: str = ""
     seconds: float = 0.0
     error: str = ""
+    reconstruction_error: float = float("nan")
+    note: str = ""
 
 
 def image_files(places: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -186,7 +192,9 @@ def _applied(
     except Exception as error:  # whatever is wrong with one image, the others are waiting
         return Applied(str(file), "failed", error=in_words(error), seconds=round(time.perf_counter() - start, 1))
     encoded = int(latent["z1"].notna().sum())
-    return Applied(str(file), "done", len(latent), encoded, table.name, round(time.perf_counter() - start, 1))
+    seconds, median = round(time.perf_counter() - start, 1), float(latent["reconstruction_error"].median())
+    told: dict[str, Any] = {"reconstruction_error": round(median, 3), "note": misfit(model, latent)}
+    return Applied(str(file), "done", len(latent), encoded, table.name, seconds, **told)
 
 
 def _table_names(files: Sequence[Path]) -> list[str]:

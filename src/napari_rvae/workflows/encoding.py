@@ -11,7 +11,9 @@ from napari_rvae.errors import SettingsError
 from napari_rvae.io import ImageData, add_physical_positions
 from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings
-from napari_rvae.workflows.steps import atoms_of, check_channels, chosen_patches, scaled
+from napari_rvae.workflows.steps import atoms_of, beyond_doubt, check_channels, chosen_patches, scaled
+
+_MISFIT = 2.0  # median of reconstruction errors; of images trained on it is .9 to 1.1
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -118,6 +120,33 @@ def encode_patches(
     patches = patches_from_array(source.data, patch_settings(model, source))
     table: pd.DataFrame = encode(model, patches, condition=condition, progress=progress, stop=stop)
     return table
+
+
+def misfit(model: Model, table: pd.DataFrame) -> str:
+    """Say where a model does not explain what it was applied to.
+
+    Parameters
+    ----------
+    model : Model
+        What was applied.
+    table : DataFrame
+        The latent table that came of it.
+
+    Returns
+    -------
+    str
+        Empty where at least half of the atoms are explained about as well as noise allows.
+    """
+    median = table.loc[beyond_doubt(table), "reconstruction_error"].median()
+    if not median > _MISFIT:
+        return ""
+    words = (
+        f"The model does not explain these atoms (median reconstruction error {median:.3g}, about 1 where it was "
+        "trained): are they of another specimen, magnification or exposure?"
+    )
+    if model.recipe.get("normalization") == "patch":
+        return words
+    return f"{words} Where only the exposure differs, train with the normalization 'patch'."
 
 
 def patch_settings(model: Model, image: ImageData) -> PatchSettings:
