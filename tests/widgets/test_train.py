@@ -133,6 +133,14 @@ def test_averages_without_training_are_results_that_can_be_saved_and_undone(poin
     assert "already" in dock.work.label.text()
 
 
+def test_averages_of_one_sublattice_are_results_of_so_many_atoms(points, dock, press):
+    dock.choice.mode_box.setCurrentText("sublattice 1")
+    press(dock.averages.button, dock.work)
+    count = points.features["class"].notna().sum()
+    assert count == (points.features["sublattice"] == 1).sum()
+    assert f"{count} of 121 atoms have results" in dock.work.label.text()
+
+
 def test_kinds_that_find_no_room_are_counted(dock):
     counts = np.arange(13, 0, -1) * 1000
     dock.averages.show_averages(

@@ -121,7 +121,8 @@ def color_results(points: Points) -> None:
 
 
 def _in_words(points: Points, inputs: TrainingInputs, why_new: str) -> str:
-    encoded = points.features["z1"].notna() if "z1" in points.features else points.features["atom_id"].notna()
+    told = next(name for name in ("z1", "class", "atom_id") if name in points.features)  # class: of averages
+    encoded = points.features[told].notna()
     text = f"{int(encoded.sum()):,} of {len(points.data):,} atoms have results"
     if why_new:
         return f"{text}, in a new layer: {why_new}."
