@@ -711,7 +711,8 @@ def test_a_baseline_of_points_of_ones_own_is_of_the_image_under_them(viewer, qtb
 def test_selection_shows_its_mean_patch_and_hover_the_nearest_atom(explore, layer, qtbot):
     explore.link.selection.combine(KIND == 1)
     assert explore.patch.left_text.text() == "mean of 20"
-    assert "z1" in explore.patch.words.text()
+    mean, spread = table()["z1"][KIND == 1].mean(), table()["z1"][KIND == 1].std(ddof=0)
+    assert f"z1 {mean:.2f} ± {spread:.2f}" in explore.patch.words.text(), "to the digit that the spread allows"
     angles = explore.patch.bars["angle"]
     low, high = angles.histogram.edges[[0, -1]]
     assert (low, high) == pytest.approx((0, 90)), "four-fold"

@@ -223,6 +223,14 @@ def _tiled(patches: NDArray[Any]) -> NDArray[Any]:
     return np.block([[*framed[:2]], [*framed[2:]]])
 
 
+def _with_spread(mean: float, spread: float) -> str:
+    """Write a mean to the digit that its spread allows."""
+    if not spread > 0:
+        return f"{mean:.3g}"
+    digits = max(1 - int(np.floor(np.log10(spread))), 0)
+    return f"{mean + 0.0:.{digits}f} ± {spread:.{digits}f}"
+
+
 def _described(table: pd.DataFrame, mask: NDArray[np.bool_]) -> str:
     """Say where a selection differs from the other atoms: mean and spread of what was learned."""
     words = []
@@ -231,7 +239,7 @@ def _described(table: pd.DataFrame, mask: NDArray[np.bool_]) -> str:
             continue
         values = table[name].to_numpy(np.float64, na_value=np.nan)[mask]
         if np.isfinite(values).any():
-            words.append(f"{str(name).replace('_', ' ')} {np.nanmean(values):.3g} ± {np.nanstd(values):.2g}")
+            words.append(f"{str(name).replace('_', ' ')} {_with_spread(np.nanmean(values), np.nanstd(values))}")
     if "frame" in table:
         frames = table["frame"][mask].nunique()
         words.append(f"in {frames} of {table['frame'].nunique()} frames")
