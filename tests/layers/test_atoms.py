@@ -213,7 +213,15 @@ def test_results_stand_first_among_what_can_be_shown(points, results):
     assert color_choices(points) == ["z1", "angle", "dy", "dx", "amplitude", "sublattice", "flag"]
 
 
-@pytest.mark.skipif(not hasattr(Points, "face_colorbar"), reason="napari < 0.7.1 has no colour bar for points")
+@pytest.mark.skipif(not hasattr(Points, "face_colorbar"), reason="napari 0.7.0 has no colour bar for points")
+def test_color_bar_goes_with_the_results(points, results):
+    join_results(points, results)
+    color_points(points, "z1")
+    assert points.face_colorbar.visible
+    undo_results(points)
+    assert not points.face_colorbar.visible
+
+
 @pytest.mark.skipif(not hasattr(Points, "face_colorbar"), reason="napari 0.7.0 has no colour bar for points")
 def test_color_bar_shows_where_it_says_something(points, results):
     join_results(points, results)

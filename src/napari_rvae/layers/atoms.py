@@ -242,6 +242,7 @@ def set_features(points: Points, features: pd.DataFrame) -> None:
     if coloring is not None and coloring.column not in features:
         _known[points].coloring = coloring = None
         points.face_color = _PLAIN
+        show_color_bar(points)
     _set_features(points, features)
     if coloring is not None and not features[coloring.column].equals(before[coloring.column]):
         color_points(points, coloring.column)
