@@ -1,5 +1,6 @@
 """Work in a thread: order of what is told, ways to end it, what goes wrong."""
 
+import warnings
 from threading import Event
 
 import pytest
@@ -42,6 +43,22 @@ def test_result_and_reports_arrive_in_order_in_the_main_thread(qtbot, row):
     )
     assert told == ["half", ("result", True)]
     assert row.state is State.DONE
+
+
+def test_work_leaves_alone_what_the_program_does_with_warnings(qtbot, row):
+    begun, go_on = Event(), Event()
+    before = warnings.showwarning, list(warnings.filters)
+
+    def function(job):
+        begun.set()
+        go_on.wait(10)
+
+    with qtbot.waitSignal(row.done, timeout=10_000):
+        row.run("Working", function, lambda value: None)
+        qtbot.waitUntil(begun.is_set)
+        assert (warnings.showwarning, list(warnings.filters)) == before
+        go_on.set()
+    assert (warnings.showwarning, list(warnings.filters)) == before
 
 
 def test_buttons_say_what_can_be_done(qtbot, row):

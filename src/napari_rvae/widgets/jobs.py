@@ -39,8 +39,25 @@ class Job(WorkerBase):
         self.unwanted = False  # the user has cancelled it, not just closed the window
         self.handed_over = False  # what is kept is worked out while the user does something else
 
+    def run(self) -> None:
+        """Run as superqt's workers do, but leave it to the window what the program does with warnings.
+
+        They exchange that for all threads, and whoever of two ends last brings back what the other one has set.
+        """
+        self.started.emit()
+        self._running = True
+        try:
+            result = self.work()
+            if not self.abort_requested:
+                self.returned.emit(result)
+        except Exception as error:
+            self.errored.emit(error)
+        self._running = False
+        self.finished.emit()
+        self._finished.emit(self)
+
     def work(self) -> Any:
-        """Run the function; called by Qt in the thread."""
+        """Run the function; called by `run`, in the thread."""
         try:
             return self._function(self)
         except Stopped:
