@@ -38,7 +38,7 @@ from napari_rvae.errors import OutputError
 from napari_rvae.io import load_image
 from napari_rvae.layers import add_atoms, add_image
 from napari_rvae.settings import PatchSettings, TrainSettings
-from napari_rvae.widgets.live import NAME
+from napari_rvae.widgets.live import NAME, LiveLook
 from napari_rvae.widgets.train import TrainWidget
 from napari_rvae.widgets.work import State
 from napari_rvae.workflows.interrupted import interrupted_trainings
@@ -178,7 +178,9 @@ def test_cancel_forgets_the_training(viewer, points, dock, qtbot, cache):  # noq
 
 
 @pytest.mark.skipif(not hasattr(Points, "face_colorbar"), reason="napari 0.7.0 has no colour bar for points")
-def test_first_look_and_colour_bar_are_prepared_unseen(viewer, points, dock, qtbot):  # noqa: F811
+def test_first_look_and_colour_bar_are_prepared_unseen(viewer, points, dock, qtbot, request):  # noqa: F811
+    request.addfinalizer(gc.freeze)
+    gc.unfreeze()  # as in a program
     dock.form.set_value(QUICK)
     bar = points.face_colorbar
     dock.work.start_button.click()
@@ -195,7 +197,16 @@ def test_first_look_and_colour_bar_are_prepared_unseen(viewer, points, dock, qtb
         assert (made.face_color[:, 3] == 1).all()
     qtbot.waitUntil(lambda: bar.visible)
     assert made not in viewer.layers
+    assert gc.get_freeze_count() > 0
     qtbot.waitUntil(lambda: gc.get_freeze_count() == 0)
+
+
+def test_what_others_keep_from_the_search_for_garbage_stays_so(viewer, qtbot):
+    gc.freeze()
+    live = LiveLook(viewer)
+    with qtbot.waitSignal(live.destroyed):
+        live.deleteLater()
+    assert gc.get_freeze_count() > 0
 
 
 def test_cancelled_training_is_not_waited_for(points, dock, qtbot, cache, monkeypatch):  # noqa: F811

@@ -50,8 +50,7 @@ class LiveLook(QWidget):
         self._settled = QTimer(self)
         self._settled.setSingleShot(True)
         self._settled.setInterval(_SETTLED)
-        for signal in (self._settled.timeout, self.destroyed):
-            signal.connect(_unfreeze)
+        self._settled.timeout.connect(_unfreeze)
         self._spares = False  # see `_spare`
         self.manifold = Picture()
         self.manifold.setFixedHeight(_HEIGHT)
@@ -99,6 +98,7 @@ class LiveLook(QWidget):
         """
         if self._settled.isActive() or gc.get_freeze_count() == 0:  # else somebody else does so
             self._settled.stop()
+            self.destroyed.connect(_unfreeze)
             gc.freeze()
             self._spares = True
 
