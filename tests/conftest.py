@@ -5,10 +5,15 @@ import os
 import sys
 import weakref
 
+import hypothesis
 import pytest
 
 os.environ["NAPARI_CONFIG"] = ""  # neither read nor write the user's preferences
 os.environ["NAPARI_STRICT_QT"] = "raise"  # make_napari_viewer then fails on top-level widgets that are left over
+
+_ALLOWED = [hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture]
+hypothesis.settings.register_profile("busy machine", deadline=None, suppress_health_check=_ALLOWED)
+hypothesis.settings.load_profile("busy machine")
 
 
 def _workers():

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -11,7 +11,7 @@ from napari_rvae.errors import InputDataError, OutputError
 from napari_rvae.io import add_physical_positions, column_units, load_atoms, load_table, save_table
 
 
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50)
 @given(values=arrays(np.float64, (7, 2), elements=st.floats(allow_nan=True, width=64)))
 def test_every_digit_comes_back(tmp_path, values):
     table = pd.DataFrame(values, columns=["y", "x"]).assign(atom_id=np.arange(7) + 2**60, flag=["", "edge"] * 3 + [""])
