@@ -21,6 +21,12 @@ def _workers():
     return list(module.WorkerBase._worker_set) if module else []
 
 
+def pytest_collection_finish():
+    """Let no garbage be looked for among all that was imported; napari has it collected whenever a layer goes."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown():
     """End workers before the viewer goes: one that runs at the end of the session aborts the interpreter."""
