@@ -29,6 +29,17 @@ def image_file(tmp_path_factory):
     return path
 
 
+@pytest.fixture
+def quick(monkeypatch):
+    """Two epochs where nobody says how many, and little teaching before."""
+    from napari_rvae.settings import TrainSettings
+
+    init = TrainSettings.__init__
+    monkeypatch.setattr(TrainSettings, "__init__", lambda self, **given: init(self, **{"epochs": 2, **given}))
+    monkeypatch.setattr("napari_rvae.training.loop.TEACHING_STEPS", 10)
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("page", ["README.md", "docs/scripting.md"])
 def test_python_examples_run_and_give_every_atom_its_latents(page, image_file, tmp_path, monkeypatch):
     from napari_rvae.training import physics
