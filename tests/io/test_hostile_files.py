@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -16,7 +16,7 @@ from napari_rvae.errors import RVAEError
 from napari_rvae.io import Recipe, load_atoms, load_image, load_patches, looks_like_patches
 from napari_rvae.settings import FindSettings
 
-PROFILE = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True)
+PROFILE = settings(derandomize=True)
 GREY = np.random.default_rng(0).integers(0, 255, (20, 24), dtype=np.uint8)
 
 

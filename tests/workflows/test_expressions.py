@@ -120,7 +120,7 @@ WORDS = [
 ]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.sampled_from(WORDS), max_size=12))
 def test_any_text_gives_a_mask_or_an_error(words):
     try:
