@@ -16,7 +16,7 @@ JOINT = TrainSettings(model="jvae", classes=4, hidden=32, epochs=40, threads=1, 
 
 @pytest.fixture(scope="module")
 def patches():
-    return patches_from_array(cards(1, 240, 16)[0])
+    return patches_from_array(cards(1, 160, 16)[0])
 
 
 def test_schedule():
