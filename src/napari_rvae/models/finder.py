@@ -49,7 +49,7 @@ class FinderNet(nn.Module):
         self.down = nn.ModuleList([_block(1, fine), _block(fine, middle), _block(middle, coarse)])
         self.up = nn.ModuleList([_block(coarse + middle, middle), _block(middle + fine, fine)])
         self.last = nn.Conv2d(fine, 1, 1)
-        nn.init.constant_(self.last.bias, RARE)  # or background is learned first, and all else is equally certain
+        nn.init.constant_(self.last.get_parameter("bias"), RARE)  # else background is learned first, the rest alike
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Log odds that a pixel is a centre."""
