@@ -9,7 +9,7 @@ demo: setup  ## napari on a sample, analysed, docks open; your own file: make de
 	$(BIN)/napari-rvae demo $(IMAGE)
 
 test: setup  ## a part of it: make test ARGS=tests/atoms
-	$(BIN)/pytest $(if $(ARGS),,--cov) $(ARGS)
+	$(BIN)/pytest $(if $(ARGS),,--cov -n 2 --dist loadfile) $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

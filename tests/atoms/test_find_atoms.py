@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.ndimage import binary_dilation, gaussian_filter, zoom
+from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
 
 from napari_rvae.atoms import find_atoms, prepare
 from napari_rvae.errors import InputDataError, Stopped
@@ -154,6 +154,19 @@ def test_images_that_were_enlarged_hold_no_more_and_no_fewer_atoms(factor):
     before, after = find_atoms(image), find_atoms(large)
     assert f1(positions_of(after), true * (160 * factor - 1) / 159, 3 * factor, large.shape, 5 * factor) > 0.98
     assert after["snr"].median() == pytest.approx(before["snr"].median(), rel=0.3)
+
+
+def test_scan_lines_of_a_filtered_crystal_cost_no_atoms():
+    rng, side = np.random.default_rng(0), 300
+    true, _ = lattice((side, side), (9.3, 0.3), (-0.3, 9.3))
+    signal = 20 * draw((side, side), true, 1.8) + 8 * draw((side, side), true + 4.65, 1.8)
+    y, x = np.mgrid[:side, :side].astype(float)
+    signal = map_coordinates(signal, [y, x + rng.normal(0, 0.5, (side, 1))], order=3, mode="reflect")
+    frequency = np.fft.fftfreq(side)
+    sharp = np.hypot(frequency[:, None], frequency) < 0.26
+    image = np.fft.ifft2(np.fft.fft2(rng.poisson(20 * np.maximum(signal, 0) + 40)) * sharp).real
+    inner = true[np.all((true > 12) & (true < side - 12), axis=1)]
+    assert (matched(inner, positions_of(find_atoms(image)), 2) >= 0).all()
 
 
 def test_smooth_backgrounds_have_no_atoms():

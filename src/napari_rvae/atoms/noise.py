@@ -163,7 +163,10 @@ def _line_noise(tile: Array, band: float) -> tuple[Array, Array, float, float]:
     plain = min(1.0, white / float(corner.mean()))
     least = 3e-3 * float(max(rows[3:].max(), columns[3:].max()))
     white = max(white, least)
-    return _excess(rows / white - 1), _excess(columns / white - 1), least, plain
+    excess = [_excess(power / white - 1) for power in (rows, columns)]
+    if band < 0.5:  # a crystal has streaks in the band, too, at the frequencies of its planes
+        excess = [np.minimum.accumulate(power) for power in excess]
+    return excess[0], excess[1], least, plain
 
 
 def _excess(power: Array) -> Array:

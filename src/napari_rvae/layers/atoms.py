@@ -446,6 +446,5 @@ def coloring_of(points: Points) -> Coloring | None:
     Coloring or None
         None where `color_points` was not called, or the column is gone.
     """
-    known = _known.get(points)
-    coloring = known.coloring if known else None
+    coloring = _known[points].coloring if points in _known else None
     return coloring if coloring is not None and coloring.column in points.features else None
