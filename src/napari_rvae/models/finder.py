@@ -28,7 +28,7 @@ from napari_rvae.errors import InputDataError, ModelFileError
 from napari_rvae.io.files import replacing
 
 FORMAT = 1
-RARE = -4.0  # log odds of a centre before anything is learned
+RARE = -2.0  # log odds of a centre before anything is learned
 SPACING = 9.0  # neighbour distance, in pixels of the normalised scale
 WIDTHS = 8, 16, 32  # channels at full, half and quarter resolution
 LEAST = 2.0  # per cent: what is less certain is never a candidate
