@@ -45,12 +45,6 @@ def run(capsys):
     return command
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Teach an encoder little before it learns: what is trained here need not know much."""
-    monkeypatch.setattr("napari_rvae.training.loop.TEACHING_STEPS", 10)
-
-
 @pytest.fixture(scope="session")
 def image(tmp_path_factory):
     scene = interface(Microscope(size=160, dose=400))

@@ -31,12 +31,11 @@ def image_file(tmp_path_factory):
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Two epochs where nobody says how many, and little teaching before."""
+    """Two epochs where nobody says how many."""
     from napari_rvae.settings import TrainSettings
 
     init = TrainSettings.__init__
     monkeypatch.setattr(TrainSettings, "__init__", lambda self, **given: init(self, **{"epochs": 2, **given}))
-    monkeypatch.setattr("napari_rvae.training.loop.TEACHING_STEPS", 10)
 
 
 @pytest.mark.usefixtures("quick")

@@ -24,12 +24,6 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "trainings"
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Teach an encoder little before it learns: what is trained here need not know much."""
-    monkeypatch.setattr("napari_rvae.training.loop.TEACHING_STEPS", 10)
-
-
 @pytest.fixture(scope="session")
 def pixels():
     return crystal()

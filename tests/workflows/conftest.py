@@ -1,6 +1,5 @@
 """One small simulated image, analysed once."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -34,24 +33,9 @@ def image(image_file):
     return load_image(image_file)
 
 
-@contextmanager
-def quickly():
-    """Teach an encoder little before it learns: what is trained here need not know much."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("napari_rvae.training.loop.TEACHING_STEPS", 10)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def quick():
-    with quickly():
-        yield
-
-
 @pytest.fixture(scope="session")
 def analysis(image):
-    with quickly():
-        return analyze_image(image, training=QUICK)
+    return analyze_image(image, training=QUICK)
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,6 @@ from napari_rvae.settings import TrainSettings
 from napari_rvae.training.checkpoints import Checkpoint
 from napari_rvae.workflows import analyze_patches, encode_patches, repeat, train_ensemble
 
-from .conftest import quickly
-
 SETTINGS = TrainSettings(model="jvae", classes=4, epochs=2, hidden=16, threads=1, start="scratch", members=3, seed=5)
 
 
@@ -30,8 +28,7 @@ def source(tmp_path_factory):
 def saved(source, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ensemble") / "result"
     told = []
-    with quickly():
-        done = analyze_patches(source, None, SETTINGS, progress=lambda *one: told.append(one))
+    done = analyze_patches(source, None, SETTINGS, progress=lambda *one: told.append(one))
     done.save(folder)
     return done, folder, told
 
