@@ -142,12 +142,18 @@ def score_labelled():
 
 
 def score_learned_labelled():
-    """A finder learned from one image of single atoms on thin carbon, on the other."""
-    films = [(image, true) for name, image, true in labelled() if name.startswith("bpy")]
-    for known, (image, true) in zip(films, films[::-1], strict=True):
-        *_, last = train_finder([Example(*known)], FinderSettings())
-        found = prepare(image, FindSettings(search="learned", threshold=3), last.finder)
-        print(f"  learned from {len(known[1])} atoms: top-{len(true)} F1 {best(found.maxima, found.heights, true):.3f}")
+    """A finder learned from the other images of single atoms of a kind: on thin carbon, on steps of thickness."""
+    kinds = {}
+    for name, image, true in labelled():
+        kinds.setdefault(name.startswith("bpy"), []).append((name, image, true))
+    for images in kinds.values():
+        for name, image, true in images:
+            known = [Example(*other) for title, *other in images if title != name]
+            *_, last = train_finder(known, FinderSettings())
+            found = prepare(image, FindSettings(search="learned", threshold=3), last.finder)
+            score = best(found.maxima, found.heights, true)
+            print(f"  {name:12s} learned from {sum(len(one.positions) for one in known)} atoms: F1 {score:.3f}")
+            sys.stdout.flush()
 
 
 def score_lead_titanate():
