@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from napari_rvae.averages import average
 from napari_rvae.averages.exemplars import add_exemplars
@@ -94,6 +95,15 @@ def test_the_number_of_kinds_can_be_given(turned_cards, kinds):
     found = average(turned_cards[0], AverageSettings(kinds=kinds))
     assert len(found.counts) == kinds
     assert (found.counts > 0).all()
+
+
+@pytest.mark.parametrize("odd", [3, 8])
+def test_odd_patches_are_no_kinds_where_the_number_is_given(turned_cards, odd):
+    patches, truth = turned_cards
+    spots = gaussian_filter(np.random.default_rng(1).standard_normal((odd, 1, 32, 32)), (0, 0, 2, 2))
+    spoilt = np.concatenate([patches.data, (3 * patches.data.std() / spots.std() * spots).astype(np.float32)])
+    found = average(patches_from_array(spoilt[:, 0]), AverageSettings(kinds=4)).table["class"][: len(truth)]
+    assert purity(found, truth["label"]) > 0.99
 
 
 @pytest.mark.parametrize(("count", "kinds"), [(12, 4), (24, 18), (24, 24)])

@@ -182,7 +182,7 @@ def test_pose_and_content_are_inferred_from_what_the_model_itself_draws(make_mod
         found = infer(model, x, torch.zeros(1, 5), steps=4)
     assert abs(math.remainder(float(found.theta) - theta, 2 * math.pi)) < 0.1
     assert float(found.shape[:, :2].abs().max()) < 0.3
-    assert float(found.angles.sum()) == pytest.approx(1, abs=1e-4)
+    assert float(found.log_angles.exp().sum()) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_prior_on_the_angle_is_a_normal_distribution(make_model):

@@ -131,7 +131,9 @@ def average(
         for number in range(_KIND_ROUNDS):
             # joined again after each round: averages made of more members, their strains centred, agree better
             if start is None:
-                distances = distances.among(kinds_of(search, some, images, distances, weight, settings.kinds))
+                exactly = number == _KIND_ROUNDS - 1
+                joined = kinds_of(search, some, images, distances, weight, settings.kinds, exactly=exactly)
+                distances = distances.among(joined)
             tell(0.8 + 0.03 * number, "Averaging kinds")
             images, distances, weight = average_round(search, some, harmonics, distances)
         finder.images, finder.weight = images, weight

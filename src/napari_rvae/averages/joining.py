@@ -23,7 +23,14 @@ _PROBED = 60
 
 
 def kinds_of(
-    search: PoseSearch, x: Tensor, images: Tensor, distances: Distances, weight: Tensor, count: int | None
+    search: PoseSearch,
+    x: Tensor,
+    images: Tensor,
+    distances: Distances,
+    weight: Tensor,
+    count: int | None,
+    *,
+    exactly: bool = True,
 ) -> list[int]:
     """Join exemplars that show one kind of motif.
 
@@ -43,37 +50,57 @@ def kinds_of(
     weight : torch.Tensor
         (channels, 2 T).
     count : int or None
-        Number of kinds if it is known.
+        Number of kinds if it is known: the nearest of those found are joined on, or, of too few, some are parted.
+    exactly : bool
+        Otherwise there may be more: averages of more members may be seen to agree.
 
     Returns
     -------
     list of int
         Of each kind, the largest first, the exemplar from which the others differ least in offset, strain and scale.
-        Kinds of odd patches are left out unless their number is known.
+        Kinds of odd patches are left out, unless more kinds than there are otherwise are wanted.
     """
-    kept = distances.shared() if count is None else list(range(len(images)))
-    images, distances = images[kept], distances.among(kept)
-    if len(images) == 1:
-        return kept
+    kept = distances.shared()
+    found = _found(search, x, images[kept], distances.among(kept), weight, count, exactly)
+    if found is None:  # there are fewer kinds than wanted: some are parts of one
+        kept = list(range(len(images)))
+        found = Between.of(search, images, distances, weight).joined(count)[1]
+    return [kept[c] for c in found]
+
+
+def _found(
+    search: PoseSearch,
+    x: Tensor,
+    images: Tensor,
+    distances: Distances,
+    weight: Tensor,
+    count: int | None,
+    exactly: bool,
+) -> list[int] | None:
+    """Central exemplars of the kinds that there are, joined on to as many as wanted; None if there are fewer."""
+    if len(images) < (count or 2):
+        return None if count else [0]
     between = Between.of(search, images, distances, weight)
-    kind, central = between.joined(count)
-    if count is None:
-        distance, members = between.distance, between.members
-        freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
-        firm = members >= min(_FIRM, members.max() / 2)
-        distance = _few_join_nearest(distance, firm)
-        near = (distance >= _DETECTABLE) & (distance < 4 * freedom)
-        near |= near.T
-        own, cost = _exact_costs(search, x, images, distances, weight, near | np.eye(len(near), dtype=bool))
-        for a, b in np.argwhere(np.triu(near, 1)):
-            rows = (own == a) | (own == b)
-            if _continuous(cost[rows, a] - cost[rows, b], own[rows] == a):
-                distance[a, b] = distance[b, a] = _DETECTABLE / 2
-        kind, central = replace(between, distance=distance).joined(None)
-        central = [c for q, c in enumerate(central) if not _is_odd(kind == q, between, distances, freedom)] or central[
-            :1
-        ]
-    return [kept[c] for c in central]
+    distance, members = between.distance, between.members
+    freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
+    firm = members >= min(_FIRM, members.max() / 2)
+    distance = _few_join_nearest(distance, firm)
+    near = (distance >= _DETECTABLE) & (distance < 4 * freedom)
+    near |= near.T
+    own, cost = _exact_costs(search, x, images, distances, weight, near | np.eye(len(near), dtype=bool))
+    for a, b in np.argwhere(np.triu(near, 1)):
+        rows = (own == a) | (own == b)
+        if _continuous(cost[rows, a] - cost[rows, b], own[rows] == a):
+            distance[a, b] = distance[b, a] = _DETECTABLE / 2
+    kind, central = replace(between, distance=distance).joined(None)
+    firm_kinds = [c for q, c in enumerate(central) if not _is_odd(kind == q, between, distances, freedom)] or central[
+        :1
+    ]
+    if count is None or len(firm_kinds) == count or (len(firm_kinds) > count and not exactly):
+        return firm_kinds
+    if len(firm_kinds) < count:
+        return None
+    return [firm_kinds[c] for c in replace(between, distance=distance).among(firm_kinds).joined(count)[1]]
 
 
 def _is_odd(mine: NDArray[np.bool_], between: Between, distances: Distances, freedom: float) -> bool:
@@ -130,6 +157,12 @@ class Between:
             return cls(distance, None, members)
         change = (shape[:, free] / search.prior[free]).square().sum(1)
         return cls(distance, change.view(k, k).T.cpu().numpy(), members)
+
+    def among(self, exemplars: list[int]) -> Between:
+        """Between some of the exemplars."""
+        pairs = np.ix_(exemplars, exemplars)
+        change = None if self.change is None else self.change[pairs]
+        return Between(self.distance[pairs], change, self.members[exemplars])
 
     def joined(self, count: int | None) -> tuple[NDArray[np.int64], list[int]]:
         """Join exemplars to a number of kinds, or all that are near.

@@ -13,7 +13,7 @@ from torch import Tensor
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.latent.ensembles import combine
 from napari_rvae.models.conditions import Condition
-from napari_rvae.models.inference import Inferred, infer
+from napari_rvae.models.inference import Inferred, from_rival, infer
 from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.polar import radial_taper
 from napari_rvae.poses import turned_shape
@@ -149,6 +149,7 @@ def _settled(model: Model, patches: Patches, condition: Tensor | None) -> tuple[
         known = None if condition is None else condition[rows]
         again = infer(model, x[rows], found.shape[rows], base=base[rows], condition=known, steps=_ROUNDS, content=True)
         found = again if number == 0 else found.put(rows, again)
+    found = from_rival(model, x, found, base=base, condition=condition)
     mean = model.normalised(x).mean((2, 3))
     return found, mean
 
@@ -252,7 +253,7 @@ def _angle(model: Model, found: Inferred, order: Tensor, zero: Tensor, width: Te
     period = 2 * torch.pi / order
     angle = (found.theta - zero + period / 2) % period - period / 2
     turns = torch.exp(1j * order[:, None] * model.space.theta)
-    length = torch.einsum("nj,nj->n", found.angles.to(torch.cfloat), turns).abs().clamp(1e-6, 1)
+    length = torch.einsum("nj,nj->n", found.log_angles.exp().to(torch.cfloat), turns).abs().clamp(1e-6, 1)
     spread = (-2 * length.log()).sqrt() / order
     return angle, torch.maximum(width, spread).clamp_max(torch.pi / 3**0.5)
 

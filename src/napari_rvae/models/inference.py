@@ -21,6 +21,8 @@ _WORTH = 0.1
 noise variances (a third of a deviation)."""
 _HARDLY = 0.01
 """What a step must be expected to bring to be taken at all."""
+_UNLIKE = 0.1
+"""Part of a motif's own agreement with itself that it may lose at its second best angle for that to be tried."""
 
 
 @dataclass
@@ -43,8 +45,8 @@ class Inferred:
         (n, channels, 2 T) decoded.
     covariance : torch.Tensor
         (n, p, p) of the free shape parameters, the angle if free, and z, in the motif's frame; empty unless `content`.
-    angles : torch.Tensor
-        (n, J) posterior of the angle on the grid.
+    log_angles : torch.Tensor
+        (n, J) log posterior of the angle on the grid.
     cost : torch.Tensor
         (n,) squared misfit in noise variances, priors included.
     """
@@ -56,15 +58,19 @@ class Inferred:
     harmonics: Tensor
     templates: Tensor
     covariance: Tensor
-    angles: Tensor
+    log_angles: Tensor
     cost: Tensor
 
     def put(self, rows: Tensor, other: Inferred) -> Inferred:
-        """A copy in which some rows (mask) are replaced."""
+        """A copy in which some rows (mask, or numbers) are replaced."""
         mine = {item.name: getattr(self, item.name).clone() for item in fields(self)}
         for name, values in mine.items():
             values[rows] = getattr(other, name)
         return Inferred(**mine)
+
+    def only(self, rows: Tensor) -> Inferred:
+        """Those rows (mask)."""
+        return Inferred(**{item.name: getattr(self, item.name)[rows] for item in fields(self)})
 
 
 @torch.no_grad()
@@ -126,7 +132,7 @@ def infer(
         centered = model.space.turn(harmonics, -theta)
         cost = _cost(model, centered, templates, shape, theta) + (z.square().sum(1) if content else 0)
         state = {"theta": theta, "shape": shape, "z": z, "cost": cost, "harmonics": centered, "templates": templates}
-        state |= {"log_class": found.log_class, "angles": found.angles}
+        state |= {"log_class": found.log_class, "log_angles": found.log_angles}
         if not best:
             best = {**state, "theta": theta.clone(), "shape": shape.clone(), "z": z.clone()}
         else:
@@ -173,6 +179,41 @@ def infer(
         ).covariance
         covariance = left_out.widened(model, covariance, best["templates"], by_content, best["theta"])
     return Inferred(covariance=covariance, **best)
+
+
+def from_rival(model: Model, x: Tensor, found: Inferred, *, base: Tensor, condition: Tensor | None = None) -> Inferred:
+    """Pose and content of nearly symmetric motifs, found anew from their second best angle where that is better.
+
+    Which of two angles a search takes depends on how a patch is turned; what is found of the patch must not.
+
+    Parameters
+    ----------
+    model, x, base, condition
+        As for `infer`.
+    found : Inferred
+        With `content`.
+    """
+    near, shown = 8 * torch.pi / model.space.angles, found.log_angles
+    other = (shown > shown.roll(1, 1)) & (shown >= shown.roll(-1, 1))  # a maximum of its own
+    other &= wrapped(model.space.theta - found.theta[:, None]).abs() > near
+    most, rival = shown.masked_fill(~other, -torch.inf).max(1)
+    whole = (found.templates.square() * model.weight).sum((1, 2))
+    rows = (most > shown.amax(1) - _UNLIKE * whole).nonzero()[:, 0]
+    if not model.turns or len(rows) == 0:
+        return found
+    again = infer(
+        model,
+        x[rows],
+        found.shape[rows],
+        base=base[rows],
+        theta=model.space.theta[rival[rows]],
+        window=near,
+        condition=None if condition is None else condition[rows],
+        steps=5,
+        content=True,
+    )
+    better = again.cost < found.cost[rows]
+    return found.put(rows[better], again.only(better))
 
 
 @torch.no_grad()
@@ -226,13 +267,13 @@ def improve(
 
 
 class _Searched(NamedTuple):
-    """Best angle, (n,), and class, (n,), its templates, and probabilities of classes (log) and angles."""
+    """Best angle, (n,), and class, (n,), its templates, and log probabilities of classes and angles."""
 
     theta: Tensor
     which: Tensor
     templates: Tensor
     log_class: Tensor
-    angles: Tensor
+    log_angles: Tensor
 
 
 def _searched(
@@ -257,7 +298,7 @@ def _searched(
         within = within.masked_fill((apart.abs() > window + torch.pi / model.space.angles)[:, None], -1e9)
     found, which = _highest(within, model.space.theta)
     chosen = templates[torch.arange(len(z), device=z.device), which]
-    return _Searched(found, which, chosen, _evidence(within).log_softmax(1), log_joint.logsumexp(1).softmax(1))
+    return _Searched(found, which, chosen, _evidence(within).log_softmax(1), log_joint.logsumexp(1).log_softmax(1))
 
 
 def _cost(model: Model, centered: Tensor, templates: Tensor, shape: Tensor, theta: Tensor) -> Tensor:
