@@ -97,12 +97,12 @@ def test_the_number_of_kinds_can_be_given(turned_cards, kinds):
     assert (found.counts > 0).all()
 
 
-@pytest.mark.parametrize("odd", [3, 8])
-def test_odd_patches_are_no_kinds_where_the_number_is_given(turned_cards, odd):
+@pytest.mark.parametrize(("odd", "kinds"), [(3, 4), (8, 4), (3, 6), (8, 6)])
+def test_odd_patches_make_no_kinds_one_where_the_number_is_given(turned_cards, odd, kinds):
     patches, truth = turned_cards
     spots = gaussian_filter(np.random.default_rng(1).standard_normal((odd, 1, 32, 32)), (0, 0, 2, 2))
     spoilt = np.concatenate([patches.data, (3 * patches.data.std() / spots.std() * spots).astype(np.float32)])
-    found = average(patches_from_array(spoilt[:, 0]), AverageSettings(kinds=4)).table["class"][: len(truth)]
+    found = average(patches_from_array(spoilt[:, 0]), AverageSettings(kinds=kinds)).table["class"][: len(truth)]
     assert purity(found, truth["label"]) > 0.99
 
 

@@ -50,7 +50,8 @@ def kinds_of(
     weight : torch.Tensor
         (channels, 2 T).
     count : int or None
-        Number of kinds if it is known: the nearest of those found are joined on, or, of too few, some are parted.
+        Number of kinds if it is known: the nearest of those found are joined on; where there are fewer, odd patches
+        are kinds, too, or some are parted.
     exactly : bool
         Otherwise there may be more: averages of more members may be seen to agree.
 
@@ -60,12 +61,13 @@ def kinds_of(
         Of each kind, the largest first, the exemplar from which the others differ least in offset, strain and scale.
         Kinds of odd patches are left out, unless more kinds than there are otherwise are wanted.
     """
-    kept = distances.shared()
+    kept, members = distances.shared(), distances.members()
     found = _found(search, x, images[kept], distances.among(kept), weight, count, exactly)
-    if found is None:  # there are fewer kinds than wanted: some are parts of one
-        kept = list(range(len(images)))
-        found = Between.of(search, images, distances, weight).joined(count)[1]
-    return [kept[c] for c in found]
+    kinds = [kept[c] for c in found]
+    if count is not None and len(kinds) < count:
+        others = [k for k in members.argsort(descending=True, stable=True).tolist() if k not in kinds]
+        kinds += others[: count - len(kinds)]
+    return kinds
 
 
 def _found(
@@ -76,11 +78,11 @@ def _found(
     weight: Tensor,
     count: int | None,
     exactly: bool,
-) -> list[int] | None:
-    """Central exemplars of the kinds that there are, joined on to as many as wanted; None if there are fewer."""
-    if len(images) < (count or 2):
-        return None if count else [0]
-    between = Between.of(search, images, distances, weight)
+) -> list[int]:
+    """Central exemplars of the kinds that there are, joined on or parted to as many as wanted, or as there can be."""
+    if len(images) == 1:
+        return [0]
+    exact = between = Between.of(search, images, distances, weight)
     distance, members = between.distance, between.members
     freedom = float(search.space.degrees_of_freedom.sum()) * images.shape[1]
     firm = members >= min(_FIRM, members.max() / 2)
@@ -92,15 +94,17 @@ def _found(
         rows = (own == a) | (own == b)
         if _continuous(cost[rows, a] - cost[rows, b], own[rows] == a):
             distance[a, b] = distance[b, a] = _DETECTABLE / 2
-    kind, central = replace(between, distance=distance).joined(None)
-    firm_kinds = [c for q, c in enumerate(central) if not _is_odd(kind == q, between, distances, freedom)] or central[
-        :1
-    ]
-    if count is None or len(firm_kinds) == count or (len(firm_kinds) > count and not exactly):
-        return firm_kinds
-    if len(firm_kinds) < count:
-        return None
-    return [firm_kinds[c] for c in replace(between, distance=distance).among(firm_kinds).joined(count)[1]]
+    between = replace(between, distance=distance)
+    kind, central = between.joined(None)
+    few = [c for q, c in enumerate(central) if q and _is_odd(kind == q, exact, distances, freedom)]
+    kinds = [c for c in central if c not in few]
+    if count is None or len(kinds) == count or (len(kinds) > count and not exactly):
+        return kinds
+    if len(kinds) > count:
+        return [kinds[c] for c in between.among(kinds).joined(count)[1]]
+    if len(central) >= count:
+        return kinds + few[: count - len(kinds)]
+    return exact.joined(min(count, len(images)))[1]
 
 
 def _is_odd(mine: NDArray[np.bool_], between: Between, distances: Distances, freedom: float) -> bool:
