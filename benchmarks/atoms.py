@@ -4,7 +4,7 @@
     python benchmarks/atoms.py --large    also 4096 and 8192 px, with the peak memory
 
 Scenes and real images are read from ``../shared/data`` beside the repository and left out where that is absent. The
-peers are told the true spacing, ours nothing; atomap runs in ``.venv-bench``.
+peers are told the true spacing, ours nothing; atomap and HyperSpy run in ``.venv-bench``.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, maximum_filter
 from scipy.spatial import cKDTree
 
 from napari_rvae.atoms import find_atoms, prepare
+from napari_rvae.atoms.refine import fit_atoms
 from napari_rvae.io import load_image
 from napari_rvae.samples.varied import varied_scene
 from napari_rvae.settings import FinderSettings, FindSettings
@@ -78,15 +79,23 @@ def peers_positions(image, spacing):
         found["trackpy"] = located[["y", "x"]].to_numpy()
     except ImportError:
         pass
-    if PEERS.exists():
-        with tempfile.TemporaryDirectory() as place:
-            given, taken = Path(place) / "image.npy", Path(place) / "found.npz"
-            np.save(given, image)
-            script = Path(__file__).with_name("atom_peers.py")
-            done = subprocess.run([PEERS, script, given, str(spacing), taken], capture_output=True, text=True)
-            if done.returncode == 0:
-                found |= dict(np.load(taken))
+    found |= _by_peers(image, spacing)
     return {who: places[np.isfinite(places).all(1)] for who, places in found.items()}
+
+
+def _by_peers(image, spacing, places=None):
+    """What `atom_peers.py` answers; nothing where the peers are not installed."""
+    if not PEERS.exists():
+        return {}
+    with tempfile.TemporaryDirectory() as folder:
+        given, taken, fitted = (Path(folder) / name for name in ("image.npy", "found.npz", "places.npy"))
+        np.save(given, image)
+        command = [PEERS, Path(__file__).with_name("atom_peers.py"), given, str(spacing), taken]
+        if places is not None:
+            np.save(fitted, places)
+            command.append(fitted)
+        done = subprocess.run(command, capture_output=True, text=True)
+        return dict(np.load(taken)) if done.returncode == 0 else {}
 
 
 def scenes(names):
@@ -302,6 +311,23 @@ def score_speed(sides):
         print(f"  {side} px: {speed}, {found} atoms, peak {peak:.1f} GB")
 
 
+def score_fit(side=512):
+    """Fit alone of the same atoms, started up to .3 px off; ours is the median of five."""
+    rng = np.random.default_rng(0)
+    grid = np.mgrid[20 : side - 20 : 12, 20 : side - 20 : 12].reshape(2, -1).T
+    image = rng.poisson(2 + 40 * columns((side, side), grid)).astype(np.uint16)
+    start, detection, took = grid + rng.uniform(-0.3, 0.3, grid.shape), prepare(image, FindSettings()), []
+    for _ in range(6):  # the first one loads what is compiled
+        begun = time.perf_counter()
+        fit_atoms(detection, start)
+        took.append(time.perf_counter() - begun)
+    ours = np.median(took[1:])
+    print(f"  ours {1e6 * ours / len(start):.0f} us per atom")
+    if theirs := _by_peers(image, 12, start):
+        seconds = float(theirs["seconds"])
+        print(f"  atomap {1e6 * seconds / len(start):.0f} us per atom, {seconds / ours:.0f} times ours")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true", help="also 4096 and 8192 px")
@@ -322,6 +348,7 @@ def main():
         ("Noise", score_noise),
         ("Gradients", score_gradients),
         ("Steps and lines", score_steps),
+        ("Fit", score_fit),
         ("Speed", lambda: score_speed([512, 1024, 2048] + [4096, 8192] * large)),
     ):
         if title.lower().startswith(only):

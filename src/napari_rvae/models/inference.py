@@ -182,9 +182,10 @@ def infer(
 
 
 def from_rival(model: Model, x: Tensor, found: Inferred, *, base: Tensor, condition: Tensor | None = None) -> Inferred:
-    """Pose and content of nearly symmetric motifs, found anew from their second best angle where that is better.
+    """Pose and content of symmetric motifs, found anew from the second best of their equivalent angles; the better one.
 
-    Which of two angles a search takes depends on how a patch is turned; what is found of the patch must not.
+    Symmetry is never exact. Which of equivalent angles a search takes depends on how a patch is turned; what is found
+    of the patch must not.
 
     Parameters
     ----------
@@ -194,8 +195,11 @@ def from_rival(model: Model, x: Tensor, found: Inferred, *, base: Tensor, condit
         With `content`.
     """
     near, shown = 8 * torch.pi / model.space.angles, found.log_angles
+    apart = model.space.theta - found.theta[:, None]
+    kind = found.log_class.argmax(1) if model.classes > 1 else model.kind_of(found.templates)
+    order = model.kind_symmetry[kind][:, None]
     other = (shown > shown.roll(1, 1)) & (shown >= shown.roll(-1, 1))  # a maximum of its own
-    other &= wrapped(model.space.theta - found.theta[:, None]).abs() > near
+    other &= (wrapped(apart).abs() > near) & (wrapped(order * apart).abs() < order * near)
     most, rival = shown.masked_fill(~other, -torch.inf).max(1)
     whole = (found.templates.square() * model.weight).sum((1, 2))
     rows = (most > shown.amax(1) - _UNLIKE * whole).nonzero()[:, 0]
