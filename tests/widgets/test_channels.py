@@ -251,6 +251,10 @@ def test_saved_reopened_trained_again_and_repeated(viewer, points, trained, pres
     assert channels_of(reopened) == images
     assert trained.image_box.layer is images[0]
     assert trained.channels.layers == (images[1],)
+    trained._refresh()
+    with qtbot.waitSignal(trained.work.done, timeout=60_000):
+        trained.files.save_results(tmp_path / "copy")
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "copy" / "latent.csv")[ours.columns], ours)
     press(trained.work.start_button, trained.work)
     again = reopened.features.set_index("atom_id").reindex(columns=["class", "angle", "z1", "z2"])
     pd.testing.assert_frame_equal(again, ours.set_index("atom_id")[list(again)], check_dtype=False, rtol=1e-5)

@@ -43,6 +43,44 @@ def test_docks_know_the_results(viewer, reopened, make_dock, opened, qtbot):  # 
     assert dock.results.color_box.currentData() == "angle"
 
 
+def test_they_are_saved_as_they_are_now_and_repeated(reopened, make_dock, tmp_path, qtbot):  # noqa: F811
+    dock, points = make_dock(), reopened[Points]
+    points._move({7}, points.data[7])
+    points._move({7}, points.data[7] + 2.0)
+    assert refreshed(dock).files.save_button.isEnabled()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path / "out")
+    before, now = (pd.read_csv(tmp_path / name / "latent.csv") for name in ("results", "out"))
+    assert now["flag"][7] == "moved"
+    pd.testing.assert_frame_equal(now[before.columns].drop(7), before.drop(7), check_dtype=False)
+    assert cli.main(["repeat", str(tmp_path / "out" / "recipe.json"), "-o", str(tmp_path / "again")]) == 0
+    again = pd.read_csv(tmp_path / "again" / "latent.csv")
+    pd.testing.assert_frame_equal(again[before.columns], before, check_exact=True)
+
+
+def test_results_of_an_applied_model_are_opened_and_saved_again(
+    viewer,
+    reopened,
+    make_dock,  # noqa: F811
+    pixels,
+    tmp_path,
+    qtbot,
+):
+    dock = make_dock()
+    np.save(tmp_path / "other.npy", pixels[::-1])
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        refreshed(dock).files.apply_to_image(tmp_path / "other.npy")
+    for folder in ("first", "second"):
+        with qtbot.waitSignal(dock.work.done, timeout=60_000):
+            dock.files.save_results(tmp_path / folder)
+        viewer.layers.clear()
+        viewer.open(tmp_path / folder, plugin="napari-rvae")
+        assert refreshed(dock).image_box.layer.name == "other"
+        assert dock.results.color_box.currentText() == "z1"
+    first, second = (pd.read_csv(tmp_path / name / "latent.csv") for name in ("first", "second"))
+    pd.testing.assert_frame_equal(second[first.columns], first)
+
+
 def test_what_is_trained_on_them_is_repeated(reopened, make_dock, press, tmp_path, qtbot):  # noqa: F811
     dock = make_dock()
     press(dock.work.start_button, dock.work)

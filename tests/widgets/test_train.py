@@ -1,5 +1,6 @@
 """The Train rVAE dock: from points to coloured points, and everything that may go wrong between."""
 
+from copy import copy
 from threading import Event
 from types import SimpleNamespace
 
@@ -9,9 +10,10 @@ import pytest
 from napari.layers import Labels, Points, Vectors
 from qtpy.QtWidgets import QLabel
 
+from napari_rvae import cli
 from napari_rvae.averages.counting import stable_count
 from napari_rvae.errors import DeviceError
-from napari_rvae.layers import RECIPE, add_atoms, atoms_table, color_points, coloring_of, model_of, undo_results
+from napari_rvae.layers import MODEL, RECIPE, add_atoms, atoms_table, color_points, coloring_of, model_of, undo_results
 from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.patch_cursor import NAME
 from napari_rvae.widgets.pictures import Picture
@@ -793,10 +795,9 @@ def test_results_that_cannot_be_saved_say_why(points, dock, press, qtbot):
     assert "no results to save yet" in button.toolTip()
     press(dock.work.start_button, dock.work)
     assert "Table, model, recipe" in refreshed(dock).files.save_button.toolTip()
-    with qtbot.waitSignal(dock.work.done, timeout=60_000):
-        dock.files.apply_action.trigger()
+    points.metadata = {RECIPE: None, MODEL: copy(model_of(points))}  # as a script may leave them
     assert not refreshed(dock).files.save_button.isEnabled()
-    assert "a model that was applied" in button.toolTip()
+    assert "not known how" in button.toolTip()
 
 
 def test_results_that_undo_brought_back_are_saved(points, dock, press, tmp_path, qtbot):
@@ -853,6 +854,35 @@ def test_model_is_applied_to_another_image(viewer, points, dock, press, tmp_path
     assert coloring_of(new).column == "z1"
     assert dock.points_box.layer is new
     assert "atoms have results" in dock.work.label.text()
+    assert refreshed(dock).files.save_button.isEnabled()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path / "out")
+    saved = pd.read_csv(tmp_path / "out" / "latent.csv")
+    np.testing.assert_allclose(saved["z1"], new.features["z1"])
+    assert cli.main(["repeat", str(tmp_path / "out" / "recipe.json"), "-o", str(tmp_path / "again")]) == 0
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "again" / "latent.csv"), saved, check_exact=True)
+
+
+def test_results_of_an_applied_model_are_saved_and_repeated(image, points, dock, press, tmp_path, qtbot):
+    press(dock.work.start_button, dock.work)
+    dock.choice.mode_box.setCurrentText("sublattice 1")
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        refreshed(dock).files.apply_action.trigger()
+    assert points.features["z1"].notna().sum() == (points.features["sublattice"] == 1).sum()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif", "image.npy",
+    }  # fmt: skip
+    saved = pd.read_csv(tmp_path / "out" / "latent.csv")
+    np.testing.assert_allclose(saved["z1"], points.features["z1"])
+    assert cli.main(["repeat", str(tmp_path / "out" / "recipe.json"), "-o", str(tmp_path / "again")]) == 0
+    again = pd.read_csv(tmp_path / "again" / "latent.csv")
+    pd.testing.assert_frame_equal(again[saved.columns], saved, check_exact=True)
+    image.data = image.data + 1
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        dock.files.save_results(tmp_path / "out", force=True)
+    assert "other pixels" in dock.work.label.text()
 
 
 def test_model_is_applied_to_a_folder(points, dock, press, tmp_path, qtbot, pixels):

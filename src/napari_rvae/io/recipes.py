@@ -157,12 +157,12 @@ class Recipe(BaseModel):
     format : int
         Version of this description.
     command : str
-        ``find``, ``run``, ``train`` or ``average``.
+        ``find``, ``run``, ``train``, ``average``, or ``encode`` of a model that was applied.
     version : str
         Of napari-rvae.
     inputs : dict of FileRecord
         ``image`` or ``patches``, and where given ``atoms``, ``clean``, ``labels``, ``condition``,
-        ``finder``.
+        ``finder``; ``model`` of one that was applied.
     atoms : dict, optional
         The atoms that went in, column by column, where they were not in a file; of ``find``, what became of them.
     where : str, optional
@@ -182,7 +182,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    command: Literal["find", "run", "train", "average"]
+    command: Literal["find", "run", "train", "average", "encode"]
     version: str = Field(default_factory=lambda: version("napari-rvae"))
     inputs: dict[str, FileRecord]
     atoms: dict[str, list[Any]] | None = None

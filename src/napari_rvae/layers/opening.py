@@ -74,7 +74,7 @@ def open_results(path: str | os.PathLike[str]) -> list[LayerData]:
 
     folder = _folder(path)
     recipe, table = Recipe.load(folder / "recipe.json"), load_table(folder / "latent.csv")
-    if recipe.command != "run" or not {"atom_id", "y", "x"} <= set(table):
+    if recipe.command not in ("run", "encode") or not {"atom_id", "y", "x"} <= set(table):
         raise InputDataError(f"{folder.name} holds no results of an image")
     link, name = uuid.uuid4().hex, Path(recipe.inputs["image"].path.partition("::")[0]).stem
     placed = _placement(recipe, 3 if "frame" in table else 2)
@@ -174,9 +174,7 @@ def _points(
 
     spacing = nearest_neighbor_distance(table)
     column = _first_result(table)
-    metadata: dict[str, Any] = {
-        RECIPE: recipe.model_dump(mode="json", exclude={"atoms"}), _LINK: link, _SHOWN: column
-    }  # fmt: skip
+    metadata: dict[str, Any] = {RECIPE: recipe.model_dump(mode="json"), _LINK: link, _SHOWN: column}
     try:
         from napari_rvae.models import load_model
 

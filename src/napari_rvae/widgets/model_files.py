@@ -13,14 +13,25 @@ import numpy as np
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QMenu, QPushButton, QWidget
 
 from napari_rvae.errors import RVAEError
-from napari_rvae.layers import RECIPE, add_atoms, add_image, atoms_table, image_source, is_result, model_of
+from napari_rvae.layers import (
+    RECIPE,
+    add_atoms,
+    add_image,
+    atoms_table,
+    hashed,
+    image_of,
+    image_source,
+    is_result,
+    model_of,
+    source_of,
+)
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.batch import BatchDialog
 from napari_rvae.widgets.parts import asked_folder
 from napari_rvae.widgets.training_job import TrainingInputs, found_with
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from napari.layers import Image, Points
 
     from napari_rvae.models import Model
     from napari_rvae.widgets.jobs import Job
@@ -99,14 +110,24 @@ class ModelFiles(QWidget):
         model = None if points is None else model_of(points)
         if points is None or model is None:
             return "There are no results to save yet: train a model."
-        recipe = points.metadata.get(RECIPE)
-        if isinstance(recipe, dict) and recipe.get("command") == "encode":
-            why = "These results are of a model that was applied, not trained here."
-        elif model not in self._analyses:
-            why = "These results were opened, not trained in this window."
+        if self._trained_here(points) is not None:
+            return ""
+        if not isinstance(points.metadata.get(RECIPE), dict):
+            why = "It is not known how these results were made."
+        elif self._image_of(points) not in self._dock.viewer.layers:
+            why = "The image of these results is not open."
         else:
             return ""
         return f"{why} Save the table with Explore latent space > More, and the model with Model > Save model."
+
+    def _image_of(self, points: Points) -> Image | None:
+        return image_of(points) or self._dock.image_box.layer
+
+    def _trained_here(self, points: Points) -> dict[str, Any] | None:
+        """What is remembered of the training that made results; None if they were opened, or of an applied model."""
+        recipe, model = points.metadata.get(RECIPE), model_of(points)
+        applied = isinstance(recipe, dict) and recipe.get("command") == "encode"
+        return None if applied or model is None else self._analyses.get(model)
 
     # Results ----------------------------------------------------------------------------------------------------------
 
@@ -130,24 +151,29 @@ class ModelFiles(QWidget):
         force : bool
             Replace what is there.
         """
-        from napari_rvae.io import add_physical_positions
-        from napari_rvae.workflows import Analysis
+        from napari_rvae.io import Recipe, add_physical_positions
+        from napari_rvae.workflows import Analysis, known_analysis
 
         dock = self._dock
-        image, points = dock.image_box.layer, dock.points_box.layer
+        points = dock.points_box.layer
         model = None if points is None else model_of(points)
         if points is None or model is None or self._why_not_saved():
             return
+        then = self._trained_here(points)
+        image, recipe = self._image_of(points), points.metadata.get(RECIPE)
         try:
-            table = atoms_table(points, image)
+            table = atoms_table(points, dock.image_box.layer if then else image)
+            source = then["source"] if then else source_of(points, image)
         except RVAEError as error:
             dock.work.fail(error)
             return
-        then = self._analyses[model]
-        table = add_physical_positions(table, then["source"].pixel_size, then["source"].unit)
-        now = Analysis(**then | {"model": model, "table": table})
 
         def step(_: Job) -> None:
+            if then:
+                placed = add_physical_positions(table, source.pixel_size, source.unit)
+                now = Analysis(**then | {"model": model, "table": placed})
+            else:
+                now = known_analysis(hashed(source), table, model, Recipe.model_validate(recipe))
             now.save(folder, force=force)
 
         dock.work.run("Saving results", step, lambda _: dock.work.say(f"Saved in {folder}"))
@@ -215,19 +241,20 @@ class ModelFiles(QWidget):
             dock.work.fail(error)
             return
 
-        def step(job: Job) -> pd.DataFrame:
-            from napari_rvae.workflows import encode_image
+        def step(job: Job) -> Analysis:
+            from napari_rvae.workflows import apply_to_image
 
-            return encode_image(model, source, atoms=atoms, where=where, progress=job.progress, stop=job.stop)
+            told: dict[str, Any] = {"progress": job.progress, "stop": job.stop}
+            return apply_to_image(model, hashed(source), found_with(points), atoms=atoms, where=where, **told)
 
         inputs = TrainingInputs(image, points, source, atoms, where, more=dock.channels.layers)
-        dock.work.run("Applying the model", step, partial(self._on_applied, inputs, model))
+        dock.work.run("Applying the model", step, partial(self._on_applied, inputs))
 
-    def _on_applied(self, inputs: TrainingInputs, model: Any, table: pd.DataFrame) -> Callable[[], None]:
+    def _on_applied(self, inputs: TrainingInputs, done: Analysis) -> Callable[[], None]:
         from napari_rvae.workflows import misfit
 
-        notes = [note for note in (misfit(model, table),) if note]
-        return self._dock.show_results(inputs, table, {"command": "encode", "used": model.recipe}, model, notes)
+        notes = [note for note in (misfit(done.model, done.table),) if note]
+        return self._dock.show_results(inputs, done.table, done.recipe.model_dump(mode="json"), done.model, notes)
 
     def ask_and_apply_to_image(self) -> None:
         """Ask for an image and apply the model to it."""
@@ -247,17 +274,16 @@ class ModelFiles(QWidget):
 
         def step(job: Job) -> Any:
             from napari_rvae.io import load_image
-            from napari_rvae.workflows import encode_image
+            from napari_rvae.workflows import apply_to_image
 
-            source = load_image(path)
-            return source, encode_image(model, source, find, progress=job.progress, stop=job.stop)
+            return apply_to_image(model, load_image(path), find, progress=job.progress, stop=job.stop)
 
-        def done(made: Any) -> Callable[[], None]:
-            source, table = made
+        def done(made: Analysis) -> Callable[[], None]:
+            source, table = made.source, made.table
             image, *more = add_image(dock.viewer, source)
             atoms = table[[name for name in table if not is_result(name)]]
             points = add_atoms(dock.viewer, atoms, image, {"command": "find"})
-            return self._on_applied(TrainingInputs(image, points, source, atoms, None, more=more), model, table)
+            return self._on_applied(TrainingInputs(image, points, source, atoms, None, more=more), made)
 
         dock.work.run("Applying the model", step, done)
 

@@ -8,10 +8,19 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from napari_rvae.errors import SettingsError
-from napari_rvae.io import ImageData, add_physical_positions
+from napari_rvae.io import FileRecord, ImageData, Recipe, add_physical_positions, column_units, inline_atoms
 from napari_rvae.models.conditions import Condition
 from napari_rvae.settings import FindSettings, PatchSettings
-from napari_rvae.workflows.steps import atoms_of, beyond_doubt, check_channels, chosen_patches, scaled
+from napari_rvae.workflows.pipeline import Analysis, known_analysis
+from napari_rvae.workflows.steps import (
+    atoms_of,
+    beyond_doubt,
+    check_channels,
+    chosen_patches,
+    dumped,
+    finder_record,
+    scaled,
+)
 
 _MISFIT = 2.0  # median of reconstruction errors; of images trained on it is .9 to 1.1
 
@@ -77,6 +86,50 @@ def encode_image(
         raise SettingsError(f"{model.settings.model} takes no condition: leave it out.")
     latent = encode(model, patches, atoms=table, condition=condition, progress=scaled(progress, 0.5, 1), stop=stop)
     return add_physical_positions(latent, image.pixel_size, image.unit)
+
+
+def apply_to_image(
+    model: Model,
+    image: ImageData,
+    find: FindSettings | None = None,
+    *,
+    atoms: pd.DataFrame | None = None,
+    where: str | None = None,
+    progress: Progress | None = None,
+    stop: Stop | None = None,
+) -> Analysis:
+    """Apply a trained model to every atom of another image, and note how, so that the results can be saved.
+
+    Parameters
+    ----------
+    model, image, find, atoms, where, progress, stop
+        As for `encode_image`.
+
+    Returns
+    -------
+    Analysis
+        As `known_analysis` gives it.
+
+    Raises
+    ------
+    RVAEError
+        As `encode_image` does.
+    """
+    find = find or FindSettings()
+    table = encode_image(model, image, find, atoms=atoms, where=where, progress=progress, stop=stop)
+    trained = model.recipe.get("made_by", {}).get("used", {})
+    used = {name: trained[name] for name in ("epochs", "device") if name in trained}
+    used |= {"pixel_size": image.pixel_size, "unit": image.unit, "channels": list(image.channels)}
+    recipe = Recipe(
+        command="encode",
+        inputs={"image": FileRecord.of(image), **finder_record(find, atoms)},
+        atoms=None if atoms is None else inline_atoms(atoms),
+        where=where,
+        settings=dumped(find=find, patch=patch_settings(model, image), train=model.settings),
+        used=used,
+        units=column_units(table, image.unit),
+    )
+    return known_analysis(image, table, model, recipe)
 
 
 def encode_patches(

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from napari_rvae.errors import InputDataError
 from napari_rvae.io import (
     IMAGE_FILES,
     FileRecord,
@@ -117,16 +118,59 @@ class Analysis:
             picture.save(place / "summary.png")
             if self.atoms is not None:
                 _save_cells(self, place / "cells.ome.tif")
-            self._recipe_with_images(target, place).save(place / "recipe.json")
+            self._recipe_with_files(target, place).save(place / "recipe.json")
 
-    def _recipe_with_images(self, target: Path, place: Path) -> Recipe:
-        """Write images that exist in memory only, and let the recipe say where they are."""
-        inputs = dict(self.recipe.inputs)
+    def _recipe_with_files(self, target: Path, place: Path) -> Recipe:
+        """Write images that exist in memory only; the recipe says where they are, and the model that was applied."""
+        written = {"model": place / "model.safetensors"} if self.recipe.command == "encode" else {}
         for name, image in {"image": self.source, "clean": self.clean}.items():
             if image is not None and not image.path.exists() and self.atoms is not None:
-                file = save_image(image, place, name)
-                inputs[name] = FileRecord(path=str(target.absolute() / file.name), sha256=sha256(file))
-        return self.recipe.model_copy(update={"inputs": inputs})
+                written[name] = save_image(image, place, name)
+        records = {
+            name: FileRecord(path=str(target.absolute() / file.name), sha256=sha256(file))
+            for name, file in written.items()
+        }
+        return self.recipe.model_copy(update={"inputs": {**self.recipe.inputs, **records}})
+
+
+def known_analysis(source: ImageData, table: pd.DataFrame, model: Model, recipe: Recipe) -> Analysis:
+    """Put together results of an image that are there already: opened from a folder, or of a model that was applied.
+
+    Parameters
+    ----------
+    source : ImageData
+        The image, with its hash.
+    table : DataFrame
+        Latent table.
+    model : Model
+        What encoded the atoms.
+    recipe : Recipe
+        How the results were made.
+
+    Returns
+    -------
+    Analysis
+        Without patches and losses, which are kept in no file.
+
+    Raises
+    ------
+    InputDataError
+        If the results are of other pixels.
+    """
+    from napari_rvae.patches import Patches
+
+    if source.sha256 != recipe.inputs["image"].sha256:
+        raise InputDataError(
+            f"'{source.name}' has other pixels than those the results are of: put them back, or apply the model anew."
+        )
+    table = add_physical_positions(table, source.pixel_size, source.unit)
+    columns, encoded = model.recipe.get("condition_columns"), table.dropna(subset=["z1"])
+    condition = Condition.for_model(columns, encoded, len(encoded)) if columns else None
+    none, settings = np.zeros(0, np.int64), PatchSettings(**recipe.settings.get("patch", {}))
+    pixels = np.zeros((0, model.channels, model.size, model.size), np.float32)
+    patches = Patches(pixels, none, np.zeros((0, 2)), none, none.astype(bool), (1.0, 1.0), settings)
+    losses = pd.DataFrame(columns=["epoch", "loss", "held_out"])
+    return Analysis(source, table, patches, model, table, recipe, losses, condition)
 
 
 def _save_cells(analysis: Analysis, path: Path) -> None:

@@ -14,10 +14,12 @@ from napari_rvae.io import ImageData, Recipe, load_image, load_patches, load_vec
 from napari_rvae.settings import AverageSettings, FindSettings, PatchSettings, TrainSettings
 from napari_rvae.training.reports import Earlier
 from napari_rvae.workflows.averaging import AverageResult, average_image, average_patches
+from napari_rvae.workflows.encoding import apply_to_image
 from napari_rvae.workflows.finding import FoundAtoms, find_in_image
 from napari_rvae.workflows.pipeline import Analysis, analyze_image, analyze_patches
 
 if TYPE_CHECKING:
+    from napari_rvae.models import Model
     from napari_rvae.patches import Progress, Stop
 
 
@@ -55,6 +57,7 @@ def repeat(
         ("train", "patches"),
         ("average", "image"),
         ("average", "patches"),
+        ("encode", "image"),
     ):
         raise InputDataError(f"{Path(path).name} does not say on which data it ran; it is no complete recipe")
     file = recipe.inputs[source].found(beside)
@@ -67,6 +70,8 @@ def repeat(
             linked = bool(recipe.used.get("linked", False))
             return find_in_image(_image(file, recipe), find, recipe.region, linked=linked, **again)
         again |= {"atoms": recipe.atoms_table(beside), "where": recipe.where}
+        if recipe.command == "encode":
+            return apply_to_image(_applied_model(recipe, beside), _image(file, recipe), find, **again)
         if "atoms" in recipe.inputs:
             again["atoms_file"] = recipe.inputs["atoms"].found(beside)
         if recipe.command == "run":
@@ -87,6 +92,14 @@ def repeat(
     if "clean" in recipe.inputs:
         again["clean"] = load_patches(recipe.inputs["clean"].found(beside))
     return analyze_patches(patches, patch, _training(recipe), files=files, earlier=_earlier(recipe), **again)
+
+
+def _applied_model(recipe: Recipe, beside: Path) -> Model:
+    from napari_rvae.models import load_model
+
+    if "model" not in recipe.inputs:
+        raise InputDataError("the recipe does not say which model was applied; it is no complete recipe")
+    return load_model(recipe.inputs["model"].found(beside))
 
 
 def _image(file: str, recipe: Recipe) -> ImageData:

@@ -54,8 +54,9 @@ def analysis_summary(analysis: Analysis) -> Image:
     bottom = [
         tile_panel(_manifold(analysis, encoded), "decoded: z1 to the right, z2 upwards"),
         scatter_panel(encoded, "z1", second, color),
-        curve_panel(analysis.losses),
     ]
+    if len(analysis.losses):
+        bottom.append(curve_panel(analysis.losses))
     title = f"{analysis.source.name}: {settings['model']}, {len(encoded)} of {len(table)} encoded"
     detail = f"{used.get('epochs', '?')} epochs on {used.get('device', '?')}, seed {settings['seed']}"
     return page(title, f"{detail}, napari-rvae {analysis.recipe.version}", [*rows, bottom])
