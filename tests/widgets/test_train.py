@@ -245,6 +245,27 @@ def test_second_training_can_be_undone(points, dock, press):
     pd.testing.assert_frame_equal(points.features, first)
 
 
+def test_layers_and_colours_go_and_come_with_their_results(viewer, image, points, dock, press, qtbot):
+    press(dock.work.start_button, dock.work)
+    dock.results.color_by("z2")
+    for button in (dock.results.cells_button, dock.results.decoded_button):
+        press(button, refreshed(dock).work)
+    dock.results.angles_button.click()
+    cells = next(layer for layer in viewer.layers if isinstance(layer, Labels))
+    viewer.layers.selection.active = viewer.layers["crystal reconstruction"]
+    shown, colors = list(viewer.layers), points.face_color.copy()
+    dock.results.undo_button.click()
+    assert list(viewer.layers) == [image, points]
+    assert (dock.image_box.layer, dock.points_box.layer) == (image, points)
+    assert coloring_of(points).column == "sublattice"
+    assert viewer.layers.selection.active is points
+    dock.results.undo_button.click()
+    assert list(viewer.layers) == shown
+    assert refreshed(dock).results.color_box.currentText() == "z2"
+    np.testing.assert_array_equal(points.face_color, colors)
+    np.testing.assert_allclose(cells.colormap.map(113), points.face_color[12], atol=0.05)
+
+
 # Which atoms ----------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,6 @@ from napari_rvae.layers.atoms import (
     RECIPE,
     add_atoms,
     atoms_table,
-    can_undo,
     color_choices,
     color_points,
     coloring_of,
@@ -16,11 +15,9 @@ from napari_rvae.layers.atoms import (
     identify,
     image_of,
     is_result,
-    join_results,
     make_color_bar,
     set_features,
     show_color_bar,
-    undo_results,
 )
 from napari_rvae.layers.coloring import GREY, Coloring, class_colors, set_class_colors
 from napari_rvae.layers.images import (
@@ -51,6 +48,7 @@ from napari_rvae.layers.maps import (
 from napari_rvae.layers.models import MODEL, attach_model, channels_of, model_of
 from napari_rvae.layers.refined import place_refined
 from napari_rvae.layers.regions import inside, region_mask, shown_frame
+from napari_rvae.layers.results import can_undo, join_results, results_of, show_with_results, undo_results
 from napari_rvae.layers.saving import save_features
 from napari_rvae.layers.subsets import add_subset
 from napari_rvae.layers.tracks import add_tracks
@@ -97,11 +95,13 @@ __all__ = [
     "pixel_size",
     "place_refined",
     "region_mask",
+    "results_of",
     "save_features",
     "set_class_colors",
     "set_features",
     "show_color_bar",
     "show_classes",
+    "show_with_results",
     "showing",
     "shown_frame",
     "shows",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
@@ -17,14 +17,11 @@ from psygnal import Signal
 from napari_rvae.errors import InputDataError
 from napari_rvae.layers.coloring import Coloring, class_colors
 from napari_rvae.layers.images import matrix, transformation
-from napari_rvae.layers.models import model_facts
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image
     from numpy.typing import NDArray
-
-    from napari_rvae.models import Model
 
 RECIPE = "napari_rvae"
 """Key of a layer's metadata under which its recipe lies."""
@@ -44,7 +41,6 @@ class _Known:
         self.next_id = next_id
         self.image: ref[Image] | None = None
         self.coloring: Coloring | None = None
-        self.before: tuple[pd.DataFrame, dict[str, Any]] | None = None  # what the last results replaced
 
 
 _known: WeakKeyDictionary[Points, _Known] = WeakKeyDictionary()
@@ -153,78 +149,6 @@ def atoms_table(points: Points, image: Image | None = None) -> pd.DataFrame:
     table, recipe = _placed(points.features, positions), points.metadata.get(RECIPE)
     table.attrs["napari_rvae"] = recipe.get("used", {}) if isinstance(recipe, dict) else {}
     return table
-
-
-def join_results(
-    points: Points,
-    results: pd.DataFrame,
-    recipe: Any = None,
-    model: Model | None = None,
-    places: pd.DataFrame | None = None,
-    channels: Sequence[Image] = (),
-) -> None:
-    """Write latents onto the atoms they belong to; those that were replaced can be brought back.
-
-    Parameters
-    ----------
-    points : napari.layers.Points
-        The atoms; some may have been added, removed or moved since.
-    results : pandas.DataFrame
-        Latent table with ``atom_id``; its columns that come from a model are written.
-    recipe : object, optional
-        Kept in the layer's metadata.
-    model, channels : Model and sequence of napari.layers.Image, optional
-        Kept with the layer, for those who want to decode; see `napari_rvae.layers.attach_model`.
-    places : pandas.DataFrame, optional
-        From `atoms_table`, as the atoms were when the work began: those that were moved since get no values.
-    """
-    identify(points)
-    if places is not None:
-        axes = [name for name in ("frame", "y", "x") if name in places]
-        now, before = (table.set_index("atom_id")[axes] for table in (atoms_table(points), places))
-        still = (now == before.reindex(now.index)).all(axis=1)
-        results = results[results["atom_id"].isin(now.index[still])]
-    _exchange(points, results, {RECIPE: recipe, **model_facts(model, channels)})
-
-
-def can_undo(points: Points) -> bool:
-    """Tell whether earlier results can be brought back.
-
-    Parameters
-    ----------
-    points : napari.layers.Points
-        Any points layer.
-
-    Returns
-    -------
-    bool
-        True after `join_results`.
-    """
-    return points in _known and _known[points].before is not None
-
-
-def undo_results(points: Points) -> None:
-    """Bring back the results that the last ones replaced; called again, the last ones.
-
-    Parameters
-    ----------
-    points : napari.layers.Points
-        A layer for which `can_undo` is true.
-    """
-    before = _known[points].before
-    if before is not None:
-        _exchange(points, *before)
-
-
-def _exchange(points: Points, results: pd.DataFrame, facts: dict[str, Any]) -> None:
-    """Put other results, and what the layer's metadata say of them, in the place of those that are there."""
-    features = points.features
-    old, new = ([name for name in table if is_result(name)] for table in (features, results))
-    _known[points].before = features[["atom_id", *old]], {key: points.metadata.get(key) for key in facts}
-    points.metadata = {**points.metadata, **facts}
-    kept, results = features.drop(columns=old), results.set_index("atom_id")[new]
-    rows = results[~results.index.duplicated()].reindex(kept["atom_id"])
-    set_features(points, kept.assign(**{str(name): rows[name].to_numpy() for name in rows}))
 
 
 def set_features(points: Points, features: pd.DataFrame) -> None:

@@ -28,6 +28,8 @@ from napari_rvae.layers import (
     image_data,
     image_source,
     model_of,
+    results_of,
+    show_with_results,
     undo_results,
 )
 from napari_rvae.widgets.columns import color_scale, column_label
@@ -73,7 +75,11 @@ class ResultsPanel(QWidget):
             "Reconstruct", "Add the image as the model understands it, without noise, and what it did not understand."
         )
         self.decoded_button.clicked.connect(self.show_reconstruction)
-        self.undo_button = self._button("Undo", "Bring back the results that the last ones replaced.")
+        self.undo_button = self._button(
+            "Undo",
+            "Bring back the results that the last ones replaced. Cells, arrows and reconstructions go and come with "
+            "theirs, unless they were edited by hand.",
+        )
         self.undo_button.clicked.connect(self.undo)
         choice, buttons, more = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
         choice.addWidget(QLabel("Colour by"))
@@ -157,10 +163,12 @@ class ResultsPanel(QWidget):
             self.color_by(column)
 
     def undo(self) -> None:
-        """Bring back the results that the last ones replaced."""
-        if self._points is not None and can_undo(self._points):
-            undo_results(self._points)
-            self.on_colored(self._points)
+        """Bring back the results that the last ones replaced, with the layers that show them."""
+        points, layers = self._points, self._dock.viewer.layers
+        if points is not None and can_undo(points):
+            undo_results(points, layers)
+            layers.selection.active = points  # another one is, where the active one went
+            self.on_colored(points)
 
     # Cells and arrows -------------------------------------------------------------------------------------------------
 
@@ -175,7 +183,7 @@ class ResultsPanel(QWidget):
         except InputDataError as error:
             work.fail(error)
             return
-        coloring = coloring_of(points)
+        coloring, results = coloring_of(points), results_of(points)
 
         def step(_: Any) -> Any:
             from napari_rvae.latent import cell_labels
@@ -186,6 +194,7 @@ class ResultsPanel(QWidget):
         def show(made: Any) -> None:
             cells, colormap = made
             layer = add_cells(self._dock.viewer, cells, points, image)
+            show_with_results(layer, points, results)
             if colormap is not None:
                 color_cells(layer, colormap)
             self._dock.viewer.layers.selection.active = points if points in self._dock.viewer.layers else layer
@@ -208,7 +217,8 @@ class ResultsPanel(QWidget):
         if self._points is not None:
             points = self._points
             length = 1.2 * float(np.median(points.size)) if len(points.data) else 1.0
-            add_arrows(self._dock.viewer, atoms_table(points), points, kind, length)
+            arrows = add_arrows(self._dock.viewer, atoms_table(points), points, kind, length)
+            show_with_results(arrows, points, results_of(points))
             self._dock.viewer.layers.selection.active = points
 
     def show_reconstruction(self) -> None:
@@ -221,7 +231,7 @@ class ResultsPanel(QWidget):
         try:
             layers = channels_of(points) or [image]
             source, table = image_source(layers[0], layers[1:]), atoms_table(points, layers[0])
-            pixels = [image_data(layer) for layer in layers]
+            pixels, results = [image_data(layer) for layer in layers], results_of(points)
         except InputDataError as error:
             work.fail(error)
             return
@@ -235,7 +245,8 @@ class ResultsPanel(QWidget):
 
         def show(made: Any) -> None:
             for layer, (decoded, difference) in reversed(list(zip(layers, made, strict=True))):
-                add_reconstruction(self._dock.viewer, decoded, difference, layer)
+                for added in add_reconstruction(self._dock.viewer, decoded, difference, layer):
+                    show_with_results(added, points, results)
             self._dock.viewer.layers.selection.active = points if points in self._dock.viewer.layers else None
             work.say(
                 "The reconstruction lies on the image; between them, hidden, is what the model did not understand."
