@@ -866,11 +866,14 @@ def test_model_is_saved_loaded_and_applied(viewer, image, points, dock, press, t
 
 def test_model_is_applied_to_another_image(viewer, points, dock, press, tmp_path, qtbot, pixels):
     press(dock.work.start_button, dock.work)
-    np.save(tmp_path / "other.npy", pixels[::-1])
+    np.save(tmp_path / "other.npy", pixels[::-1][:64])
     with qtbot.waitSignal(dock.work.done, timeout=60_000):
         dock.files.apply_to_image(tmp_path / "other.npy")
     new = viewer.layers["other atoms"]
-    assert viewer.layers["other"].data.shape == pixels.shape
+    assert viewer.layers["other"].data.shape == (64, 128)
+    assert [layer for layer in viewer.layers if layer.visible] == [viewer.layers["other"], new]
+    camera = getattr(viewer, "scene", viewer).camera
+    np.testing.assert_allclose(camera.center[-2:], [31.5, 63.5], atol=2)  # of pixels without a unit; the first are nm
     assert new.features["z1"].notna().all()
     assert coloring_of(new).column == "z1"
     assert dock.points_box.layer is new

@@ -27,7 +27,7 @@ from napari_rvae.layers import (
 )
 from napari_rvae.settings import FindSettings
 from napari_rvae.widgets.batch import BatchDialog
-from napari_rvae.widgets.parts import asked_folder
+from napari_rvae.widgets.parts import asked_folder, show_alone
 from napari_rvae.widgets.training_job import TrainingInputs, found_with
 
 if TYPE_CHECKING:
@@ -263,7 +263,7 @@ class ModelFiles(QWidget):
             self.apply_to_image(path)
 
     def apply_to_image(self, path: str | Path) -> None:
-        """Open an image, find its atoms and encode them.
+        """Open an image, find its atoms and encode them; the layers that were seen before are hidden.
 
         Parameters
         ----------
@@ -283,6 +283,7 @@ class ModelFiles(QWidget):
             image, *more = add_image(dock.viewer, source)
             atoms = table[[name for name in table if not is_result(name)]]
             points = add_atoms(dock.viewer, atoms, image, {"command": "find"})
+            show_alone(dock.viewer, [image, points])
             return self._on_applied(TrainingInputs(image, points, source, atoms, None, more=more), made)
 
         dock.work.run("Applying the model", step, done)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from inspect import unwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -228,6 +228,27 @@ def quietly_added(viewer: Viewer, layer: Layer) -> Layer:
     viewer.layers.selection = selected
     viewer.layers.selection.active = active
     return layer
+
+
+def show_alone(viewer: Viewer, layers: Sequence[Layer]) -> None:
+    """Hide what lies over or under some layers, and fit the view to them; nothing does in napari's grid.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Where they are.
+    layers : sequence of Layer
+        What is to be seen.
+    """
+    if getattr(viewer, "canvas", viewer).grid.enabled:  # napari before 0.9 has it in the viewer
+        return
+    for layer in viewer.layers:
+        if layer not in layers and (isinstance(layer, Image) or not is_helper(layer)):  # others follow their docks
+            layer.visible = False
+    try:
+        viewer.reset_view(layers=layers)
+    except TypeError:  # napari 0.7.0 fits the view to all layers only
+        viewer.reset_view()
 
 
 def is_helper(layer: Layer) -> bool:
