@@ -18,6 +18,7 @@ from napari_rvae.settings import PatchSettings, TrainSettings
 from napari_rvae.widgets.patch_cursor import NAME
 from napari_rvae.widgets.pictures import Picture
 from napari_rvae.widgets.train import TrainWidget
+from napari_rvae.widgets.train_view import LossCurve
 from napari_rvae.widgets.work import State
 from napari_rvae.workflows.averaging import AVERAGE_FILES
 
@@ -93,6 +94,22 @@ def test_training_colours_every_atom_by_what_it_learned(viewer, image, points, d
     assert dock.results.color_box.currentText() == "z1"
     assert dock.results.legend.texts()[2] == "z1"
     assert "121 of 121 atoms have results" in dock.work.label.text()
+
+
+def test_loss_curve_counts_epochs_where_there_are_some(qtbot):
+    curve = LossCurve()
+    qtbot.addWidget(curve)
+    curve.restart()
+    axes = [curve._plot.getAxis(side) for side in ("bottom", "left")]
+    assert not any(axis.style["showValues"] for axis in axes)
+    told = {"loss": 1.0, "held_out": 2.0, "losses": (), "terms": {"data": 1.0, "divergence": 0.1}, "notes": ()}
+    curve.add(SimpleNamespace(member=1, phase="training", epoch=1, **told))
+    assert all(axis.style["showValues"] for axis in axes)
+    low, high = curve._plot.viewRange()[0]
+    assert low >= 0
+    assert high - low >= 5  # so that ticks are whole epochs
+    curve.restart()
+    assert not any(axis.style["showValues"] for axis in axes)
 
 
 def shown_averages(dock):

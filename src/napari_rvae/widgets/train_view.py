@@ -21,6 +21,7 @@ _CURVES = {
 """Words and colour of what a report tells of the loss; the last ones are drawn where the model has such a term."""
 _ALWAYS = ("loss", "held_out", "data", "divergence")
 _SMALLEST = 1e-3  # on the logarithmic axis
+_FEWEST = 5  # epochs along the axis
 _BETWEEN_DRAWINGS = 0.5  # s
 
 
@@ -60,6 +61,7 @@ class LossCurve(QWidget):
         menu.setParent(plot, menu.windowFlags())  # it would outlive the plot
         ticks = [(math.log10(lead) + power, f"{lead * 10.0**power:g}") for power in range(-3, 7) for lead in (1, 3)]
         plot.getAxis("left").setTicks([ticks])  # there is no room for more
+        plot.setLimits(xMin=0, minXRange=_FEWEST)  # or ticks are parts of an epoch
         self._plot = plot
         for name in _ALWAYS:
             self._add_curve(name)
@@ -80,6 +82,11 @@ class LossCurve(QWidget):
         self._forget()
         for curve in self._curves.values():
             curve.setData([], [])
+        self._number_axes(False)  # they would count what is not there yet
+
+    def _number_axes(self, yes: bool) -> None:
+        for side in ("bottom", "left"):
+            self._plot.getAxis(side).setStyle(showValues=yes)
 
     def _forget(self) -> None:
         self.member = 1
@@ -122,6 +129,7 @@ class LossCurve(QWidget):
         self._drawn = time.monotonic()
         if not self.epochs:
             return
+        self._number_axes(True)
         shown = {name: np.array(values) for name, values in self.values.items()}
         for together in (("loss", "held_out"), ("data",)):
             lowest = np.nanmin([shown[name] for name in together]) - 1
