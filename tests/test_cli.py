@@ -1,5 +1,6 @@
 """The command line: what scripts rely on, and one clear line for everything that goes wrong."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import tifffile
 
 from napari_rvae import cli
 from napari_rvae.io import load_image
+from napari_rvae.patches import nearest_neighbor_distance
 from napari_rvae.samples import Microscope, cards, interface
 from napari_rvae.settings import (
     AverageSettings,
@@ -197,6 +199,10 @@ def test_find_in_a_stack(run, image, tmp_path):
 
 def test_run_encode_and_repeat(run, image, tmp_path):
     out = run("run", image, "-o", tmp_path / "a", "--seed", "3", *QUICK)
+    spacing = nearest_neighbor_distance(pd.read_csv(tmp_path / "a" / "latent.csv"))
+    (told,) = re.findall(r"neighbours at (\S+) px = (\S+) nm · width \(sigma\) \S+ px = \S+ nm", out)
+    pixel = load_image(image).pixel_size[0]
+    np.testing.assert_allclose(np.array(told, float), [spacing, spacing * pixel], rtol=0.05)
     assert "encoded, 2 epochs on" in out
     first = pd.read_csv(tmp_path / "a" / "latent.csv")
     assert {"z1", "z2", "angle", "dy", "dx", "reconstruction_error"} <= set(first)
@@ -244,7 +250,8 @@ def test_manifold_and_attribute(run, deck, tmp_path):
 def test_atoms_made_by_hand(run, image, tmp_path):
     y, x = np.mgrid[20:140:10, 20:140:10].reshape(2, -1)
     pd.DataFrame({"x": x + 0.25, "y": y}).to_csv(tmp_path / "atoms.csv", index=False)
-    run("run", image, "-o", tmp_path / "a", "--atoms", tmp_path / "atoms.csv", *QUICK)
+    out = run("run", image, "-o", tmp_path / "a", "--atoms", tmp_path / "atoms.csv", *QUICK)
+    assert "neighbours" not in out  # they were not sought
     assert pd.read_csv(tmp_path / "a" / "latent.csv")["x"].tolist() == (x + 0.25).tolist()
     run("repeat", tmp_path / "a" / "recipe.json", "-o", tmp_path / "b")
     (tmp_path / "atoms.csv").write_text("y,x\n1,2\n")

@@ -69,7 +69,7 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
     """Find atoms: a table of positions, amplitudes and sublattices. No parameter is needed."""
     from napari_rvae.atoms import find_atoms
     from napari_rvae.io import add_physical_positions, check_outputs, check_table_name, load_image, save_table
-    from napari_rvae.workflows.finding import IF_NONE, atoms_in_words
+    from napari_rvae.workflows.finding import IF_NONE
     from napari_rvae.workflows.steps import finder_of, first_channel
 
     settings = settings_from(FindSettings, values)
@@ -79,8 +79,7 @@ def _find(image: ImageArgument, output: TableOption, force: ForceOption = False,
     with show_progress() as progress:
         atoms = find_atoms(first_channel(loaded), settings, finder=finder_of(settings), progress=progress)
     save_table(add_physical_positions(atoms, loaded.pixel_size, loaded.unit), output)
-    pixel = sum(loaded.pixel_size) / 2 if loaded.pixel_size else 1.0
-    words = atoms_in_words(atoms, pixel, loaded.unit) if len(atoms) else f"No atoms were found: {IF_NONE}."
+    words = _found(atoms, loaded) if len(atoms) else f"No atoms were found: {IF_NONE}."
     typer.echo(f"{len(atoms)} atoms: {output}\n{words}")
 
 
@@ -114,6 +113,8 @@ def _run(
         done = analyze_image(loaded, find, patch, training, **more, progress=progress, checkpoint=checkpoint)
     done.save(output, force)
     _tell_analysis(done, output)
+    if given is None:
+        typer.echo(_found(done.atoms, loaded))
 
 
 @app.command("train")
@@ -346,6 +347,13 @@ def _demo(
         raise RVAEError(f'the window cannot be opened ({error}); try: pip install "napari-rvae[all]"') from error
     for path in run_demo(image, screenshot=screenshot, output=output):
         typer.echo(path)
+
+
+def _found(atoms: Any, image: Any) -> str:
+    """One line about the atoms that were found, in the units of their image."""
+    from napari_rvae.workflows.finding import atoms_in_words
+
+    return atoms_in_words(atoms, sum(image.pixel_size) / 2 if image.pixel_size else 1.0, image.unit)
 
 
 def _tell_analysis(done: Any, output: Path) -> None:
