@@ -16,7 +16,7 @@ import torch
 from napari.components import ViewerModel
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QColor, QImage, QMouseEvent
-from qtpy.QtWidgets import QApplication, QLineEdit
+from qtpy.QtWidgets import QApplication, QLabel, QLineEdit
 
 from napari_rvae.errors import InputDataError, OutputError
 from napari_rvae.latent import cell_labels, cell_outlines, decode
@@ -151,6 +151,12 @@ def test_shows_latents_in_the_colours_of_the_image(explore, layer):
     assert len(explore.canvas.points.data) == 60
     brushes = [brush.color().getRgbF() for brush in explore.canvas.points.data["brush"]]
     np.testing.assert_allclose(brushes, layer.face_color, atol=0.01)
+
+
+def test_fields_are_named_with_capitals_as_in_the_other_docks(explore):
+    names = {label.text() for label in explore.findChildren(QLabel) if label.text()} - {"with"}  # "Compare ... with"
+    assert {"Atoms", "X", "Y", "Colour by", "Across", "Up", "Compare", "Class", "Condition", "Features"} <= names
+    assert not [name for name in names if name[0].islower()]
 
 
 def test_lasso_lights_up_the_atoms_in_the_image_and_leaves_their_colour(window):

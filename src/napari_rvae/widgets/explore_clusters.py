@@ -89,7 +89,7 @@ class ClustersPanel(QWidget):
         layout.addWidget(self.help)
         layout.addWidget(self.work)
         row = QHBoxLayout()
-        row.addWidget(QLabel("compare"))
+        row.addWidget(QLabel("Compare"))
         row.addWidget(self.first, 1)
         row.addWidget(QLabel("with"))
         row.addWidget(self.second, 1)

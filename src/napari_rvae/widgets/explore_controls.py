@@ -68,10 +68,10 @@ class ColumnBoxes(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setHorizontalSpacing(6)
         for name, box, row, column, span in (
-            ("atoms", layer_box, 0, 0, 3),
-            ("x", self.x_box, 1, 0, 1),
-            ("y", self.y_box, 1, 2, 1),
-            ("colour", self.color_box, 2, 0, 3),
+            ("Atoms", layer_box, 0, 0, 3),
+            ("X", self.x_box, 1, 0, 1),
+            ("Y", self.y_box, 1, 2, 1),
+            ("Colour by", self.color_box, 2, 0, 3),
         ):
             grid.addWidget(QLabel(name), row, column)
             grid.addWidget(box, row, column + 1, 1, span)

@@ -63,7 +63,7 @@ class ManifoldPanel(QWidget):
         self.inputs = ModelInputs()
         self.inputs.changed.connect(self._draw)
         controls = QVBoxLayout()
-        for name, box in (("across", self.across), ("up", self.up)):
+        for name, box in (("Across", self.across), ("Up", self.up)):
             row = QHBoxLayout()
             row.addWidget(QLabel(name))
             row.addWidget(box, 1)

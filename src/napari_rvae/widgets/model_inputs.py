@@ -38,7 +38,7 @@ class ModelInputs(QWidget):
         super().__init__()
         self._own = own
         self._made_for: tuple[Any, ...] = ()
-        self.class_text, self.class_box = QLabel("class"), QComboBox()
+        self.class_text, self.class_box = QLabel("Class"), QComboBox()
         self.class_box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.class_box.activated.connect(lambda: self.changed.emit())
         self.own_box = QCheckBox(own)
@@ -51,7 +51,7 @@ class ModelInputs(QWidget):
         self._rows = QFormLayout(self)
         self._rows.setContentsMargins(0, 0, 0, 0)
         self._rows.addRow(self.class_text, self.class_box)
-        self._rows.addRow("condition", self.own_box)
+        self._rows.addRow("Condition", self.own_box)
         self.hide()
 
     @property
