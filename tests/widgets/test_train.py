@@ -273,6 +273,7 @@ def test_layers_and_colours_go_and_come_with_their_results(viewer, image, points
     shown, colors = list(viewer.layers), points.face_color.copy()
     dock.results.undo_button.click()
     assert list(viewer.layers) == [image, points]
+    assert dock.work.label.text() == ""
     assert (dock.image_box.layer, dock.points_box.layer) == (image, points)
     assert coloring_of(points).column == "sublattice"
     assert viewer.layers.selection.active is points

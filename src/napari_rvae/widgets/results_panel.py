@@ -169,6 +169,8 @@ class ResultsPanel(QWidget):
             undo_results(points, layers)
             layers.selection.active = points  # another one is, where the active one went
             self.on_colored(points)
+            if not self._dock.work.working:
+                self._dock.work.say("")  # what it said last was about the others
 
     # Cells and arrows -------------------------------------------------------------------------------------------------
 
