@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from napari_rvae.errors import InputDataError, RVAEError
-from napari_rvae.workflows import analyze_image, encode_image, repeat
+from napari_rvae.workflows import analyze_image, apply_to_image, encode_image, repeat
 from napari_rvae.workflows.applying import apply_to_files
 from napari_rvae.workflows.given import given_by
 
@@ -44,6 +44,8 @@ def test_conditions_in_the_table_are_learned_repeated_and_asked_for_again(image,
     pd.testing.assert_series_equal(repeat(tmp_path / "recipe.json").table["z1"], done.table["z1"])
     again = encode_image(done.model, image, atoms=known)
     np.testing.assert_array_equal(again["z1"], done.table["z1"])
+    apply_to_image(done.model, image, atoms=known).save(tmp_path / "applied")
+    pd.testing.assert_series_equal(repeat(tmp_path / "applied" / "recipe.json").table["z1"], done.table["z1"])
     values = known[["depth", "sublattice"]].to_numpy()
     told = encode_image(done.model, image, atoms=known.drop(columns="depth"), condition=values)
     np.testing.assert_array_equal(told["z1"], done.table["z1"])
