@@ -157,6 +157,18 @@ def test_hdf5_takes_the_only_image_or_the_one_asked_for(write):
 
 
 @pytest.mark.parametrize("name", ["a.npz", "a.h5"])
+def test_several_images_are_channels_of_one(write, name):
+    path = write(name, amplitude=GREY, phase=GREY * 2, small=GREY[:20])
+    chosen = load_image(f"{path}::phase::amplitude")
+    np.testing.assert_array_equal(chosen.data, [GREY * 2, GREY])
+    assert (chosen.channel_axis, chosen.channels, chosen.name) == (0, ("phase", "amplitude"), "a")
+    with pytest.raises(
+        InputDataError, match=r"small of a\.\w+ has 2 axes \(20, 32\), phase 2 axes \(24, 32\); channels"
+    ):
+        load_image(f"{path}::phase::small")
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.h5"])
 def test_missing_part(write, name):
     with pytest.raises(InputDataError, match="'other'"):
         load_image(f"{write(name)}::other")
@@ -214,7 +226,8 @@ def test_pickled_objects_are_never_opened(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "suffix", [".npy", ".npz", ".tif", ".png", ".jpg", ".h5", ".dm4", ".ser", ".emd", ".hspy", ".mrc"]
+    "suffix",
+    [".npy", ".npz", ".tif", ".png", ".jpg", ".h5", ".dm4", ".ser", ".emd", ".hspy", ".mrc", ".ibw", ".sxm", ".gwy"],
 )
 @pytest.mark.parametrize("content", [b"", b"\x00" * 300, b"not an image at all, " * 20])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a reader leaves its file open
@@ -364,8 +377,20 @@ def test_napari_reader(em_file):
     np.testing.assert_array_equal(data, GREY)
     assert shown["scale"] == pytest.approx((0.03, 0.02))
     assert shown["units"] == ("nm", "nm")
+    assert shown["visible"]
     assert get_reader("a.tif") is None
     assert get_reader([str(path), "b.tif"]) is None
+
+
+def test_napari_reader_shows_every_image_of_an_hdf5_file(write):
+    layers = get_reader("a.h5")(write("a.h5", raw=GREY, filtered=GREY * 2, table=np.zeros((30, 3))))
+    assert [shown["name"] for _, shown, _ in layers] == ["a filtered", "a raw"]
+    assert [shown["visible"] for _, shown, _ in layers] == [True, False]
+    np.testing.assert_array_equal([data for data, *_ in layers], [GREY * 2, GREY])
+    with pytest.raises(InputDataError, match=r"b\.h5 holds 33 images, .*napari-rvae demo 'b\.h5::n0'"):
+        get_reader("b.h5")(write("b.h5", **{f"n{number}": GREY for number in range(33)}))
+    with pytest.raises(InputDataError, match=r"c\.h5 holds no image"):
+        get_reader("c.h5")(write("c.h5", table=np.zeros((30, 3))))
 
 
 def test_napari_reader_says_what_is_wrong(tmp_path):

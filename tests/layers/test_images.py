@@ -2,6 +2,7 @@ import gc
 import hashlib
 
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -9,7 +10,8 @@ from napari.layers import Image
 from napari.layers._source import layer_source
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.io import FileRecord, load_image
+from napari_rvae.io import FileRecord, get_reader, load_image
+from napari_rvae.io.files import sha256
 from napari_rvae.layers import (
     add_image,
     attach_model,
@@ -176,3 +178,20 @@ def test_a_file_of_channels_is_a_layer_for_each(viewer, tmp_path):
     assert viewer.layers.selection.active is layers[0]
     assert not hashed(image_source(layers[0])).path.exists(), "the file holds more than this layer"
     np.testing.assert_array_equal(image_source(layers[0], layers[1:]).data, channels)
+
+
+def test_images_of_one_file_are_known_by_their_names(viewer, tmp_path):
+    """So that what was made of them in napari can be made again from the file."""
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("scan/amplitude", "scan/phase"):
+            file[name] = np.random.default_rng(len(name)).normal(size=(20, 30))
+    first, second = (viewer.add_image(data, **shown) for data, shown, _ in get_reader(path)(path))
+    one, both = hashed(image_source(first)), hashed(image_source(second, [first]))
+    assert (one.part, one.sha256) == ("scan/amplitude", sha256(path))
+    assert (both.part, both.sha256) == ("scan/phase::scan/amplitude", sha256(path))
+    for source in (one, both):
+        np.testing.assert_array_equal(load_image(f"{source.path}::{source.part}").data, source.data)
+    second.data = second.data + 1
+    assert hashed(image_source(second)).part == ""
+    assert not hashed(image_source(first, [second])).path.exists(), "the file holds other pixels"

@@ -36,7 +36,10 @@ _PANELS: dict[type[Settings], str] = {
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 ImageArgument = Annotated[
-    str, typer.Argument(metavar="IMAGE", help="Image or stack; FILE.h5::NAME chooses one of several.")
+    str,
+    typer.Argument(
+        metavar="IMAGE", help="Image or stack; FILE.h5::NAME chooses one of several, FILE.h5::A::B channels of one."
+    ),
 ]
 DataArgument = Annotated[
     str,

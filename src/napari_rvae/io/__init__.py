@@ -4,13 +4,13 @@ from napari_rvae.io.files import check_outputs, replacing, written_together
 from napari_rvae.io.images import (
     IMAGE_FILES,
     ImageData,
+    get_reader,
     load_image,
     load_patches,
     load_vector,
     looks_like_patches,
     save_image,
 )
-from napari_rvae.io.microscopes import get_reader
 from napari_rvae.io.recipes import FileRecord, Recipe, RegionRecord, inline_atoms
 from napari_rvae.io.tables import (
     add_physical_positions,

@@ -101,22 +101,38 @@ def read_hdf5(path: Path, part: str) -> Found:
     import h5py
 
     with h5py.File(path, "r") as file:
-        shapes: dict[str, tuple[int, ...]] = {}
-
-        def note(name: str, item: Any) -> None:
-            if isinstance(item, h5py.Dataset) and item.dtype.kind in "uifc":
-                longer = tuple(length for length in item.shape if length > 1)
-                if len(longer) in (2, 3) and min(longer[-2:]) >= SMALLEST_IMAGE:
-                    shapes[name] = item.shape
-
-        if not part:
-            file.visititems(note)
-            part = _only_image(path, shapes)
+        part = part or _only_image(path, _shapes(file))
         dataset = file.get(part)
         if not isinstance(dataset, h5py.Dataset):
             raise InputDataError(f"{path.name} holds no data set {part!r}")
         check_memory(dataset.size * dataset.dtype.itemsize, path.name)
         return Found(dataset[()])
+
+
+def read_all_hdf5(path: Path) -> dict[str, Found]:
+    """Read every data set that can be an image, by its path in the file."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        names = list(_shapes(file))
+        check_memory(sum(file[name].nbytes for name in names), path.name)
+        return {name: Found(file[name][()]) for name in names}
+
+
+def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
+    """Shapes of the data sets that can be images, by their paths."""
+    import h5py
+
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and item.dtype.kind in "uifc":
+            longer = tuple(length for length in item.shape if length > 1)
+            if len(longer) in (2, 3) and min(longer[-2:]) >= SMALLEST_IMAGE:
+                shapes[name] = item.shape
+
+    file.visititems(note)
+    return shapes
 
 
 def _only_image(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
@@ -143,7 +159,26 @@ def several(path: Path, names: list[str]) -> InputDataError:
         To be raised.
     """
     others = ", ".join(names[1:6]) + (", ..." if len(names) > 6 else "")
-    return InputDataError(f"{path.name} holds {len(names)} images; choose one: '{path.name}::{names[0]}' (or {others})")
+    return InputDataError(
+        f"{path.name} holds {len(names)} images; choose one: '{path.name}::{names[0]}' (or {others}), "
+        f"or channels of one image: '{path.name}::{names[0]}::{names[1]}'"
+    )
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Number the images of a file that have the same name.
+
+    Parameters
+    ----------
+    names : list of str
+        As the file spells them.
+
+    Returns
+    -------
+    list of str
+        Each once; those that came more often with their place in the list, from 0.
+    """
+    return [name if names.count(name) == 1 else f"{name} {number}" for number, name in enumerate(names)]
 
 
 def read_tiff(path: Path, part: str) -> Found:

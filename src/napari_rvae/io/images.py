@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,32 @@ from napari_rvae.errors import InputDataError
 from napari_rvae.io import formats
 from napari_rvae.io.files import reading, replacing, sha256
 from napari_rvae.io.microscopes import EM_SUFFIXES, read_em
+from napari_rvae.io.scanning_probes import PROBE_SUFFIXES, read_probe
 
 IMAGE_FILES = {name: (f"{name}.npy", f"{name}.tif") for name in ("image", "clean")}
 """What `save_image` may write."""
 _COLOUR_TOLERANCE = 2  # grey levels by which the channels of a grey JPEG may differ
 _LARGEST_PATCH, _FEWEST_PATCHES = 128, 8
+_MOST_LAYERS = 32  # that opening a file in napari makes
 
-READERS: dict[str, Callable[[Path, str], formats.Found]] = {
+_READERS_OF_ALL: dict[str, Callable[[Path], dict[str, formats.Found]]] = {
+    **dict.fromkeys(EM_SUFFIXES, read_em),
+    **dict.fromkeys(PROBE_SUFFIXES, read_probe),
+}
+_HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+_OPENED = {**_READERS_OF_ALL, **dict.fromkeys(_HDF5_SUFFIXES, formats.read_all_hdf5)}
+_READERS: dict[str, Callable[[Path, str], formats.Found]] = {
     **dict.fromkeys((".tif", ".tiff"), formats.read_tiff),
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp"), formats.read_picture),
     ".npy": formats.read_npy,
     ".npz": formats.read_npz,
-    **dict.fromkeys((".h5", ".hdf5", ".hdf"), formats.read_hdf5),
-    **dict.fromkeys(EM_SUFFIXES, read_em),
+    **dict.fromkeys(_HDF5_SUFFIXES, formats.read_hdf5),
 }
+IMAGE_SUFFIXES = frozenset((*_READERS, *_READERS_OF_ALL))
+"""Endings of the files that are read without another plugin."""
+SOURCE = "napari_rvae_source"
+"""Key of a layer's metadata under which the file it was read from lies."""
+LayerData = tuple[Any, dict[str, Any], str]
 
 
 @dataclass(frozen=True)
@@ -50,7 +62,7 @@ class ImageData:
     sha256 : str
         Hash of the file.
     part : str
-        Which data set in the file, where it holds several: ``file.h5::part``.
+        Which image in the file, where it holds several: ``file.h5::part``; channels are joined by ``::``, too.
     channel_axis : int or None
         Axis of channels that belong to one image.
     channels : tuple of str
@@ -74,13 +86,15 @@ def load_image(path: str | os.PathLike[str]) -> ImageData:
     Parameters
     ----------
     path : str or path-like
-        TIFF, PNG, JPG, NPY, NPZ, HDF5 or a format of electron microscopes; anything else is left to the readers of
-        installed napari plugins. ``file.h5::name`` chooses one of several data sets.
+        TIFF, PNG, JPG, NPY, NPZ, HDF5 or a format of electron or scanning probe microscopes; anything else is left to
+        the readers of installed napari plugins. ``file.h5::name`` chooses one of several images,
+        ``file.ibw::Amplitude1Retrace::Phase1Retrace`` those that are the channels of one.
 
     Returns
     -------
     ImageData
-        Grey values, two or three axes, and before them the channels where the file says that it holds some.
+        Grey values, two or three axes, and before them the channels where the file says that it holds some, or several
+        were chosen.
 
     Raises
     ------
@@ -89,15 +103,20 @@ def load_image(path: str | os.PathLike[str]) -> ImageData:
     MissingReaderError
         If its format needs a reader that is not installed.
     """
-    file, part, found = _read(path)
+    file, part = _split(path)
+    names = tuple(part.split("::"))
+    found, *more = (_read(file, name) for name in names)
     data, channels = _as_grey(found, file.name), found.channel_axis
+    if more:
+        data, channels = _as_channels(file, names, data, found, more), 0
     if data.ndim - (channels is not None) not in (2, 3):
         raise InputDataError(f"{file.name} has {_axes(data)}; an image has two axes, a stack three")
     if channels is not None:
         data, channels = np.moveaxis(data, channels, 0), 0
     _check_numbers(data, file.name)
-    name = part.rpartition("/")[2] or file.stem
-    return ImageData(data, name, found.pixel_size, found.unit, file, sha256(file), part, channels)
+    name = file.stem if more else part.rpartition("/")[2] or file.stem
+    known = names if more else ()
+    return ImageData(data, name, found.pixel_size, found.unit, file, sha256(file), part, channels, known)
 
 
 def save_image(image: ImageData, folder: Path, name: str) -> Path:
@@ -153,7 +172,8 @@ def load_patches(path: str | os.PathLike[str]) -> ImageData:
     InputDataError
         If the file is missing, damaged or holds no patches.
     """
-    file, part, found = _read(path)
+    file, part = _split(path)
+    found = _read(file, part)
     if found.data.ndim not in (3, 4):
         raise InputDataError(f"{file.name} has {_axes(found.data)}; patches are (n, h, w) or (n, channels, h, w)")
     _check_numbers(found.data, file.name)
@@ -182,8 +202,8 @@ def load_vector(path: str | os.PathLike[str], length: int, what: str) -> NDArray
     InputDataError
         If the file is missing or damaged or does not fit the patches.
     """
-    file, _, found = _read(path)
-    values = np.asarray(found.data)
+    file, part = _split(path)
+    values = np.asarray(_read(file, part).data)
     if values.ndim not in (1, 2) or len(values) != length:
         raise InputDataError(f"{file.name} has shape {values.shape}; {what} need one row for each of {length} patches")
     if values.dtype.kind == "U":  # names of classes
@@ -214,10 +234,59 @@ def looks_like_patches(path: str | os.PathLike[str]) -> bool:
     InputDataError
         If the file is missing or damaged.
     """
-    if _split(path)[0].suffix.lower() not in (".npy", ".npz"):
+    file, part = _split(path)
+    if file.suffix.lower() not in (".npy", ".npz") or "::" in part:  # channels are chosen of images
         return False
-    shape = _read(path)[2].data.shape
+    shape = _read(file, part).data.shape
     return len(shape) in (3, 4) and shape[-1] == shape[-2] <= _LARGEST_PATCH and shape[0] >= _FEWEST_PATCHES
+
+
+def get_reader(path: str | os.PathLike[str] | Sequence[str]) -> Callable[[Any], list[LayerData]] | None:
+    """Offer napari a reader for files of microscopes, and for HDF5.
+
+    Parameters
+    ----------
+    path : str, path-like or sequence of str
+        What the user opens.
+
+    Returns
+    -------
+    callable or None
+        Function of the path that returns layer data tuples; None for other files.
+    """
+    paths = [path] if isinstance(path, (str, os.PathLike)) else list(path)
+    if not paths or any(Path(one).suffix.lower() not in _OPENED for one in paths):
+        return None
+    return _read_layers
+
+
+def _read_layers(path: str | os.PathLike[str] | Sequence[str]) -> list[LayerData]:
+    paths = [path] if isinstance(path, (str, os.PathLike)) else path
+    return [layer for one in paths for layer in _layers(Path(one))]
+
+
+def _layers(path: Path) -> list[LayerData]:
+    """Every image of a file; the first is shown, the others may cover it."""
+    with reading(path):
+        images = _OPENED[path.suffix.lower()](path)
+    if not images:
+        raise InputDataError(f"{path.name} holds no image")
+    if len(images) > _MOST_LAYERS:
+        raise InputDataError(
+            f"{path.name} holds {len(images)} images, too many for as many layers; open one of them from a shell: "
+            f"napari-rvae demo '{path.name}::{next(iter(images))}'"
+        )
+    layers = []
+    for number, (title, found) in enumerate(images.items()):
+        name, part = (path.stem, "") if len(images) == 1 else (f"{path.stem} {title}", title)
+        source = ImageData(found.data, name, found.pixel_size, found.unit, path, "", part)
+        shown = {"name": name, "metadata": {SOURCE: source, "title": title, "path": str(path)}, "visible": number == 0}
+        if found.pixel_size is not None:
+            frames = found.data.ndim - 2
+            shown["scale"] = (*(1.0,) * frames, *found.pixel_size)
+            shown["units"] = (*("pixel",) * frames, *(found.unit,) * 2)
+        layers.append((found.data, shown, "image"))
+    return layers
 
 
 def _split(path: str | os.PathLike[str]) -> tuple[Path, str]:
@@ -227,10 +296,34 @@ def _split(path: str | os.PathLike[str]) -> tuple[Path, str]:
     return (Path(text), "") if not part or Path(text).exists() else (Path(file), part)
 
 
-def _read(path: str | os.PathLike[str]) -> tuple[Path, str, formats.Found]:
-    file, part = _split(path)
+def _read(file: Path, part: str) -> formats.Found:
+    suffix = file.suffix.lower()
     with reading(file):
-        return file, part, READERS.get(file.suffix.lower(), formats.read_with_plugins)(file, part)
+        if suffix not in _READERS_OF_ALL:
+            return _READERS.get(suffix, formats.read_with_plugins)(file, part)
+        images = _READERS_OF_ALL[suffix](file)
+        names = list(images)
+        if not images:
+            raise InputDataError(f"{file.name} holds no image")
+        if not part and len(images) > 1:
+            raise formats.several(file, names)
+        if part and part not in images and not (part.isdigit() and int(part) < len(names)):
+            raise InputDataError(f"{file.name} holds no image {part!r}, only {', '.join(names)}")
+        return images[part if part in images else names[int(part or 0)]]
+
+
+def _as_channels(
+    file: Path, names: Sequence[str], first: Any, found: formats.Found, more: Sequence[formats.Found]
+) -> NDArray[Any]:
+    """Put images of one file together, which must show the same place."""
+    images = [first, *(_as_grey(one, file.name) for one in more)]
+    for name, image, one in zip(names[1:], images[1:], more, strict=True):
+        if image.shape != first.shape or one.pixel_size != found.pixel_size:
+            raise InputDataError(
+                f"{name} of {file.name} has {_axes(image)}, {names[0]} {_axes(first)}; "
+                "channels of one image have the same number of pixels, of the same size"
+            )
+    return np.stack(images)
 
 
 def _as_grey(found: formats.Found, name: str) -> Any:

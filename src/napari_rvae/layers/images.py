@@ -14,15 +14,14 @@ from napari.layers import Image
 from napari_rvae.errors import InputDataError, RVAEError
 from napari_rvae.io import ImageData, load_image
 from napari_rvae.io.files import sha256
-from napari_rvae.layers.models import channels_of, stacked
+from napari_rvae.io.images import SOURCE
+from napari_rvae.layers.models import channels_of, file_of, stacked
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer, Points
     from numpy.typing import NDArray
 
-SOURCE = "napari_rvae_source"
-"""Key of a layer's metadata under which the file it was read from lies."""
 _UNSAVED = Path("in no file")
 _READABLE = 1e-3  # in whichever unit
 
@@ -318,11 +317,9 @@ def image_source(layer: Image, more: Sequence[Image] = ()) -> ImageData:
             )
     if more:
         layers = (layer, *more)
-        first, *others = [one.metadata.get(SOURCE) for one in layers]
-        one_file = isinstance(first, ImageData) and all(other is first for other in others)
-        path = first.path if one_file else _UNSAVED / layer.name
+        path, part = file_of(layers) or (_UNSAVED / layer.name, "")
         data, names = stacked([image_data(one) for one in layers]), tuple(one.name for one in layers)
-        return replace(image_source(layer), data=data, path=path, sha256="", part="", channel_axis=0, channels=names)
+        return replace(image_source(layer), data=data, path=path, sha256="", part=part, channel_axis=0, channels=names)
     size, named = pixel_size(layer, "nm")
     unit = named if named == "nm" else None
     known = layer.metadata.get(SOURCE)
@@ -423,7 +420,7 @@ def hashed(source: ImageData) -> ImageData:
     digest = hashlib.sha256(f"{source.data.shape} {source.data.dtype}".encode())
     for frame in _frames(source.data):
         digest.update(np.ascontiguousarray(frame).data)
-    return replace(source, path=_UNSAVED / source.name, sha256=digest.hexdigest())
+    return replace(source, path=_UNSAVED / source.name, part="", sha256=digest.hexdigest())
 
 
 def _is_in(path: Path, image: ImageData) -> bool:
@@ -431,7 +428,7 @@ def _is_in(path: Path, image: ImageData) -> bool:
     if not path.exists():
         return False
     try:
-        found = load_image(path)
+        found = load_image(f"{path}::{image.part}" if image.part else path)
     except RVAEError:
         return False
     return found.channel_axis == image.channel_axis and _same_pixels(found.data, image.data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -12,6 +13,8 @@ import numpy as np
 from dask.delayed import delayed
 
 from napari_rvae.errors import InputDataError
+from napari_rvae.io import ImageData
+from napari_rvae.io.images import SOURCE
 
 if TYPE_CHECKING:
     from napari.layers import Image, Points
@@ -105,6 +108,28 @@ def stacked(channels: Sequence[Any]) -> Any:
         for one in channels
     ]
     return dask.stack(lazy)
+
+
+def file_of(channels: Sequence[Image]) -> tuple[Path, str] | None:
+    """Find the file that channels were read from.
+
+    Parameters
+    ----------
+    channels : sequence of napari.layers.Image
+        Their layers.
+
+    Returns
+    -------
+    tuple or None
+        The file, and which of its images they are, as `load_image` wants it; None where they are not of one file.
+    """
+    images = [layer.metadata.get(SOURCE) for layer in channels]
+    found = [image for image in images if isinstance(image, ImageData)]
+    if len(found) < len(images) or len({image.path for image in found}) > 1:
+        return None
+    if all(image is found[0] for image in found):
+        return found[0].path, found[0].part
+    return (found[0].path, "::".join(image.part for image in found)) if all(image.part for image in found) else None
 
 
 def model_of(points: Points) -> Model | None:

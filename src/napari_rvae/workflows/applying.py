@@ -13,7 +13,7 @@ import pandas as pd
 
 from napari_rvae.errors import InputDataError, Stopped, in_words
 from napari_rvae.io import check_outputs, load_atoms, load_image, replacing, save_table
-from napari_rvae.io.images import READERS
+from napari_rvae.io.images import IMAGE_SUFFIXES
 from napari_rvae.settings import FindSettings
 from napari_rvae.workflows.encoding import encode_image, misfit
 from napari_rvae.workflows.steps import scaled
@@ -85,12 +85,12 @@ def image_files(places: Iterable[str | os.PathLike[str]]) -> list[Path]:
         known = [file for file in sorted(place.iterdir()) if _is_image(file)] if place.is_dir() else [place]
         found += [file for file in known if file not in found]
     if not found:
-        raise InputDataError(f"no images were found; known formats are {', '.join(sorted(READERS))}")
+        raise InputDataError(f"no images were found; known formats are {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found
 
 
 def _is_image(file: Path) -> bool:
-    return file.is_file() and file.suffix.lower() in READERS and not file.name.startswith(".")
+    return file.is_file() and file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
 
 
 def apply_to_files(
