@@ -11,6 +11,10 @@ class InputDataError(RVAEError, ValueError):
     """An image, a table or an array cannot be analysed as it is."""
 
 
+class SeveralImagesError(InputDataError):
+    """A file holds several images, and none of them was chosen."""
+
+
 class SettingsError(RVAEError, ValueError):
     """Settings contradict each other or the data."""
 

@@ -2,11 +2,15 @@
 
 import shutil
 
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
 
 from napari_rvae.errors import InputDataError, OutputError
+from napari_rvae.io import load_image
+from napari_rvae.settings import TrainSettings
+from napari_rvae.workflows import analyze_image
 from napari_rvae.workflows.applying import apply_to_files, image_files
 
 
@@ -70,6 +74,30 @@ def test_a_reader_that_fails_in_any_way_is_told(analysis, series, tmp_path, monk
     summary = apply_to_files(analysis.model, image_files([series]), tmp_path / "out")
     assert summary["state"].tolist() == ["failed", "failed", "failed", "done"]
     assert summary["error"][0] == "Failed with ZeroDivisionError: no rows"
+
+
+def test_files_of_several_images_are_read_as_in_training(scene, tmp_path):
+    for name in ("a.h5", "b.h5"):
+        with h5py.File(tmp_path / name, "w") as file:
+            file["signal/abf"], file["signal/haadf"] = scene.image[::-1], scene.image
+    quick = TrainSettings(epochs=2, hidden=16, start="scratch", seed=1, threads=1)
+    trained = analyze_image(load_image(f"{tmp_path / 'a.h5'}::signal/haadf"), training=quick)
+    summary = apply_to_files(trained.model, image_files([tmp_path]), tmp_path / "out")
+    assert summary["table"].tolist() == ["a.csv", "b.csv"]
+    for name in summary["table"]:
+        np.testing.assert_allclose(pd.read_csv(tmp_path / "out" / name)["z1"], trained.table["z1"], rtol=1e-6)
+    others = image_files([f"{tmp_path}::signal/abf"])
+    summary = apply_to_files(trained.model, others, tmp_path / "other")
+    assert summary["table"].tolist() == ["a.csv", "b.csv"]
+    table = pd.read_csv(tmp_path / "other" / "b.csv")
+    assert table["y"].mean() == pytest.approx(len(scene.image) - 1 - trained.table["y"].mean(), abs=1.0)
+
+
+def test_a_file_of_several_images_where_nobody_says_which(analysis, tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["abf"] = file["haadf"] = np.ones((20, 20))
+    summary = apply_to_files(analysis.model, [tmp_path / "a.h5"], tmp_path / "out")
+    assert "choose one: 'a.h5::abf'" in summary["error"][0]
 
 
 def test_what_was_done_before_a_stop_stays(analysis, series, tmp_path):

@@ -276,7 +276,10 @@ app.command("attribute")(attribute)
 @with_settings(FindSettings)
 def _apply(
     model: ModelArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Images, and folders with images.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGES", help="Images, and folders with images; of files of several, as in training."),
+    ],
     output: FolderOption,
     atoms: Annotated[
         Path | None,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_rvae.errors import InputDataError, MissingReaderError
+from napari_rvae.errors import InputDataError, MissingReaderError, SeveralImagesError
 from napari_rvae.io.files import check_memory
 
 SMALLEST_IMAGE = 16  # narrower data sets in an HDF5 file are tables
@@ -143,7 +143,7 @@ def _only_image(path: Path, shapes: dict[str, tuple[int, ...]]) -> str:
     raise several(path, list(shapes))
 
 
-def several(path: Path, names: list[str]) -> InputDataError:
+def several(path: Path, names: list[str]) -> SeveralImagesError:
     """Say how to choose one image of a file.
 
     Parameters
@@ -155,11 +155,11 @@ def several(path: Path, names: list[str]) -> InputDataError:
 
     Returns
     -------
-    InputDataError
+    SeveralImagesError
         To be raised.
     """
     others = ", ".join(names[1:6]) + (", ..." if len(names) > 6 else "")
-    return InputDataError(
+    return SeveralImagesError(
         f"{path.name} holds {len(names)} images; choose one: '{path.name}::{names[0]}' (or {others}), "
         f"or channels of one image: '{path.name}::{names[0]}::{names[1]}'"
     )

@@ -103,7 +103,7 @@ def load_image(path: str | os.PathLike[str]) -> ImageData:
     MissingReaderError
         If its format needs a reader that is not installed.
     """
-    file, part = _split(path)
+    file, part = file_and_part(path)
     names = tuple(part.split("::"))
     found, *more = (_read(file, name) for name in names)
     data, channels = _as_grey(found, file.name), found.channel_axis
@@ -172,7 +172,7 @@ def load_patches(path: str | os.PathLike[str]) -> ImageData:
     InputDataError
         If the file is missing, damaged or holds no patches.
     """
-    file, part = _split(path)
+    file, part = file_and_part(path)
     found = _read(file, part)
     if found.data.ndim not in (3, 4):
         raise InputDataError(f"{file.name} has {_axes(found.data)}; patches are (n, h, w) or (n, channels, h, w)")
@@ -202,7 +202,7 @@ def load_vector(path: str | os.PathLike[str], length: int, what: str) -> NDArray
     InputDataError
         If the file is missing or damaged or does not fit the patches.
     """
-    file, part = _split(path)
+    file, part = file_and_part(path)
     values = np.asarray(_read(file, part).data)
     if values.ndim not in (1, 2) or len(values) != length:
         raise InputDataError(f"{file.name} has shape {values.shape}; {what} need one row for each of {length} patches")
@@ -234,7 +234,7 @@ def looks_like_patches(path: str | os.PathLike[str]) -> bool:
     InputDataError
         If the file is missing or damaged.
     """
-    file, part = _split(path)
+    file, part = file_and_part(path)
     if file.suffix.lower() not in (".npy", ".npz") or "::" in part:  # channels are chosen of images
         return False
     shape = _read(file, part).data.shape
@@ -289,8 +289,19 @@ def _layers(path: Path) -> list[LayerData]:
     return layers
 
 
-def _split(path: str | os.PathLike[str]) -> tuple[Path, str]:
-    """Separate ``file::part``; a file whose own name holds ``::`` is a file."""
+def file_and_part(path: str | os.PathLike[str]) -> tuple[Path, str]:
+    """Separate ``file::part``; a file whose own name holds ``::`` is a file.
+
+    Parameters
+    ----------
+    path : str or path-like
+        File, or some images of it.
+
+    Returns
+    -------
+    tuple
+        The file, and which images; empty where it does not say.
+    """
     text = os.fspath(path)
     file, _, part = text.partition("::")
     return (Path(text), "") if not part or Path(text).exists() else (Path(file), part)

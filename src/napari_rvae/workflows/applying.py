@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from napari_rvae.errors import InputDataError, Stopped, in_words
-from napari_rvae.io import check_outputs, load_atoms, load_image, replacing, save_table
-from napari_rvae.io.images import IMAGE_SUFFIXES
+from napari_rvae.errors import InputDataError, SeveralImagesError, Stopped, in_words
+from napari_rvae.io import ImageData, check_outputs, load_atoms, load_image, replacing, save_table
+from napari_rvae.io.images import IMAGE_SUFFIXES, file_and_part
 from napari_rvae.settings import FindSettings
 from napari_rvae.workflows.encoding import encode_image, misfit
 from napari_rvae.workflows.steps import scaled
@@ -66,12 +66,12 @@ def image_files(places: Iterable[str | os.PathLike[str]]) -> list[Path]:
     Parameters
     ----------
     places : iterable of path-like
-        Files and folders.
+        Files and folders; ``::name`` chooses an image of a file, or of every file of a folder.
 
     Returns
     -------
     list of Path
-        In the order given, those of a folder by name.
+        In the order given, those of a folder by name, each with what was chosen of it.
 
     Raises
     ------
@@ -79,11 +79,13 @@ def image_files(places: Iterable[str | os.PathLike[str]]) -> list[Path]:
         If there is no image at all, or a place does not exist.
     """
     found: list[Path] = []
-    for place in map(Path, places):
+    for given in places:
+        place, part = file_and_part(given)
         if not place.exists():
             raise InputDataError(f"there is no file or folder {place}")
         known = [file for file in sorted(place.iterdir()) if _is_image(file)] if place.is_dir() else [place]
-        found += [file for file in known if file not in found]
+        chosen = [Path(f"{file}::{part}") if part else file for file in known]
+        found += [file for file in chosen if file not in found]
     if not found:
         raise InputDataError(f"no images were found; known formats are {', '.join(sorted(IMAGE_SUFFIXES))}")
     return found
@@ -164,7 +166,8 @@ def _atoms_of(file: Path, place: str | os.PathLike[str] | None) -> Path | None:
     """The table with the atoms of an image, whether it is there or not."""
     if place is None or not Path(place).is_dir():
         return None if place is None else Path(place)
-    tables = [Path(place) / f"{name}.{kind}" for name in (file.stem, file.name) for kind in ("csv", "parquet")]
+    image = file_and_part(file)[0]
+    tables = [Path(place) / f"{name}.{kind}" for name in (image.stem, image.name) for kind in ("csv", "parquet")]
     return next((table for table in tables if table.exists()), tables[0])
 
 
@@ -185,7 +188,7 @@ def _applied(
 
     try:
         places = None if atoms is None else load_atoms(atoms)
-        latent = encode_image(model, load_image(file), find, atoms=places, progress=named, stop=stop)
+        latent = encode_image(model, _image(model, file), find, atoms=places, progress=named, stop=stop)
         save_table(latent, table)
     except Stopped:
         raise
@@ -197,8 +200,21 @@ def _applied(
     return Applied(str(file), "done", len(latent), encoded, table.name, seconds, **told)
 
 
+def _image(model: Model, file: Path) -> ImageData:
+    """Read an image; of a file that holds several, those that the model learned from, by their names."""
+    try:
+        return load_image(file)
+    except SeveralImagesError:
+        trained = model.recipe.get("made_by", {}).get("inputs", {}).get("image", {}).get("path", "")
+        part = file_and_part(trained)[1]
+        if not part:
+            raise
+        return load_image(f"{file}::{part}")
+
+
 def _table_names(files: Sequence[Path]) -> list[str]:
     """Name tables after their images, with the ending and a number where two would be called the same."""
-    stems = [file.stem for file in files]
-    names = [file.name if stems.count(file.stem) > 1 else file.stem for file in files]
+    images = [file_and_part(file)[0] for file in files]
+    stems = [image.stem for image in images]
+    names = [image.name if stems.count(image.stem) > 1 else image.stem for image in images]
     return [f"{name}.{k}.csv" if names.count(name) > 1 else f"{name}.csv" for k, name in enumerate(names)]
