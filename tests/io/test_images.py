@@ -99,7 +99,19 @@ def test_ome_scale_and_channels(write):
     metadata = {"axes": "CYX", "PhysicalSizeX": 0.02, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.03}
     image = load_image(write("a.ome.tif", np.stack([GREY, GREY]), ome=True, metadata=metadata))
     assert image.pixel_size == pytest.approx((0.03, 0.02))
-    assert image.channel_axis == 0
+    assert (image.channel_axis, image.channels) == (0, ())
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [(("HAADF", "Amplitude µV"), ("HAADF", "Amplitude µV")), (("HAADF", "HAADF"), ()), (("HAADF", ""), ())],
+)
+@pytest.mark.parametrize("axes", ["CYX", "TCYX"])
+def test_names_of_channels_in_ome_files(write, axes, names, kept):
+    stack = np.stack([GREY, GREY * 2]) if axes == "CYX" else np.stack([[GREY, GREY * 2]] * 3)
+    image = load_image(write("a.ome.tif", stack, ome=True, metadata={"axes": axes, "Channel": {"Name": names}}))
+    assert (image.channel_axis, image.channels) == (0, kept)
+    np.testing.assert_array_equal(image.data[1], stack[..., 1, :, :])
 
 
 @pytest.mark.parametrize("kind", ["float64", "float16", "int64", "uint8", "bool"])

@@ -180,6 +180,15 @@ def test_a_file_of_channels_is_a_layer_for_each(viewer, tmp_path):
     np.testing.assert_array_equal(image_source(layers[0], layers[1:]).data, channels)
 
 
+def test_channels_of_a_file_have_their_own_names(viewer, tmp_path):
+    named = {"axes": "CYX", "Channel": {"Name": ["HAADF", "ABF"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.random.default_rng(0).random((2, 20, 30)), metadata=named)
+    layers = add_image(viewer, load_image(tmp_path / "a.ome.tif"))
+    assert [layer.name for layer in layers] == ["HAADF", "ABF"]
+    source = hashed(image_source(layers[0], layers[1:]))
+    assert (source.channels, source.path) == (("HAADF", "ABF"), tmp_path / "a.ome.tif")
+
+
 def test_images_of_one_file_are_known_by_their_names(viewer, tmp_path):
     """So that what was made of them in napari can be made again from the file."""
     path = tmp_path / "a.h5"

@@ -25,6 +25,7 @@ class Found:
     unit: str | None = None
     color: bool = False  # the last axis holds colour channels
     channel_axis: int | None = None
+    channels: tuple[str, ...] = ()
 
 
 def with_scale(data: Any, pixel_size: tuple[float, float], unit: str, **more: Any) -> Found:
@@ -182,7 +183,7 @@ def distinct(names: list[str]) -> list[str]:
 
 
 def read_tiff(path: Path, part: str) -> Found:
-    """Read the first series; the scale of ImageJ and OME files."""
+    """Read the first series; the scale of ImageJ and OME files, and the names of channels in the latter."""
     import tifffile
 
     _no_part(path, part)
@@ -196,20 +197,32 @@ def read_tiff(path: Path, part: str) -> Found:
         if color:
             data = np.moveaxis(data, axes.index("S"), -1)
         channels = axes.index("C") if "C" in axes and not color else None
+        names = () if channels is None else _ome_channels(file, data.shape[channels])
         size, unit = _tiff_scale(file)
-        return with_scale(data, size, unit, color=color, channel_axis=channels)
+        return with_scale(data, size, unit, color=color, channel_axis=channels, channels=names)
+
+
+def _ome_pixels(file: Any) -> Any:
+    """Give what OME says of the first image, None where it says nothing."""
+    from xml.etree import ElementTree
+
+    return ElementTree.fromstring(file.ome_metadata).find(".//{*}Pixels") if file.is_ome else None
+
+
+def _ome_channels(file: Any, count: int) -> tuple[str, ...]:
+    """Give the names of the channels, where all have one of their own."""
+    pixels = _ome_pixels(file)
+    names = [] if pixels is None else [channel.get("Name", "").strip() for channel in pixels.findall("{*}Channel")]
+    return tuple(names) if len(set(names) - {""}) == len(names) == count else ()
 
 
 def _tiff_scale(file: Any) -> tuple[tuple[float, float], str]:
     """Give y and x size of a pixel and its unit, empty where neither ImageJ nor OME wrote it."""
-    if file.is_ome:
-        from xml.etree import ElementTree
-
-        pixels = ElementTree.fromstring(file.ome_metadata).find(".//{*}Pixels")
-        if pixels is not None and "PhysicalSizeX" in pixels.attrib:
-            x = float(pixels.attrib["PhysicalSizeX"])
-            y = float(pixels.attrib.get("PhysicalSizeY", x))
-            return (y, x), pixels.attrib.get("PhysicalSizeXUnit", "µm")
+    pixels = _ome_pixels(file)
+    if pixels is not None and "PhysicalSizeX" in pixels.attrib:
+        x = float(pixels.attrib["PhysicalSizeX"])
+        y = float(pixels.attrib.get("PhysicalSizeY", x))
+        return (y, x), pixels.attrib.get("PhysicalSizeXUnit", "µm")
     tags = file.pages[0].tags
     if file.is_imagej and "XResolution" in tags:
         unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ").replace("\\u00C5", "Å")

@@ -115,7 +115,7 @@ def load_image(path: str | os.PathLike[str]) -> ImageData:
         data, channels = np.moveaxis(data, channels, 0), 0
     _check_numbers(data, file.name)
     name = file.stem if more else part.rpartition("/")[2] or file.stem
-    known = names if more else ()
+    known = names if more else found.channels
     return ImageData(data, name, found.pixel_size, found.unit, file, sha256(file), part, channels, known)
 
 
