@@ -395,7 +395,8 @@ def test_napari_reader(em_file):
 
 
 def test_napari_reader_shows_every_image_of_an_hdf5_file(write):
-    layers = get_reader("a.h5")(write("a.h5", raw=GREY, filtered=GREY * 2, table=np.zeros((30, 3))))
+    more = {"table": np.zeros((30, 3)), "spectrum": np.ones((20, 20), complex)}
+    layers = get_reader("a.h5")(write("a.h5", raw=GREY[..., None], filtered=GREY * 2, **more))
     assert [shown["name"] for _, shown, _ in layers] == ["a filtered", "a raw"]
     assert [shown["visible"] for _, shown, _ in layers] == [True, False]
     np.testing.assert_array_equal([data for data, *_ in layers], [GREY * 2, GREY])

@@ -12,6 +12,7 @@ from napari_rvae.errors import InputDataError, MissingReaderError, SeveralImages
 from napari_rvae.io.files import check_memory
 
 SMALLEST_IMAGE = 16  # narrower data sets in an HDF5 file are tables
+_MOST_LAYERS = 32  # that opening an HDF5 file in napari makes
 _LENGTHS_IN_NM = {"m": 1e9, "mm": 1e6, "um": 1e3, "nm": 1.0, "pm": 1e-3, "a": 0.1, "å": 0.1, "angstrom": 0.1}
 _SPELLINGS = {"µm": "um", "μm": "um", "micron": "um", "microns": "um", "meter": "m", "nanometer": "nm", "ångström": "å"}
 
@@ -111,11 +112,16 @@ def read_hdf5(path: Path, part: str) -> Found:
 
 
 def read_all_hdf5(path: Path) -> dict[str, Found]:
-    """Read every data set that can be an image, by its path in the file."""
+    """Read every data set that napari can show as an image, by its path in the file."""
     import h5py
 
     with h5py.File(path, "r") as file:
-        names = list(_shapes(file))
+        names = [name for name in _shapes(file) if file[name].dtype.kind != "c"]
+        if len(names) > _MOST_LAYERS:
+            raise InputDataError(
+                f"{path.name} holds {len(names)} images, too many for as many layers; open one of them from a shell: "
+                f"napari-rvae demo '{path.name}::{names[0]}'"
+            )
         check_memory(sum(file[name].nbytes for name in names), path.name)
         return {name: Found(file[name][()]) for name in names}
 

@@ -21,7 +21,6 @@ IMAGE_FILES = {name: (f"{name}.npy", f"{name}.tif") for name in ("image", "clean
 """What `save_image` may write."""
 _COLOUR_TOLERANCE = 2  # grey levels by which the channels of a grey JPEG may differ
 _LARGEST_PATCH, _FEWEST_PATCHES = 128, 8
-_MOST_LAYERS = 32  # that opening a file in napari makes
 
 _READERS_OF_ALL: dict[str, Callable[[Path], dict[str, formats.Found]]] = {
     **dict.fromkeys(EM_SUFFIXES, read_em),
@@ -271,21 +270,17 @@ def _layers(path: Path) -> list[LayerData]:
         images = _OPENED[path.suffix.lower()](path)
     if not images:
         raise InputDataError(f"{path.name} holds no image")
-    if len(images) > _MOST_LAYERS:
-        raise InputDataError(
-            f"{path.name} holds {len(images)} images, too many for as many layers; open one of them from a shell: "
-            f"napari-rvae demo '{path.name}::{next(iter(images))}'"
-        )
     layers = []
     for number, (title, found) in enumerate(images.items()):
         name, part = (path.stem, "") if len(images) == 1 else (f"{path.stem} {title}", title)
-        source = ImageData(found.data, name, found.pixel_size, found.unit, path, "", part)
+        data = _as_grey(found, path.name)
+        source = ImageData(data, name, found.pixel_size, found.unit, path, "", part)
         shown = {"name": name, "metadata": {SOURCE: source, "title": title, "path": str(path)}, "visible": number == 0}
         if found.pixel_size is not None:
-            frames = found.data.ndim - 2
+            frames = data.ndim - 2
             shown["scale"] = (*(1.0,) * frames, *found.pixel_size)
             shown["units"] = (*("pixel",) * frames, *(found.unit,) * 2)
-        layers.append((found.data, shown, "image"))
+        layers.append((data, shown, "image"))
     return layers
 
 

@@ -78,8 +78,10 @@ def _layer_names(path: Path, sizes: dict[str, Any]) -> list[str]:
     rows, columns, layers, _ = map(int, sizes["dimLabelsSize"])
     before = ("wfmSize", "formulaSize", "noteSize", "dataEUnitsSize")
     start = _WAVE_HEADER + sum(int(sizes[name]) for name in before) + int(sum(sizes["dimEUnitsSize"])) + rows + columns
-    labels = path.read_bytes()[start : start + layers]
-    names = [labels[at : at + _LABEL].partition(b"\0")[0] for at in range(_LABEL, layers, _LABEL)]  # first: of all
+    with path.open("rb") as file:
+        file.seek(start)
+        labels = file.read(layers)
+    names = [labels[at : at + _LABEL].partition(b"\0")[0] for at in range(_LABEL, len(labels), _LABEL)]  # first: of all
     return distinct([name.decode("latin-1") for name in names])
 
 
