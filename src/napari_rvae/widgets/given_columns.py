@@ -68,7 +68,8 @@ class SomeColumns(Control):
         self._wanted: tuple[str, ...] = ()
         self.widget = self._button = QToolButton()
         self._button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self._button.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)  # its text may be long
+        self._button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+        self._button.setMinimumWidth(1)  # its text may be long
         self._menu = QMenu(self._button)
         self._menu.triggered.connect(self._on_triggered)
         self._button.setMenu(self._menu)
