@@ -18,6 +18,7 @@ def coloring(values, column="z1", **others):
         ("strain_xx", [-0.1, 0.5, 0.2], "diverging"),
         ("dy_error", [0.1, 0.5, 0.2], "sequential"),
         ("class", [0.0, 1.0, np.nan], "categorical"),
+        ("class_probability", [1.0, 1.0, np.nan], "sequential"),
         ("flag", ["", "edge", "moved"], "categorical"),
         ("z1", [np.nan, np.nan], "sequential"),
     ],

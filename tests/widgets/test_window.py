@@ -4,12 +4,14 @@ import subprocess
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from napari.layers import Labels
 
 from napari_rvae.io import load_image
-from napari_rvae.layers import add_image
+from napari_rvae.layers import add_image, color_points, coloring_of
 from napari_rvae.settings import TrainSettings
+from napari_rvae.widgets.columns import color_scale
 from napari_rvae.widgets.demo import Demo, run_demo
 
 from .conftest import crystal
@@ -50,6 +52,19 @@ def test_docks_opened_one_after_the_other_share_one_place(make_napari_viewer, qt
         docks.append(dock)
     first, *others = docks
     assert set(first.window().tabifiedDockWidgets(first)) == set(others)
+
+
+def test_a_single_class_is_coloured_where_a_colour_bar_was(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    features = {"z1": np.linspace(0, 1, 5), "sublattice": 0}
+    points = viewer.add_points(np.zeros((5, 2)), features=pd.DataFrame(features))
+    color_points(points, "z1")
+    qtbot.wait(1)  # napari makes the bar
+    color_points(points, "sublattice")
+    assert len(np.unique(points.face_color, axis=0)) == 1
+    assert len(color_scale(points.features, coloring_of(points)).names) == 1
+    color_points(points, "z1")
+    assert len(np.unique(points.face_color, axis=0)) == 5
 
 
 @pytest.mark.parametrize("name", ["oxide_interface", "graphene", "cards_1"])

@@ -33,6 +33,7 @@ _PALETTE = [
     "#FF9896", "#9467BD", "#C5B0D5", "#DBDB8D", "#17BECF", "#7F4F00", "#F7B6D2", "#005F45", "#C49C94", "#1F2FB4",
 ]  # fmt: skip
 _MOST_CLASSES = 50
+_NO_CLASSES = ("_probability", "_error", "_dispersion")  # may all be 0 or 1 by chance, and have no sign
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,11 @@ class Coloring:
         if len(numbers) == 0:
             return cls(column, "sequential", _colormap(preferences().numbers), (0.0, 1.0))
         low, high = numbers.min(), numbers.max()
-        if high - low < _MOST_CLASSES and (numbers == np.rint(numbers)).all() and column not in ("frame", "atom_id"):
+        whole = (numbers == np.rint(numbers)).all() and column not in ("frame", "atom_id")
+        if whole and high - low < _MOST_CLASSES and not column.endswith(_NO_CLASSES):
             names = tuple(str(int(low) + k) for k in range(int(high - low) + 1))
             return cls(column, "categorical", *_classes(int(low), names, chosen), names=names)
-        if column.startswith(("dy", "dx", "strain")) and not column.endswith(("_error", "_dispersion")):
+        if column.startswith(("dy", "dx", "strain")) and not column.endswith(_NO_CLASSES):
             limit = float(np.percentile(np.abs(sure_numbers), 99)) or 1.0
             return cls(column, "diverging", _colormap("PiYG"), (-limit, limit))
         low, high = np.percentile(sure_numbers, (1, 99))
@@ -192,7 +194,10 @@ def _classes(
     colors = [_PALETTE[(first + k) % len(_PALETTE)] for k in range(count)]
     if chosen:
         colors = [chosen.get(name, color) for name, color in zip(names, colors, strict=False)] or colors
-    return Colormap(colors, name="classes", interpolation="zero", nan_color=GREY), (first - 0.5, first + count - 0.5)
+    limits = first - 0.5, first + count - 0.5
+    if count == 1:  # napari's colour bar, once made, takes no single colour
+        colors *= 2
+    return Colormap(colors, name="classes", interpolation="zero", nan_color=GREY), limits
 
 
 def _period(table: pd.DataFrame, angles: NDArray[np.float64]) -> tuple[float, float]:

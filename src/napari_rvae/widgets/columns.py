@@ -129,7 +129,7 @@ def color_scale(table: pd.DataFrame, coloring: Coloring) -> ColorScale:
     """
     values = table[coloring.column]
     categorical = coloring.kind == "categorical"
-    count = len(coloring.colormap.colors) if categorical else LEVELS
+    count = max(len(coloring.names), 1) if categorical else LEVELS
     level = coloring.levels(values)
     # A class lies in the middle of its colour, a number anywhere on the scale.
     place = np.floor(level * count) if categorical else np.rint(level * (count - 1))
