@@ -51,6 +51,10 @@ def test_atoms_at_the_edge_do_not_take_all_colours():
     assert coloring([0.5, 3.0], flag=["edge", "edge"]).limits[1] > 2, "where there are no others"
 
 
+def test_a_probability_of_all_atoms_is_one_on_its_scale():
+    assert coloring([1.0, 1.0], "class_probability").limits == (0, 1)
+
+
 def test_both_signs_get_the_same_share():
     low, high = coloring([-0.1, 0.5, 0.3], "dx").limits
     assert low == -high

@@ -105,9 +105,9 @@ class Coloring:
             limit = float(np.percentile(np.abs(sure_numbers), 99)) or 1.0
             return cls(column, "diverging", _colormap("PiYG"), (-limit, limit))
         low, high = np.percentile(sure_numbers, (1, 99))
-        return cls(
-            column, "sequential", _colormap(preferences().numbers), (float(low), float(high if high > low else low + 1))
-        )
+        if not high > low:
+            low, high = (0, 1) if column.endswith("_probability") else (low, low + 1)
+        return cls(column, "sequential", _colormap(preferences().numbers), (float(low), float(high)))
 
     def levels(self, values: pd.Series) -> NDArray[np.float64]:
         """Place values between the limits.
