@@ -331,7 +331,7 @@ def test_click_selects_an_atom_and_takes_the_camera_there(viewer, explore, layer
 
 def test_stacks_are_linked_in_every_frame(viewer, qtbot):
     image = viewer.add_image(np.zeros((3, 80, 120), np.float32), name="movie")
-    layer = add_atoms(viewer, table().assign(frame=np.arange(60) // 20), image)
+    layer = add_atoms(viewer, table().assign(frame=np.arange(60) // 20, dy=0.1, dx=0.2), image)
     explore = shown(viewer, qtbot)
     drag(explore, [*LEFT_LOWER, LEFT_LOWER[0]])
     assert lit_in_image(layer) == rows_of(0)
@@ -341,6 +341,8 @@ def test_stacks_are_linked_in_every_frame(viewer, qtbot):
     assert not frames.isHidden()
     np.testing.assert_array_equal(frames.histogram.selected, [7, 7, 6])
     np.testing.assert_array_equal(frames.histogram.counts, [20, 20, 20])
+    assert sum(not bars.isHidden() for bars in explore.patch.bars.values()) == 4
+    assert explore.patch.minimumSizeHint().width() < 300  # a dock shows it without scrolling sideways
     add_cells(viewer, cell_labels(atoms_table(layer), (3, 80, 120)), layer, image)
     qtbot.waitUntil(lambda: "selected cells" in viewer.layers)
     assert viewer.layers["selected cells"].data.any(axis=(1, 2)).all()

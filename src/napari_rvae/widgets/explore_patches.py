@@ -68,7 +68,7 @@ class PatchPanel(QWidget):
         self.attribute.taken.connect(self.refresh)
         self.bars = {name: Bars() for name in (*_HISTOGRAMS, "frame")}
         row = QHBoxLayout()
-        row.setSpacing(14)
+        row.setSpacing(8)
         for bars in self.bars.values():
             row.addWidget(bars)
         layout = QVBoxLayout(self)

@@ -88,7 +88,9 @@ class Bars(QWidget):
         """Room for the bars and two lines of text."""
         return QSize(90, _BARS + 2 * self.fontMetrics().lineSpacing())
 
-    minimumSizeHint = sizeHint
+    def minimumSizeHint(self) -> QSize:
+        """Narrow enough that four fit beside each other into a dock."""
+        return QSize(64, self.sizeHint().height())
 
     def show_histogram(self, title: str, histogram: Histogram, *, fractions: bool = False) -> None:
         """Show counts.
