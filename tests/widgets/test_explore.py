@@ -901,6 +901,23 @@ def test_atoms_on_which_an_ensemble_disagrees(explore, layer, told):
     settle()
     disagrees.trigger()
     assert lit_in_image(layer) == rows_of(2)
+    layer.features = layer.features.assign(z1_dispersion=0.1)
+    settle()
+    disagrees.trigger()
+    assert lit_in_image(layer) == []
+    assert "agree on all atoms" in told()[-1]
+
+
+def test_results_of_another_model_fill_the_plot(explore, layer):
+    attach_model(layer, Model(TrainSettings(hidden=8), size=24, channels=1, k_max=0.3).eval())
+    layer.features = layer.features.assign(z1=100 * layer.features["z1"])
+    settle()
+    (left, right), _ = explore.canvas.main.viewRange()
+    assert left < layer.features["z1"].min()
+    assert right > layer.features["z1"].max()
+    layer.features = layer.features.assign(z1=0.01 * layer.features["z1"])  # edited: the place that is looked at stays
+    settle()
+    assert explore.canvas.main.viewRange()[0] == [left, right]
 
 
 def test_follows_the_theme(explore, viewer, monkeypatch):

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rvae.layers import Coloring, class_colors, color_points, coloring_of, events
+from napari_rvae.layers import Coloring, class_colors, color_points, coloring_of, events, model_of
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import (
     axis_columns,
@@ -314,7 +314,7 @@ class ExploreWidget(Dock):
         coloring = coloring_of(link.layer)
         if coloring is None or coloring.column != link.color:
             coloring = Coloring.of(table, link.color, class_colors(link.layer, link.color))
-        shown = (link.layer, link.x, link.y)
+        shown = (link.layer, link.x, link.y, model_of(link.layer))  # another model has other latents
         self.scatter.show(
             link.selection,
             x,

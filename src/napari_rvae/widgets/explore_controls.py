@@ -231,7 +231,10 @@ class MoreMenu(QMenu):
         from napari_rvae.latent import unstable_atoms
 
         if self._dock.link is not None:
-            self._dock.link.selection.combine(unstable_atoms(self._dock.link.table), source="values")
+            unstable = unstable_atoms(self._dock.link.table)
+            self._dock.link.selection.combine(unstable, source="values")
+            if not unstable.any():
+                show_info("The members of the ensemble agree on all atoms.")
 
     def _ask_where(self) -> None:
         if self._dock.link is None:
