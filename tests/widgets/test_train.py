@@ -13,8 +13,19 @@ from qtpy.QtWidgets import QLabel
 from napari_rvae import cli
 from napari_rvae.averages.counting import stable_count
 from napari_rvae.errors import DeviceError
-from napari_rvae.layers import MODEL, RECIPE, add_atoms, atoms_table, color_points, coloring_of, model_of, undo_results
+from napari_rvae.layers import (
+    MODEL,
+    RECIPE,
+    add_atoms,
+    add_reconstruction,
+    atoms_table,
+    color_points,
+    coloring_of,
+    model_of,
+    undo_results,
+)
 from napari_rvae.settings import PatchSettings, TrainSettings
+from napari_rvae.widgets.parts import image_under
 from napari_rvae.widgets.patch_cursor import NAME
 from napari_rvae.widgets.pictures import Picture
 from napari_rvae.widgets.train import TrainWidget
@@ -215,6 +226,20 @@ def test_reconstruction_and_difference_lie_on_the_image(viewer, image, points, d
     assert decoded.units == image.units
     np.testing.assert_allclose(decoded.data + difference.data, image.data, atol=1e-6)
     assert viewer.layers.selection.active is points
+
+
+def test_nothing_is_learned_from_a_reconstruction_unless_it_is_chosen(viewer, image, points, dock, press, told):
+    decoded, _ = add_reconstruction(viewer, image.data - 1, np.ones_like(image.data), image)
+    viewer.layers.selection.active = decoded  # to look at it
+    assert dock.image_box.layer is image
+    viewer.layers.remove(image)
+    assert dock.image_box.layer is None
+    assert image_under(viewer.add_points(np.zeros((1, 2))), viewer) is None
+    dock.points_box.choose(points)
+    dock.train()
+    assert "There is no image" in told()[-1]
+    dock.image_box.setCurrentText("crystal reconstruction")
+    assert dock.image_box.layer is decoded
 
 
 def test_stop_and_keep_gives_a_model(points, dock, qtbot):

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from napari.layers import Layer, Points
     from numpy.typing import NDArray
 
+DERIVED = {"napari_rvae_derived": True}  # metadata of images computed from others: input only where somebody says so
 _UNSAVED = Path("in no file")
 _READABLE = 1e-3  # in whichever unit
 
@@ -149,12 +150,11 @@ def add_reconstruction(
         Reconstruction, in the image's contrast, and difference.
     """
     last = np.asarray(difference[-1] if decoded.ndim == 3 else difference)
-    width = float(np.nanpercentile(np.abs(last), 99.5)) if np.isfinite(last).any() else 0.0
-    limits, placed = image.contrast_limits, transformation(image)
+    width = (float(np.nanpercentile(np.abs(last), 99.5)) if np.isfinite(last).any() else 0.0) or 1.0
+    limits, placed = image.contrast_limits, {**transformation(image), "metadata": dict(DERIVED)}
     hidden = viewer.add_image(
-        difference, name=f"{image.name} difference", contrast_limits=(-width or -1.0, width or 1.0), visible=False,
-        **placed,
-    )  # fmt: skip
+        difference, name=f"{image.name} difference", contrast_limits=(-width, width), visible=False, **placed
+    )
     shown = viewer.add_image(
         decoded, name=f"{image.name} reconstruction", contrast_limits=limits, colormap=image.colormap, **placed
     )

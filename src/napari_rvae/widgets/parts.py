@@ -25,6 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_rvae.layers.atoms import image_of
+from napari_rvae.layers.images import DERIVED
 from napari_rvae.layers.models import channels_of
 from napari_rvae.layers.opening import link_layers
 
@@ -131,6 +132,7 @@ class LayerBox(QComboBox):
         self._viewer, self._kind, self._nothing, self._optional = dock.viewer, kind, nothing, optional
         self._layers: list[Layer | None] = []
         self._shown: Layer | None = None
+        self.setPlaceholderText(nothing)  # where there are layers that only the user may choose
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setMinimumContentsLength(10)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
@@ -170,6 +172,9 @@ class LayerBox(QComboBox):
         self.setEnabled(bool(self._layers))
         if current in self._layers:
             self.setCurrentIndex(self._layers.index(current))
+        elif self._layers:
+            own = (k for k, layer in enumerate(self._layers) if layer is None or not is_derived(layer))
+            self.setCurrentIndex(next(own, -1))
         self.blockSignals(False)
         self._on_index()
 
@@ -267,6 +272,22 @@ def is_helper(layer: Layer) -> bool:
     return HELPER.items() <= layer.metadata.items()
 
 
+def is_derived(layer: Layer) -> bool:
+    """Tell whether a layer was computed from an image: a reconstruction, or what it leaves over.
+
+    Parameters
+    ----------
+    layer : Layer
+        Any layer.
+
+    Returns
+    -------
+    bool
+        True for layers that are input only where somebody chooses them.
+    """
+    return DERIVED.items() <= layer.metadata.items()
+
+
 def image_under(points: Points, viewer: Viewer) -> Image | None:
     """Find the image to which points belong: that of their results, on which they were made, or the topmost that fits.
 
@@ -287,7 +308,9 @@ def image_under(points: Points, viewer: Viewer) -> Image | None:
     InputDataError
         If a channel that their model sees was removed.
     """
-    images = [layer for layer in viewer.layers if isinstance(layer, Image) and not is_helper(layer)]
+    images = [
+        layer for layer in viewer.layers if isinstance(layer, Image) and not (is_helper(layer) or is_derived(layer))
+    ]
     fitting = [image for image in images if image.ndim == points.ndim]
     return next(iter(channels_of(points)), image_of(points)) or (fitting[-1] if fitting else None)
 

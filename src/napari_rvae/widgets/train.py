@@ -27,7 +27,7 @@ from napari_rvae.widgets.joint_panel import JointPanel
 from napari_rvae.widgets.live import LiveLook
 from napari_rvae.widgets.model_files import ModelFiles
 from napari_rvae.widgets.outcome import brought_back, color_results, put_results
-from napari_rvae.widgets.parts import Dock, LayerBox
+from napari_rvae.widgets.parts import Dock, LayerBox, is_derived
 from napari_rvae.widgets.patch_cursor import PatchCursor, size_for
 from napari_rvae.widgets.results_panel import ResultsPanel
 from napari_rvae.widgets.resume import ResumeRow
@@ -220,7 +220,8 @@ class TrainWidget(Dock):
     def _on_active(self, _: Any = None) -> None:
         """Follow the user to another layer, as long as nothing is running."""
         active = self.viewer.layers.selection.active
-        if not self.work.working and active not in (None, self.clean_box.layer, *self.channels.layers):
+        others = (None, self.clean_box.layer, *self.channels.layers)
+        if not (self.work.working or active in others or is_derived(active)):
             self.points_box.choose(active)
             self.image_box.choose(image_of(active) if isinstance(active, Points) else active)
 
