@@ -245,6 +245,14 @@ def test_a_picked_cell_lights_up_and_shapes_that_are_there_select(explore, layer
     assert len(lit_in_image(layer)) == 9
 
 
+def test_outlines_of_cells_go_with_the_atoms(explore, layer, viewer, qtbot):
+    cells = add_cells(viewer, cell_labels(atoms_table(layer), (80, 120)), layer, viewer.layers["image"])
+    cells.selected_label = 118
+    qtbot.waitUntil(lambda: "selected cells" in viewer.layers)
+    viewer.layers.remove(layer)
+    assert [one.name for one in viewer.layers] == ["image", cells.name]
+
+
 def test_the_mouse_in_the_image_hovers_picks_cells_and_draws_regions(window, qtbot):
     viewer, layer, explore = window
     viewer.reset_view()

@@ -19,6 +19,7 @@ from napari_rvae.layers import (
     Coloring,
     atoms_of,
     atoms_table,
+    cells_of,
     class_colors,
     class_map_of,
     image_data,
@@ -143,9 +144,10 @@ class ImageSide(QObject):
         if isinstance(layer, Labels) and not is_helper(layer):
             layer.events.selected_label.disconnect(self._label_picked)
             layer.events.visible.disconnect(self._cells_hidden)
-            outline = self._outlines.pop(layer, None)
-            if outline is not None and outline in self._viewer.layers:
-                self._viewer.layers.remove(outline)
+            self._drop_outline(layer)
+        elif isinstance(layer, Points):
+            for cells in cells_of(layer, list(self._outlines)):
+                self._drop_outline(cells)
         elif isinstance(layer, Shapes) and not is_helper(layer):
             layer.events.data.disconnect(self._shape_drawn)
 
@@ -242,6 +244,11 @@ class ImageSide(QObject):
                 outline.visible = cells.visible
                 outline.editable = False
                 quietly_added(self._viewer, outline)
+
+    def _drop_outline(self, cells: Labels) -> None:
+        outline = self._outlines.pop(cells, None)
+        if outline is not None and outline in self._viewer.layers:
+            self._viewer.layers.remove(outline)
 
     def _cells_hidden(self, event: Any) -> None:
         outline = self._outlines.get(event.source)
