@@ -123,8 +123,8 @@ def column_without_gaps(atoms: pd.DataFrame, name: str) -> pd.Series[Any]:
     """
     if name not in atoms:
         raise InputDataError(
-            f"the atoms have no column {name}, which the model is given as a condition; add it to a table of atoms, "
-            "and give that (--atoms)"
+            f"the atoms have no column {name}, which the model is given as a condition; add it to the features of the "
+            "points, or to the table that --atoms names"
         )
     values = atoms[name]
     gaps = int((values.isna() | (values.astype(object) == "")).sum())

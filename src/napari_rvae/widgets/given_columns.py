@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from napari.layers import Image
 from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QComboBox, QMenu, QSizePolicy, QToolButton
+from qtpy.QtWidgets import QComboBox, QMenu, QPushButton, QSizePolicy
 
 from napari_rvae.io import ImageData
 from napari_rvae.layers import image_source, is_result, shows
@@ -66,8 +66,7 @@ class SomeColumns(Control):
     def __init__(self) -> None:
         super().__init__()
         self._wanted: tuple[str, ...] = ()
-        self.widget = self._button = QToolButton()
-        self._button.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.widget = self._button = QPushButton()
         self._button.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self._button.setMinimumWidth(1)  # its text may be long
         self._menu = QMenu(self._button)
