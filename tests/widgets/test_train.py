@@ -585,6 +585,7 @@ def test_labels_come_from_the_classes_given_by_hand(points, dock, press, told):
     assert drawn == ["learned from", "misfit", "information in z", "labels"]  # nothing was held out
     assert dock.curve.legend.text().endswith("labels")
     assert dock.analysis.recipe.used["class_names"] == ["heavy", "light"]
+    assert refreshed(dock).results.legend.texts() == ["0: heavy", "1: light"]
     assert dock.analysis.recipe.atoms["annotation"][38:42] == [kind[38], kind[39], None, None]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -112,7 +113,7 @@ def displayed_text(table: pd.DataFrame, row: int, names: Iterable[str]) -> str:
     return " · ".join(words)
 
 
-def color_scale(table: pd.DataFrame, coloring: Coloring) -> ColorScale:
+def color_scale(table: pd.DataFrame, coloring: Coloring, recipe: Mapping[str, Any] | None = None) -> ColorScale:
     """Turn the colours of a layer into those of a plot.
 
     Parameters
@@ -121,6 +122,8 @@ def color_scale(table: pd.DataFrame, coloring: Coloring) -> ColorScale:
         The features.
     coloring : Coloring
         How one of their columns is coloured.
+    recipe : mapping, optional
+        Of the results, which tells what the classes were called by whoever labelled some of them.
 
     Returns
     -------
@@ -137,7 +140,11 @@ def color_scale(table: pd.DataFrame, coloring: Coloring) -> ColorScale:
     colors = coloring.colormap.map((np.arange(count) + 0.5) / count if categorical else np.linspace(0, 1, count))
     lut = (255 * np.vstack([colors, GREY])).round().astype(np.uint8)
     low, high = (_factor(coloring.column) * limit for limit in coloring.limits)
-    return ColorScale(column_label(coloring.column), index, lut, (low, high), coloring.names, categorical)
+    names = coloring.names
+    if coloring.column == "class" and recipe is not None:
+        called = dict(enumerate(recipe.get("used", {}).get("class_names", ())))
+        names = tuple(f"{name}: {called[int(name)]}" if int(name) in called else name for name in names)
+    return ColorScale(column_label(coloring.column), index, lut, (low, high), names, categorical)
 
 
 def _factor(name: str) -> float:

@@ -22,7 +22,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_rvae.layers import Coloring, class_colors, color_points, coloring_of, events, model_of
+from napari_rvae.layers import RECIPE, Coloring, class_colors, color_points, coloring_of, events, model_of
 from napari_rvae.widgets.atoms_link import AtomsLink
 from napari_rvae.widgets.columns import (
     axis_columns,
@@ -320,7 +320,7 @@ class ExploreWidget(Dock):
             x,
             y,
             (column_label(link.x), column_label(link.y)),
-            color_scale(table, coloring),
+            color_scale(table, coloring, link.layer.metadata.get(RECIPE)),
             fit=shown != self._shown,
         )
         self._shown = shown

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QSizePol
 
 from napari_rvae.errors import InputDataError
 from napari_rvae.layers import (
+    RECIPE,
     Coloring,
     add_arrows,
     add_cells,
@@ -124,9 +125,10 @@ class ResultsPanel(QWidget):
             for name in names:
                 self.color_box.addItem(column_label(name), name)
             self.color_box.setCurrentIndex(0 if coloring is None else self.color_box.findData(coloring.column))
-        self.legend.show_scale(
-            color_scale(points.features, coloring) if points is not None and coloring is not None else None
-        )
+        scale = None
+        if points is not None and coloring is not None:
+            scale = color_scale(points.features, coloring, points.metadata.get(RECIPE))
+        self.legend.show_scale(scale)
         for button, column in (
             (self.cells_button, "atom_id"), (self.angles_button, "angle"), (self.offsets_button, "dy"),
         ):  # fmt: skip
