@@ -725,6 +725,8 @@ def test_a_baseline_of_points_of_ones_own_is_of_the_image_under_them(viewer, qtb
 
 
 def test_selection_shows_its_mean_patch_and_hover_the_nearest_atom(explore, layer, qtbot):
+    explore.link.selection.combine(np.arange(60) == 7)
+    assert (explore.patch.left_text.text(), explore.patch.right_text.text()) == ("atom 107", ""), "one has no spread"
     explore.link.selection.combine(KIND == 1)
     assert explore.patch.left_text.text() == "mean of 20"
     mean, spread = table()["z1"][KIND == 1].mean(), table()["z1"][KIND == 1].std(ddof=0)

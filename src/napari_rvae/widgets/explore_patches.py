@@ -102,6 +102,8 @@ class PatchPanel(QWidget):
         some = f"{len(rows):,} of {count:,}" if count > _MOST_AVERAGED else f"{count:,}"
         if patches is None:
             self._show(None, None, "", "")
+        elif count == 1:
+            self._show(patches[0], None, f"atom {self._link.selection.ids[rows[0]]}", "")
         else:
             self._show(patches.mean(axis=0), patches.std(axis=0), f"mean of {some}", "spread")
         self.words.setText(_described(self._link.table, self._link.selection.mask))
