@@ -705,6 +705,7 @@ def test_a_baseline_without_model_or_image(explore, layer, viewer, qtbot, told):
         explore.baseline.compute()
     assert re.fullmatch(r"PCA, 2 components: \S+ % unexplained\.", explore.baseline.comparison.text())
     assert layer.features["pca1"].notna().all()
+    assert layer.features["pca1"].dtype == np.float64, "as recipes hold them"
     attach_model(layer, Model(TrainSettings(hidden=8), size=24, channels=2, k_max=0.3).eval())
     with qtbot.waitSignal(explore.baseline.work.done, timeout=60_000):
         explore.baseline.compute()

@@ -96,7 +96,9 @@ class BaselinePanel(QWidget):
         self.work.run("Computing a baseline", work, partial(self._computed, link, settings))
 
     def _computed(self, link: AtomsLink, settings: BaselineSettings, found: Beside) -> None:
-        columns = {str(name): values for name, values in found.columns.items()}
+        # In doubles, as recipes hold them: what is trained on these columns is repeated to the last digit.
+        doubles = found.columns.astype(dict.fromkeys(found.columns.select_dtypes(np.float32), np.float64))
+        columns = {str(name): values for name, values in doubles.items()}
         first = next(iter(columns))
         own = re.compile(rf"{first[:-1]}\d+")  # of an earlier one with more components
         older = [name for name in map(str, link.table) if own.fullmatch(name) and name not in columns]
