@@ -777,6 +777,23 @@ def test_a_model_decodes_the_place_under_the_cursor_its_manifold_and_a_path(expl
     assert len(viewer.layers) == count
 
 
+def test_a_path_between_atoms_of_one_class_stays_in_it(explore, layer, viewer):
+    torch.manual_seed(0)
+    model = Model(TrainSettings(model="jrvae", classes=3, hidden=8), size=24, channels=1, k_max=0.3).eval()
+    nothing = torch.zeros(3, 1, 2 * model.space.terms)
+    model.set_frames(nothing, torch.zeros(3), torch.zeros(3, 5), torch.ones(3, dtype=torch.int64))
+    attach_model(layer, model)
+    layer.features = layer.features.assign(**{"class": KIND})
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.manifold))
+    settle()
+    for chosen, pair, kind in ((0, [2, 5], 2), (1, [3, 5], 1)):  # the latter are of two classes
+        explore.manifold.inputs.class_box.setCurrentIndex(chosen)
+        explore.link.selection.combine(np.isin(np.arange(60), pair))
+        explore.manifold.add_path()
+        ends = decode(model, layer.features.loc[pair, ["z1", "z2"]].to_numpy(), [kind] * 2)[:, 0]
+        np.testing.assert_allclose(viewer.layers[-1].data[[0, -1]], ends, atol=1e-5)
+
+
 def test_what_two_groups_differ_in_is_added_to_any_patch(explore, layer, viewer, qtbot):
     model = Model(TrainSettings(hidden=8), size=24, channels=1, k_max=0.3).eval()
     attach_model(layer, model)

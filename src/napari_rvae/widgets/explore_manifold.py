@@ -111,8 +111,11 @@ class ManifoldPanel(QWidget):
         names = [f"z{number + 1}" for number in range(model.settings.latent)]
         ends = link.table.reindex(columns=names).to_numpy(np.float64)[link.selection.rows]
         first, last = link.selection.ids[link.selection.rows]
+        own = link.table.reindex(columns=["class"])["class"].iloc[link.selection.rows].unique()
+        shared = model.classes > 1 and len(own) == 1 and own[0] in range(model.classes)
+        kind = int(own[0]) if shared else self.inputs.kind or 0
         try:
-            movie = latent_path(model, *ends, classes=self.inputs.kind or 0, condition=self.inputs.condition)
+            movie = latent_path(model, *ends, classes=kind, condition=self.inputs.condition)
         except RVAEError as error:  # an atom that was not encoded
             self.words.setText(str(error))
             return
