@@ -172,8 +172,8 @@ class LayerBox(QComboBox):
         self.setEnabled(bool(self._layers))
         if current in self._layers:
             self.setCurrentIndex(self._layers.index(current))
-        elif self._layers:
-            own = (k for k, layer in enumerate(self._layers) if layer is None or not is_derived(layer))
+        else:
+            own = (k for k, layer in enumerate(self._layers or [None]) if layer is None or not is_derived(layer))
             self.setCurrentIndex(next(own, -1))
         self.blockSignals(False)
         self._on_index()
