@@ -299,7 +299,7 @@ def test_train_an_ensemble(run, deck, tmp_path):
 
 
 def test_train_with_labels(run, deck, tmp_path):
-    options = ["--model", "ssrvae", "--labels", deck / "labels.npy", "--classes", "4", *QUICK]
+    options = ["--model", "ssrvae", "--labels", deck / "labels.npy", "--classes", "4", *QUICK, "--epochs", "8"]
     run("train", deck / "cards.npy", "-o", tmp_path / "a", *options)
     table = pd.read_csv(tmp_path / "a" / "latent.csv")
     assert {"class", "class_probability"} <= set(table)
