@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.ndimage import binary_dilation, gaussian_filter, map_coordinates, zoom
+from skimage.feature import peak_local_max
 
 from napari_rvae.atoms import find_atoms, prepare
 from napari_rvae.errors import InputDataError, Stopped
@@ -62,6 +63,17 @@ def test_grains_of_any_orientation():
     true = np.concatenate([left[left[:, 1] < 122], right[right[:, 1] > 132]])
     image = np.random.default_rng(3).poisson(1 + 8 * draw(shape, true))
     assert f1(positions_of(find_atoms(image)), true, 3.5, shape) > 0.98
+
+
+def test_a_bent_lattice_of_few_periods_is_seen():
+    rng = np.random.default_rng(1)
+    bend = gaussian_filter(rng.standard_normal((2, 192, 192)), (0, 30, 30))
+    down, across = np.mgrid[:192, :192] + 6 * bend / bend.std()
+    waves = (np.cos(2 * np.pi / 19 * (np.sin(k) * down + np.cos(k) * across)) for k in np.deg2rad([34, 94, 154]))
+    image = np.exp(0.8 * sum(waves)) / 3
+    true = peak_local_max(image, min_distance=8)
+    noisy = image + 3 * rng.standard_normal(image.shape)
+    assert f1(positions_of(find_atoms(noisy)), true, 6, image.shape) > 0.8
 
 
 def test_atoms_of_a_blurred_honeycomb_are_not_taken_for_its_holes():

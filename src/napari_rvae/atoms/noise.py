@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-from scipy.ndimage import correlate1d, gaussian_filter, median, median_filter
+from scipy.ndimage import correlate1d, gaussian_filter, maximum_filter, median, median_filter
 
 from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Floats
@@ -18,6 +20,7 @@ FINEST = 0.36  # cycles per pixel: finer planes have too few pixels, and what is
 LEAST = 4e-6  # variance, standard units: below 0.2 % of the range nothing counts, however little noise there is
 SIDE = 1024  # pixels of the middle part that is looked at
 STREAKS, APART = 4, 4.0  # steps in an image; how much a Bragg spot has more than what is between it and the middle
+AGREED = 15.0  # times the mean of its ring that every direction of a lattice has
 RING = 0.02  # cycles per pixel: width of the rings whose power is compared
 GRAIN = 0.45  # pixels, at a band of one cycle per pixel, over which noise is alike
 LEVEL, EMPTY = 2.0, 3000.0  # ratios of powers: noise is level over an octave by less; beyond its band it falls by more
@@ -211,7 +214,7 @@ def lattice_period(pixels: Array, noise: Noise) -> float | None:
     for _ in range(STREAKS):
         spot = _strongest(power, ring, side)
         if spot is None:
-            return None
+            return _few_periods(power, ring, side)
         y, x = float(ky[spot[0]]), float(kx[spot[1]])
         if power[spot] > APART * _before(power, y, x, side):
             return float(1 / np.hypot(y, x))
@@ -219,15 +222,42 @@ def lattice_period(pixels: Array, noise: Noise) -> float | None:
     return None
 
 
+def _few_periods(power: Array, ring: NDArray[np.int64], side: int) -> float | None:
+    """Distance of the planes of a lattice of few periods, whose spots are weak alone but agree.
+
+    Three directions 60 degrees apart, or two at right angles, stand out of their ring; in noise, and where atoms lie at
+    random, the lowest of them has no more than some six times the mean.
+    """
+    typical = _typical(power, ring, side)
+    near = maximum_filter(np.where(ring > 0, power, 0), 3, mode=("wrap", "nearest"))
+    best, period = AGREED, None
+    for radius, directions in product(np.arange(6.0, 2 * FEW_PERIODS, 0.5), (3, 2)):
+        angle = np.arange(0, np.pi / directions, 0.5 / radius)[:, None] + np.pi / directions * np.arange(directions)
+        y, x = radius / side * np.sin(angle), radius / side * np.cos(angle)
+        place = _places(power, y, x)
+        height = near[place] / max(typical[round(radius) - 1], 1e-30)
+        clear = ring[place] > 0  # one may lie where scan lines do
+        lowest = np.where(clear.sum(1) > 1, np.where(clear, height, np.inf).min(1), 0)
+        most = int(lowest.argmax())
+        ahead = [APART * _before(power, float(b), float(a), side) for b, a in zip(y[most], x[most], strict=True)]
+        if lowest[most] > best and (near[place][most] > ahead)[clear[most]].all():
+            best, period = float(lowest[most]), side / float(radius)
+    return period
+
+
 def _before(power: Array, y: float, x: float, side: int) -> float:
     """Power in the direction of a frequency, nearer to the middle: that of a step falls, a Bragg spot stands alone."""
     radius = np.hypot(y, x) * side
     part = np.arange(min(0.6 * radius, radius - 4), radius - 3) / radius
     across = np.array([-1.5, -0.5, 0.5, 1.5])[:, None] / radius
-    rows, columns = np.array([part * y - across * x, part * x + across * y])
-    columns, rows = np.abs(columns), np.where(columns < 0, -rows, rows)
-    found = power[np.round(rows * len(power)).astype(int), np.round(columns * (2 * power.shape[1] - 2)).astype(int)]
+    found = power[_places(power, part * y - across * x, part * x + across * y)]
     return float(np.median(found.max(0)))
+
+
+def _places(power: Array, y: Floats, x: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where frequencies, cycles per pixel, lie in a power spectrum, of which half is kept."""
+    rows = np.round(np.where(x < 0, -y, y) * len(power)).astype(np.int64)
+    return rows, np.round(np.abs(x) * (2 * power.shape[1] - 2)).astype(np.int64)
 
 
 def _streak(ky: Floats, kx: Floats, angle: float, side: int) -> NDArray[np.bool_]:
@@ -242,14 +272,9 @@ def _streak(ky: Floats, kx: Floats, angle: float, side: int) -> NDArray[np.bool_
 
 def _strongest(power: Array, ring: NDArray[np.int64], side: int) -> tuple[int, int] | None:
     """Index of the strongest frequency in the ring out of which one stands out."""
-    order = np.argsort(ring, axis=None, kind="stable")
-    starts = np.searchsorted(ring.ravel()[order], np.arange(1, int(0.45 * side) + 2))
-    parts = np.split(power.ravel()[order], starts)[1:-1]
-    typical = np.array([np.median(part) if len(part) else 0 for part in parts]) / np.log(2)
-    highest = np.array([part.max() if len(part) else 0 for part in parts])
-    smooth = median_filter(typical, 7, mode="nearest")
+    smooth, highest = _typical(power, ring, side), _by_ring(power, ring, side, np.max)
     # few periods have few samples in their ring, and slow changes of the background look alike
-    radius = np.arange(1, len(parts) + 1)
+    radius = np.arange(1, len(smooth) + 1)
     limit = np.where(radius < FEW_PERIODS, 150, 45)
     found = (highest > limit * smooth) & (smooth > 0) & (radius > 5)
     if not found.any():
@@ -257,3 +282,16 @@ def _strongest(power: Array, ring: NDArray[np.int64], side: int) -> tuple[int, i
     chosen = np.flatnonzero(ring == radius[np.argmax(np.where(found, highest, 0))])
     y, x = np.unravel_index(chosen[np.argmax(power.ravel()[chosen])], power.shape)
     return int(y), int(x)
+
+
+def _typical(power: Array, ring: NDArray[np.int64], side: int) -> Floats:
+    """Mean power of every ring from the first on, as its median tells it, smooth from ring to ring."""
+    typical = _by_ring(power, ring, side, np.median) / np.log(2)
+    return np.asarray(median_filter(typical, 7, mode="nearest"))
+
+
+def _by_ring(power: Array, ring: NDArray[np.int64], side: int, summary: Callable[[Array], Any]) -> Floats:
+    order = np.argsort(ring, axis=None, kind="stable")
+    starts = np.searchsorted(ring.ravel()[order], np.arange(1, int(0.45 * side) + 2))
+    parts = np.split(power.ravel()[order], starts)[1:-1]
+    return np.array([summary(part) if len(part) else 0 for part in parts], np.float64)
