@@ -76,6 +76,11 @@ def test_a_bent_lattice_of_few_periods_is_seen():
     assert f1(positions_of(find_atoms(noisy)), true, 6, image.shape) > 0.8
 
 
+@pytest.mark.parametrize("shape", [(16, 16), (24, 24), (50, 50), (32, 300), (300, 40)])
+def test_small_images_of_noise_hold_no_atoms(shape):
+    assert len(find_atoms(np.random.default_rng(0).normal(size=shape))) == 0
+
+
 def test_atoms_of_a_blurred_honeycomb_are_not_taken_for_its_holes():
     shape = (256, 256)
     bright, _ = lattice(shape, (0, 20.8), (18, 10.4), ((0, 0), (1 / 3, 1 / 3)))

@@ -231,7 +231,7 @@ def _few_periods(power: Array, ring: NDArray[np.int64], side: int) -> float | No
     typical = _typical(power, ring, side)
     near = maximum_filter(np.where(ring > 0, power, 0), 3, mode=("wrap", "nearest"))
     best, period = AGREED, None
-    for radius, directions in product(np.arange(6.0, 2 * FEW_PERIODS, 0.5), (3, 2)):
+    for radius, directions in product(np.arange(6.0, min(2 * FEW_PERIODS, FINEST * side), 0.5), (3, 2)):
         angle = np.arange(0, np.pi / directions, 0.5 / radius)[:, None] + np.pi / directions * np.arange(directions)
         y, x = radius / side * np.sin(angle), radius / side * np.cos(angle)
         place = _places(power, y, x)
