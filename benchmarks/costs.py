@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import peers
+import torch
 from scoring import Row
 
-from napari_rvae import TrainSettings, train
+from napari_rvae import TrainSettings, encode, train
 from napari_rvae.patches import patches_from_array
 from napari_rvae.samples import cards, draw_cards
 
@@ -81,6 +82,43 @@ def speed(options):
 
 def _range(values):
     return f"{min(values):.0f} to {max(values):.0f}"
+
+
+def card(options):
+    """A graphics card beside the processor of its machine, which uses as many threads as it does by itself: patches x
+    epochs per second of the training loop, poses included, cards of 48 px with default settings, strain for cards 4;
+    whether a seed gives the same table twice, and how far angles are from those of the processor. Nothing without one.
+    """
+    if not torch.cuda.is_available():
+        return
+    few, many = (1000, 5000) if options.quick else (5000, 50_000)
+    _learned(patches_from_array(cards(3, 200, SIZE)[0]), "cuda")  # loads what is compiled
+    for kind, n, devices in ((3, few, ("cuda", "cuda", "cpu")), (4, few, ("cuda", "cpu")), (3, many, ("cuda",))):
+        patches = patches_from_array(many_cards(n) if n == many else cards(kind, n, SIZE)[0])
+        rates, tables = {}, []
+        for device in devices:
+            start = time.perf_counter()
+            model, rates[device] = _learned(patches, device, STRAINED if kind == 4 else ("rotation", "translation"))
+            between = time.perf_counter()
+            tables.append(encode(model, patches))
+            took = f"training {between - start:.1f} s in all, encoding {time.perf_counter() - between:.1f} s"
+            yield Row(f"{n} cards {kind}, {device}", "", f"{rates[device]:.0f} patches/s", took)
+        if "cpu" not in rates:
+            continue
+        off = tables[0]["angle"] - tables[-1]["angle"]
+        off = np.angle(np.exp(1j * off * tables[0]["symmetry"])) / tables[0]["symmetry"]
+        difference = f"angles differ by {np.degrees(np.median(np.abs(off - np.median(off)))):.2f} deg"
+        ratio = rates["cuda"] / rates["cpu"]
+        yield Row(f"{n} cards {kind}, times the processor", ">= 5", f"{ratio:.1f}", difference, bool(ratio >= 5))
+        if len(tables) == 3:
+            same = tables[0].equals(tables[1])
+            yield Row(f"{n} cards {kind}, same seed", "same table", "same" if same else "other", "", same)
+
+
+def _learned(patches, device, invariance=("rotation", "translation")):
+    """The model, and patches x epochs per second."""
+    reports = list(train(patches, TrainSettings(latent=2, device=device, invariance=invariance)))
+    return reports[-1].model, [report.rate for report in reports if report.phase == "training"][-1]
 
 
 def many_cards(n, size=SIZE, path=None):

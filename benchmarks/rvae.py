@@ -45,6 +45,7 @@ def calibration(options):
 
 PARTS = {
     "speed": costs.speed,
+    "card": costs.card,
     "cards": playing_cards.cards123,
     "cards4": playing_cards.cards4,
     "frame": frame,

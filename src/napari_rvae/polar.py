@@ -103,6 +103,11 @@ class PolarSpace(nn.Module):
         """Number T of complex harmonics of one channel."""
         return len(self.order)
 
+    def by_ring(self, each: Tensor) -> Tensor:
+        """Sums over the harmonics of every ring, (n, rings), of values (n, 2 T); the same ones give the same sums."""
+        member = self.ring.repeat(2)[:, None] == torch.arange(self.rings, device=each.device)
+        return each @ member.to(each.dtype)  # additions in no fixed order, as by index, would not
+
     @property
     def generators(self) -> Tensor:
         """What a small change of pose does to a template's harmonics: (5, 2 T, 2 T), made on first use.

@@ -22,7 +22,7 @@ def test_the_better_of_two_nearly_equal_angles_is_taken():
     rng = np.random.default_rng(0)
     images = dumbbells(rng.uniform(-np.pi, np.pi, 200), rng.uniform(1.2, 1.8, 200))
     images = images + 0.05 * rng.standard_normal(images.shape)
-    settings = TrainSettings(hidden=32, latent=1, epochs=20, early_stopping=False, threads=1)
+    settings = TrainSettings(hidden=32, latent=1, epochs=20, early_stopping=False, device="cpu", threads=1)
     model = trained(patches_from_array(images), settings)
     x = torch.as_tensor(images[:, None], dtype=torch.float32)
     still = torch.zeros(len(x), 5)

@@ -11,7 +11,7 @@ from napari_rvae.settings import TrainSettings
 from napari_rvae.training import train
 from napari_rvae.training.capacity import capacity_at, growing_until
 
-JOINT = TrainSettings(model="jvae", classes=4, hidden=32, epochs=40, threads=1, seed=1)
+JOINT = TrainSettings(model="jvae", classes=4, hidden=32, epochs=40, device="cpu", threads=1, seed=1)
 
 
 @pytest.fixture(scope="module")

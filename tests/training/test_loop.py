@@ -19,7 +19,6 @@ def moved_to(trainer, device):
     for name, value in vars(trainer).items():
         if isinstance(value, torch.Tensor):
             setattr(trainer, name, value.to(device))
-    trainer.left = [value.to(device) for value in trainer.left]
     trainer.device, trainer.chance = torch.device(device), None  # there are no random numbers on the meta device
     trainer.optimizer = torch.optim.Adam(trainer.model.parameters())
 

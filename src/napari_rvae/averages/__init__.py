@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from napari_rvae.errors import InputDataError, Stopped
 from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.settings import AverageSettings, TrainSettings
-from napari_rvae.threads import threads
+from napari_rvae.threads import at_once, threads
 
 if TYPE_CHECKING:
     import torch
@@ -63,6 +63,7 @@ def average(
     settings: AverageSettings | None = None,
     *,
     start: PoseFinder | None = None,
+    device: str = "cpu",
     progress: Progress | None = None,
     stop: Stop | None = None,
 ) -> Averages:
@@ -76,6 +77,8 @@ def average(
         Which poses make no difference, and how many kinds.
     start : PoseFinder, optional
         The finder of other averages: kinds are these, in their order, averaged from these patches.
+    device : str
+        Where all patches are sorted into the kinds, which are made of some of them by the processor.
     progress, stop : callable, optional
         ``progress(fraction, text)`` is told how far it is; ``stop()`` is asked whether to give up.
 
@@ -137,7 +140,7 @@ def average(
             tell(0.8 + 0.03 * number, "Averaging kinds")
             images, distances, weight = average_round(search, some, harmonics, distances)
         finder.images, finder.weight = images, weight
-        found = _found(finder, normalised, len(patches), tell)
+        found = _found(finder, normalised, len(patches), device, tell)
         spectra = space.analyse(images)
         which, theta = found.which.numpy(), found.theta.double().numpy()
         small = found.shape[chosen] / found.shape.new_tensor([finder.reduction, finder.reduction, 1, 1, 1])
@@ -289,18 +292,24 @@ def _normalization(patches: Patches) -> Callable[[Any], torch.Tensor]:
 
 
 def _found(
-    finder: PoseFinder, normalised: Callable[[Any], torch.Tensor], count: int, tell: Callable[[float, str], None]
+    finder: PoseFinder,
+    normalised: Callable[[Any], torch.Tensor],
+    count: int,
+    device: str,
+    tell: Callable[[float, str], None],
 ) -> Assignment:
     """Class and pose of all patches, block by block."""
     import torch
 
     from napari_rvae.averages.search import Assignment
 
-    parts = []
-    for start in range(0, count, _BLOCK):
+    parts, block = [], at_once(_BLOCK, device)
+    finder.to(device)
+    for start in range(0, count, block):
         tell(0.9 + 0.1 * start / count, "Assigning all patches")
-        parts.append(finder.find(normalised(slice(start, start + _BLOCK))))
-    return Assignment(*(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(Assignment)))
+        parts.append(finder.find(normalised(slice(start, start + block)).to(device)))
+    finder.cpu()
+    return Assignment(*(torch.cat([getattr(part, item.name) for part in parts]).cpu() for item in fields(Assignment)))
 
 
 def _mean_images(

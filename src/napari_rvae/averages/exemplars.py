@@ -172,7 +172,5 @@ def ring_weight(space: PolarSpace, power: Tensor) -> Tensor:
     torch.Tensor
         (channels, 2 T).
     """
-    ring = space.ring.repeat(2)
-    total = torch.zeros(len(power), space.rings, device=power.device).index_add_(1, ring, power)
-    variance = total / space.degrees_of_freedom
-    return (1 / variance.clamp_min(1e-9 * variance.max()))[:, ring]
+    variance = space.by_ring(power) / space.degrees_of_freedom
+    return (1 / variance.clamp_min(1e-9 * variance.max()))[:, space.ring.repeat(2)]

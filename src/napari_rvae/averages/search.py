@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from napari_rvae.polar import PolarSpace
 from napari_rvae.poses import Resampler, gauss_newton, turned_shape
+from napari_rvae.threads import at_once
 
 _FAR = torch.tensor([0.7, 0.7, 0.08, 0.08, 0.08, 0.1])
 """Steps in shape and angle over which a template's change is linear; about half the spacing of the grid."""
@@ -139,7 +140,8 @@ class PoseSearch(nn.Module):
         own = step.own.unflatten(0, (len(images), -1))
         first = torch.arange(len(images), device=images.device)[:, None] * len(self.grid)
         found = []
-        for block in harmonics.split(max(1, _COMPARED // (own.numel() * self.space.angles))):
+        compared = at_once(_COMPARED, harmonics.device)
+        for block in harmonics.split(max(1, compared // (own.numel() * self.space.angles))):
             weighted = block * weight
             match = self.space.correlate_all(weighted, step.templates).unflatten(1, own.shape)
             costs = torch.add(own[:, :, None], match, alpha=-2)  # (n, templates, shapes, angles)
@@ -188,7 +190,7 @@ class PoseSearch(nn.Module):
         """
         turns = self.space.angles > 1
         done = []
-        for rows in torch.arange(len(x), device=x.device).split(_BLOCK):
+        for rows in torch.arange(len(x), device=x.device).split(at_once(_BLOCK, x.device)):
             angle, form, template = theta[rows], shape[rows], templates[rows]
             best: tuple[Tensor, Tensor, Tensor] | None = None
             for step in range(steps + 1):

@@ -17,8 +17,8 @@ from napari_rvae.models.inference import Inferred, from_rival, infer
 from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.polar import radial_taper
 from napari_rvae.poses import turned_shape
-from napari_rvae.threads import threads
-from napari_rvae.training.memory import by_halves, explained
+from napari_rvae.threads import at_once, threads
+from napari_rvae.training.memory import by_halves, explained, release
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -82,6 +82,7 @@ def encode(
         _encoded(member, patches, known, _share(progress, number, len(members)), stop)
         for number, member in enumerate(members)
     ]
+    release(model.noise.device)
     table = tables[0] if len(tables) == 1 else combine(tables)
     if atoms is None:
         return table
@@ -104,19 +105,20 @@ def _encoded(
 ) -> pd.DataFrame:
     """What a single model says."""
     device, parts = model.noise.device, []
+    block = at_once(_BLOCK, device)
 
     def encoded(rows: NDArray[np.int64]) -> pd.DataFrame:
         one = None if known is None else known[rows].to(device)
         return _columns(model, patches, one, *_settled(model, patches.select(rows), one))
 
-    for start in range(0, len(patches), _BLOCK):
+    for start in range(0, len(patches), block):
         if stop is not None and stop():
             raise Stopped("Stopped while encoding.")
-        rows = np.arange(start, min(start + _BLOCK, len(patches)))
+        rows = np.arange(start, min(start + block, len(patches)))
         with threads(model.settings.threads), explained(device):
             parts += by_halves(encoded, rows, device)
         if progress is not None:
-            progress(min(1.0, (start + _BLOCK) / len(patches)), "Encoding")
+            progress(min(1.0, (start + block) / len(patches)), "Encoding")
     table = pd.concat(parts, ignore_index=True)
     for name in ("strain_xx", "strain_yy", "strain_xy"):
         if name in table:

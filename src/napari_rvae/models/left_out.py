@@ -220,8 +220,8 @@ def _votes(left: Tensor, moved: Tensor, size: int) -> Tensor:
 def _by_part(seen: Tensor, moved: Tensor, size: int) -> Tensor:
     """Products of pictures, (n, k, channels * D * D) and (n, 2, channels * D * D), part by part, (n, k, 2, parts)."""
     part = _part_of(size).to(seen.device).repeat(seen.shape[-1] // size**2)
-    products = seen[:, :, None] * moved[:, None]
-    return products.new_zeros(*products.shape[:3], _PARTS**2).index_add_(3, part, products)
+    member = (part[:, None] == torch.arange(_PARTS**2, device=part.device)).to(seen.dtype)
+    return (seen[:, :, None] * moved[:, None]) @ member
 
 
 def _part_of(size: int) -> Tensor:

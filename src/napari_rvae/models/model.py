@@ -444,6 +444,4 @@ class Model(nn.Module):
         turned = torch.cat([real * cosine + imaginary * sine, imaginary * cosine - real * sine], -1).sum(1)
         energy = (posterior.sum(2)[:, :, None, None] * templates.square()).sum(1)
         each = (harmonics.square() + energy - 2 * harmonics * turned).mean(0)
-        ring = self.space.ring.repeat(2)
-        total = torch.zeros_like(self.noise).index_add_(1, ring, each)
-        return total / self.space.degrees_of_freedom
+        return self.space.by_ring(each) / self.space.degrees_of_freedom

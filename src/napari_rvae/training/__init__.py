@@ -154,7 +154,7 @@ def _train(
         start = None if like is None else deepcopy(like.finder)
         try:
             averages = average(
-                patches, first_step_of(settings), start=None if start is None else start.cpu(), stop=stop
+                patches, first_step_of(settings), start=None if start is None else start.cpu(), device=device, stop=stop
             )
         except Stopped:
             raise Stopped("Stopped before there was anything to keep.") from None

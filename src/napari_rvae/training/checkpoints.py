@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EVERY = 25.0
 """Seconds between two checkpoints, a little less than the half minute of work that may be lost."""
 FILE = "state.safetensors"
-_FORMAT = 1
+_FORMAT = 2
 _MADE_FROM, _LOSSES = "made_from", "losses"
 _WORDS = "The training that was interrupted"
 _POSES = ("theta", "shape", "base", "harmonics", "misfit", "often", "noise")
@@ -172,6 +172,7 @@ class Checkpoint:
             "made_from": self._made_from,
             "place": asdict(course.at),
             "steps": trainer.steps,
+            "lefts": trainer.lefts,
             "rates": [group["lr"] for group in trainer.optimizer.param_groups],
             "notes": course.notes,
         }
@@ -242,7 +243,7 @@ def _tensors(course: Course) -> dict[str, Tensor]:
     if trainer.clean is not None:
         tensors["clean"] = trainer.clean.harmonics
     tensors |= {"generator": trainer.generator.get_state(), "chance": trainer.chance.get_state()}
-    tensors |= {"left": torch.stack(trainer.left), "sums": course.sums}
+    tensors |= {"left": trainer.left, "sums": course.sums}
     return tensors if course.order is None else {**tensors, "order": course.order}
 
 
@@ -269,8 +270,7 @@ def _restore(course: Course, tensors: dict[str, Tensor], facts: dict[str, Any]) 
         setattr(trainer, name, value)
     if trainer.clean is not None:
         trainer.clean.harmonics = tensors["clean"]
-    trainer.left = list(tensors["left"])
-    trainer.steps = int(facts["steps"])
+    trainer.left, trainer.lefts, trainer.steps = tensors["left"], int(facts["lefts"]), int(facts["steps"])
     trainer.generator.set_state(tensors["generator"].cpu())
     trainer.chance.set_state(tensors["chance"].cpu())
     place = {**facts["place"], "batches": [tuple(pair) for pair in facts["place"]["batches"]]}

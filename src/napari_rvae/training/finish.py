@@ -13,6 +13,7 @@ from napari_rvae.averages.frames import common_zeros, symmetry_of
 from napari_rvae.models.inference import decoder_slope, infer
 from napari_rvae.models.left_out import estimated
 from napari_rvae.poses import turned_shape
+from napari_rvae.threads import at_once
 from napari_rvae.training.loop import LEAST_NOISE
 from napari_rvae.training.memory import by_halves
 
@@ -60,16 +61,15 @@ def finish(trainer: Trainer, averages: Averages | None) -> None:
         )
         return one.theta, one.shape, one.harmonics, one.log_class.argmax(1), one.templates, one.z
 
-    blocks = torch.as_tensor(every, device=trainer.device).split(500)
+    blocks = torch.as_tensor(every, device=trainer.device).split(at_once(500, trainer.device))
     found = [part for rows in blocks for part in by_halves(settled, rows, trainer.device)]
     trainer.crowded |= len(found) > len(blocks)
     theta, shape, harmonics, which_class, templates, z = (torch.cat(part) for part in zip(*found, strict=True))
     if values is not None:
         off = (z[:, -1] - values[every])[values[every].isfinite()]
         model.recipe["value"]["scatter"] = float(off.square().mean().sqrt())
-    ring = model.space.ring.repeat(2)
     each = (harmonics - templates).square().mean(0)
-    model.noise.copy_(torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom)
+    model.noise.copy_(model.space.by_ring(each) / model.space.degrees_of_freedom)
     model.noise.clamp_min_(LEAST_NOISE)
     if condition is not None:  # latents as they will be found, with this noise
         again = [part[-1] for rows in blocks for part in by_halves(settled, rows, trainer.device)]

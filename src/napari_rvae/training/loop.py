@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,12 +16,14 @@ from napari_rvae.models.inference import improve, log_angle_prior
 from napari_rvae.models.model import Objective
 from napari_rvae.patches import Patches
 from napari_rvae.poses import turned_shape
+from napari_rvae.threads import at_once
 from napari_rvae.training.capacity import capacity_at
 from napari_rvae.training.denoising import CleanCopies, added_noise
 from napari_rvae.training.held_out import split
 from napari_rvae.training.memory import by_halves
 from napari_rvae.training.physics import Physics
 from napari_rvae.training.rarity import oddness, shares
+from napari_rvae.training.replay import Replay
 
 if TYPE_CHECKING:
     from napari_rvae.averages import Averages
@@ -73,6 +76,7 @@ class Trainer:
         self.model, self.patches, self.settings = model, patches, model.settings
         self.capacity = capacity_at(self.settings, 1)
         self.device = model.noise.device
+        self._block = at_once(_BLOCK, self.device)
         n = len(patches)
         follows = patches.cut is not None  # windows will follow their motifs
         self.x = torch.as_tensor(patches.data.copy() if follows else patches.data, device=self.device)
@@ -84,7 +88,7 @@ class Trainer:
         self.shape = torch.zeros(n, 5, device=self.device)
         self.base = torch.zeros(n, 5, device=self.device)
         self.harmonics = torch.empty(n, patches.data.shape[1], 2 * model.space.terms, device=self.device)
-        for rows in torch.arange(n, device=self.device).split(_BLOCK):
+        for rows in torch.arange(n, device=self.device).split(self._block):
             self.harmonics[rows] = model.harmonics(self.x[rows])
         self.clean = None if clean is None else CleanCopies(model, patches, clean)
         self._clean_follow(torch.arange(n, device=self.device))
@@ -99,6 +103,7 @@ class Trainer:
         groups = [{"params": model.encoder.parameters()}, {"params": model.decoder.parameters()}]
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(groups, self.settings.learning_rate, fused=fused)
+        self._replay = Replay(self.chance)
         self.window: float | None = None
         self.misfit = torch.zeros(n, device=self.device)
         self.rarity = torch.ones(n)
@@ -125,21 +130,20 @@ class Trainer:
     def _clean_follow(self, rows: Tensor) -> None:
         """Take the poses that were found out of clean copies, too."""
         if self.clean is not None:
-            for some in rows.split(_BLOCK):
+            for some in rows.split(self._block):
                 self.clean.take_out(some, self.x[some], self.shape[some] - self.base[some], self.theta[some])
 
     @torch.no_grad()
     def _start_noise(self) -> None:
         """At first everything counts as noise; the decoder knows the mean only."""
         model = self.model
-        each = self.harmonics.square().mean(0)
-        ring = model.space.ring.repeat(2)
-        total = torch.zeros_like(model.noise).index_add_(1, ring, each) / model.space.degrees_of_freedom
+        power = model.space.by_ring(self.harmonics.square().mean(0))
+        total = power / model.space.degrees_of_freedom
         total = total.clamp_min(1e-8 * total.max())
         model.noise.copy_(total)
         self.noise = total.clone()
-        self.left = [self.noise.clone()]
-        model.signal.copy_(torch.zeros_like(total).index_add_(1, ring, each) / (2 * torch.bincount(model.space.ring)))
+        self.left, self.lefts = self.noise.clone(), 1
+        model.signal.copy_(power / (2 * torch.bincount(model.space.ring)))
         model.signal.clamp_min_(1e-6 * float(model.signal.max()))
         model.decoder.start_from(self.target.mean(0))
 
@@ -191,7 +195,8 @@ class Trainer:
                 if bool(rows.any()):
                     tangents = torch.linalg.qr(self._tangents(self.target[rows].mean(0)))[0]
                     rest[rows] -= rest[rows] @ tangents @ tangents.T
-        blocks = zip(rest.split(_BLOCK), shares(rest).split(_BLOCK), strict=True)  # a copy of all would be too much
+        # block by block, as a copy of all would be too much
+        blocks = zip(rest.split(self._block), shares(rest).split(self._block), strict=True)
         values, vectors = torch.linalg.eigh(sum((some.T * share) @ some for some, share in blocks))
         values, vectors = values.flip(0).clamp_min(1e-12), vectors.flip(1)
         noise = values[latent:].mean() if len(values) > latent else values[-1]
@@ -289,7 +294,7 @@ class Trainer:
 
     @torch.no_grad()
     def _take_out_poses(self, which: Tensor) -> None:
-        for rows in which.split(_BLOCK):
+        for rows in which.split(self._block):
             harmonics = self.model.harmonics(self.x[rows], self.shape[rows] - self.base[rows])
             self.harmonics[rows] = self.model.space.turn(harmonics, -self.theta[rows])
         self._clean_follow(which)
@@ -298,7 +303,7 @@ class Trainer:
         """Estimate every patch's pose anew with the model so far, from row `start` on, until ``ends(row)``."""
         if not self._has_poses:
             return
-        for rows in torch.arange(start, len(self.x), device=self.device).split(_BLOCK):
+        for rows in torch.arange(start, len(self.x), device=self.device).split(self._block):
             if ends is not None and ends(int(rows[0])):
                 return
             self.crowded |= len(by_halves(self._update_poses_of, rows, self.device)) > 1
@@ -323,6 +328,17 @@ class Trainer:
 
     def step(self, rows: Tensor, log_prior: Tensor) -> Tensor:
         """One step of the optimiser; the mean objective's (data, divergence, supervised, physics) terms."""
+        follow = self.steps % 4 == 3
+        told = None if self.labels is None else self.labels.data_ptr()
+        rates = tuple(group["lr"] for group in self.optimizer.param_groups)
+        key = len(rows), log_prior.shape, follow, told, self.capacity, rates
+        once = partial(self._step, follow)  # a term of the user's may look at what it computes
+        terms = once(rows, log_prior) if self.physics else self._replay(key, once, rows, log_prior)
+        self.steps, self.lefts = self.steps + 1, self.lefts + follow
+        return terms
+
+    def _step(self, follow: bool, rows: Tensor, log_prior: Tensor) -> Tensor:
+        """`step`; `follow` is whether noise is followed."""
         model = self.model
         told = self.labels if self.values is None else self.values
         labels = None if told is None else told[rows]
@@ -337,13 +353,14 @@ class Trainer:
             loss = loss + self.settings.physics_weight * physics
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        for group in self.optimizer.param_groups:
+            group["capturable"] = self._replay.records
         self.optimizer.step()
-        self.steps += 1
-        if self.steps % 4 == 0:
+        if follow:
             with torch.no_grad():
                 residual = model.residual(harmonics, found.templates.detach(), found.posterior)
                 self.noise.lerp_(residual, 0.2).clamp_min_(LEAST_NOISE)
-                self.left.append(residual)
+                self.left += residual
                 model.noise.copy_(self._tempered(self.noise))
                 if model.classes > 1 and self.capacity.classes is None:
                     each = 1 / self.often[rows]
@@ -385,8 +402,9 @@ class Trainer:
         _, divergence, supervised, physics = means.tolist()
         # with the noise that is estimated, not the one that is learned with: what is left over fits it
         freedom = self.model.space.degrees_of_freedom
-        left = torch.stack(self.left).mean(0).clamp_min(LEAST_NOISE)
-        self.left = [self.noise.clone()]
+        left = (self.left / self.lefts).clamp_min(LEAST_NOISE)
+        self.lefts = 1
+        self.left.copy_(self.noise)
         data = 0.5 * float((freedom * (1 + (2 * torch.pi * left).log())).sum())
         terms = {"data": data, "divergence": divergence, "supervised": -supervised}
         if self.physics is not None:
@@ -402,7 +420,7 @@ class Trainer:
         learned_with = self.model.noise.clone()
         self.model.noise.copy_(self.noise)
         total = self.noise.new_zeros(())
-        for rows in self.held_out.to(self.device).split(_BLOCK):
+        for rows in self.held_out.to(self.device).split(self._block):
             condition = None if self.condition is None else self.condition[rows]
             prior, seen = self.log_prior(rows), self.harmonics[rows]
             found = self.model.objective(self.target[rows], prior, None, condition, sample=False, seen=seen)
