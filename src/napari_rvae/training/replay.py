@@ -79,7 +79,7 @@ class Replay:
         try:
             graph, result = self._graph(lambda: function(*inputs), self._pool)
         except RuntimeError as error:
-            self._graph(lambda: torch.zeros_like(inputs[0]))  # else random numbers would still be held for what has failed
+            self._graph(lambda: torch.zeros_like(inputs[0]))  # else random numbers stay held for it
             if is_out_of_memory(error):
                 raise
             self.works = False
