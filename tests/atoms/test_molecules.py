@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 
 from napari_rvae.atoms import find_atoms, refine_atoms
+from napari_rvae.atoms.compounds import levelled
+from napari_rvae.atoms.noise import estimate_noise
 from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 from tests.atoms.conftest import draw, f1, lattice, matched
@@ -34,6 +36,26 @@ def test_molecules_are_found_as_a_whole(molecules):
     assert f1(found[["y", "x"]].to_numpy(), true, 7, image.shape) > 0.95
     assert found.attrs["napari_rvae"]["target"] == "molecules"
     assert found["background"].max() > found["background"].min() + 1, "the terraces' heights are told"
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_scan_lines_shifted_by_as_much_as_molecules_are_high_hide_none(molecules, turned):
+    image, true = molecules
+    shifts = np.cumsum(np.random.default_rng(0).normal(0, 0.4, 320)) + np.random.default_rng(1).normal(0, 0.6, 320)
+    lined = image + shifts[:, None]
+    if turned:
+        lined, true = lined.T, true[:, ::-1]
+    assert f1(find_atoms(lined)[["y", "x"]].to_numpy(), true, 7, image.shape) > 0.95
+
+
+def test_lines_are_made_level_only_where_they_are_shifted(molecules):
+    rng = np.random.default_rng(2)
+    plain = draw((320, 320), molecules[1], sigma=2.2) + rng.normal(0, 0.1, (320, 320))
+    plain, shifts = plain.astype(np.float32), rng.normal(0, 0.5, (320, 1)).astype(np.float32)
+    level, noise = levelled(plain + shifts, estimate_noise(plain + shifts))
+    assert np.diff((level - plain).mean(1)).std() < 0.03 * np.diff(shifts[:, 0]).std()
+    assert noise.rows[0] == 0
+    assert levelled(plain, estimate_noise(plain))[0] is plain
 
 
 def test_spots_of_molecules_are_found_when_they_are_wanted(molecules):

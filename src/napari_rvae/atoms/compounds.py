@@ -19,7 +19,7 @@ from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.lattice import local_lattices, reduced, window_lattice
 from napari_rvae.atoms.lattice_kernels import copies_mean
-from napari_rvae.atoms.noise import Noise
+from napari_rvae.atoms.noise import Noise, estimate_noise
 from napari_rvae.atoms.parallel import in_parts
 from napari_rvae.atoms.response import filter_response, find_maxima, height_by_chance, image_values, rare, roundness
 
@@ -34,7 +34,25 @@ COVER = 1.8  # a spot nearer to an object, in widths, is a part of it
 COVERED = 0.8  # part of the spots that belong to objects, at least
 PARTS = 1.4  # spots of an object on average, at least
 CRYSTAL = 0.68  # mean autocorrelation over the translations of its lattice; molecules on a lattice reach 0.6
+OUTLIER = 2.0  # median deviations of differences between lines
 REPEATS = 0.5  # of a spot's height found at its copies in a crystal, at least
+
+
+def levelled(pixels: Array, noise: Noise, step: float = 0.0) -> tuple[Array, Noise]:
+    """An image without the shifts of its scan lines against each other, and the noise that it then has.
+
+    Lines are as high as those beside them but for most of what differs, hence the mean of the differences with outliers
+    cut (Huber, Ann. Math. Stat. 35, 73 (1964)). What the sum of many differences drifts by is slow.
+    """
+    shifted = [axis for axis, lines in enumerate((noise.rows, noise.columns)) if lines[0] > 0]
+    for axis in shifted:
+        differences = np.diff(pixels, axis=axis)
+        middle = np.median(differences, axis=1 - axis, keepdims=True)
+        cut = OUTLIER * float(np.median(np.abs(differences - middle)))
+        shift = middle + np.clip(differences - middle, -cut, cut).mean(1 - axis, keepdims=True)
+        height = np.insert(np.cumsum(shift, axis=axis), 0, 0, axis=axis)
+        pixels = pixels - (height - np.median(height)).astype(np.float32)
+    return pixels, estimate_noise(pixels, step) if shifted else noise
 
 
 def flattened(pixels: Array, sigma: float) -> Array:
@@ -114,6 +132,7 @@ def compound_width(pixels: Array, noise: Noise, sigma: float, lattice: bool) -> 
     """
     if lattice and is_crystal(pixels, noise, sigma):
         return None
+    pixels, noise = levelled(pixels, noise)
     rungs, staying = _ladder(pixels, noise)
     rests = _rests(staying)
     for count, (first, _) in enumerate(rests):

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_rvae.atoms.compounds import flattened, object_maxima, object_threshold, smoothing
+from napari_rvae.atoms.compounds import flattened, levelled, object_maxima, object_threshold, smoothing
 from napari_rvae.atoms.frame import Array, Frame, standard_frame
 from napari_rvae.atoms.noise import Noise, estimate_noise
 from napari_rvae.atoms.parallel import go_on
@@ -64,8 +64,6 @@ class Detection:
         Width of an atom, pixels.
     lattice : bool
         Whether the image has a lattice.
-    compound : bool
-        Whether molecules are looked for as a whole, at a lattice or not.
     response, error : numpy.ndarray
         float32 (y, x): filter response in standard deviations of its noise, and that of an amplitude.
     texture : numpy.ndarray or None
@@ -81,13 +79,14 @@ class Detection:
         certainty.
     trusted : float
         Standard deviation of positions, pixels, where they are learned.
+    flat : numpy.ndarray or None
+        (y, x): the image less steps, slopes and shifts of scan lines, where molecules are looked for as a whole.
     """
 
     frame: Frame
     noise: Noise
     sigma: float
     lattice: bool
-    compound: bool
     response: Array
     error: Array
     texture: Array | None
@@ -97,6 +96,12 @@ class Detection:
     period: float | None = None
     search: str = "auto"
     trusted: float = 0.0
+    flat: Array | None = None
+
+    @property
+    def compound(self) -> bool:
+        """Whether molecules are looked for as a whole, at a lattice or not."""
+        return self.flat is not None
 
     def positions(self, threshold: float | None = None) -> NDArray[np.float64]:
         """Positions (n, 2) of all maxima above `threshold`, or above the automatic one; about a millisecond.
@@ -186,15 +191,19 @@ def _detect(
     if settings.search == "learned":
         return _learned(frame, noise, scale, settings, finder, stop)
     sigma = scale.sigma
-    pixels = flattened(frame.pixels, sigma) if scale.compound else frame.pixels
-    response, error = filter_response(pixels, noise, sigma, SURROUND[settings.search], mean=frame.pixels)
-    go_on(stop)
+    flat, level = None, noise
     if scale.compound:
+        flat, level = levelled(frame.pixels, noise, frame.step)
+        flat = flattened(flat, sigma)
+    pixels = frame.pixels if flat is None else flat
+    response, error = filter_response(pixels, level, sigma, SURROUND[settings.search], mean=frame.pixels)
+    go_on(stop)
+    if flat is not None:
         quieter = smoothing(sigma)
         response, error = response * quieter, error / quieter
         maxima, heights = object_maxima(response, sigma, LOWEST)
         threshold = settings.threshold or object_threshold(heights, sigma, response.size)
-        return Detection(frame, noise, sigma, False, True, response, error, None, maxima, heights, threshold)
+        return Detection(frame, noise, sigma, False, response, error, None, maxima, heights, threshold, flat=flat)
     separation = 0.5 * settings.spacing if settings.spacing else 1.5 * sigma
     maxima, heights = find_maxima(response, LOWEST, separation, frame.invalid)
     real = ~_contours(frame, noise, maxima, heights * image_values(error, maxima))
@@ -210,7 +219,7 @@ def _detect(
         maxima, heights = maxima[spots], heights[spots]
     threshold = settings.threshold if settings.threshold is not None else rare(sigma, scale.lattice)
     return Detection(
-        frame, noise, sigma, scale.lattice, False, response, error, texture, maxima, heights, threshold,
+        frame, noise, sigma, scale.lattice, response, error, texture, maxima, heights, threshold,
         scale.period, settings.search,
     )  # fmt: skip
 
@@ -239,7 +248,7 @@ def _learned(
     response, error = filter_response(frame.pixels, noise, scale.sigma)
     threshold = settings.threshold if settings.threshold is not None else finder.certainty
     return Detection(
-        frame, noise, scale.sigma, scale.lattice, False, response, error, None, maxima, heights, threshold,
+        frame, noise, scale.sigma, scale.lattice, response, error, None, maxima, heights, threshold,
         scale.period, "learned", finder.error * spacing,
     )  # fmt: skip
 

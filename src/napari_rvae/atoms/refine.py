@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from napari_rvae.atoms.compounds import flattened
 from napari_rvae.atoms.find import Detection
 from napari_rvae.atoms.frame import Array, Floats
 from napari_rvae.atoms.kernels import fit_range, render
@@ -75,8 +74,8 @@ def fit_atoms(
         If `stop` says so.
     """
     count, pixels = len(positions), detection.frame.pixels
-    if detection.compound:  # spots do not fit the whole, so nothing is gained by more sweeps
-        thorough, pixels = False, flattened(pixels, detection.sigma)
+    if detection.flat is not None:  # spots do not fit the whole, so nothing is gained by more sweeps
+        thorough, pixels = False, detection.flat
     if not count:
         return Fits(np.zeros((0, 5)), np.zeros((0, 5)))
     order = np.lexsort((positions[:, 1], positions[:, 0] // 32))  # neighbours in memory, too
