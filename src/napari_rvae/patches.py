@@ -17,8 +17,8 @@ NEIGHBOR_DISTANCES = 3.0
 """Side of an automatic patch in nearest-neighbour distances: the first shell, whole, inside the inscribed circle."""
 STRAIN_DISTANCES = 5.0
 """The same where strain is looked for: it shows in far neighbours more than in near ones."""
-MOLECULE_WIDTHS = 5.5
-"""The same of molecules, in the sigma with which they were found: a molecule without its neighbours."""
+WIDTHS = {"molecules": 5.5, "windows": 32.0}
+"""The same in the sigma with which they were found: a molecule without its neighbours, eight spacings of a grid."""
 SMALLEST_WORKING_SIZE, LARGEST_WORKING_SIZE = 24, 64
 _BLOCK = 512
 
@@ -313,7 +313,7 @@ def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...], strained: bool
     Parameters
     ----------
     atoms : pandas.DataFrame
-        Atoms table; molecules are known by what `find_atoms` tells in ``attrs``.
+        Atoms table; molecules and windows on a grid are known by what `find_atoms` tells in ``attrs``.
     spatial : tuple of int
         Height and width of the image.
     strained : bool
@@ -330,8 +330,8 @@ def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...], strained: bool
         If there are fewer than two atoms.
     """
     found = atoms.attrs.get("napari_rvae", {})
-    if found.get("target") == "molecules" and found.get("sigma"):
-        side = MOLECULE_WIDTHS * float(found["sigma"])
+    if found.get("target") in WIDTHS and found.get("sigma"):
+        side = WIDTHS[found["target"]] * float(found["sigma"])
     else:
         side = (STRAIN_DISTANCES if strained else NEIGHBOR_DISTANCES) * nearest_neighbor_distance(atoms)
     if not np.isfinite(side):

@@ -106,7 +106,7 @@ class FindSettings(Settings):
     spacing: float | None = Field(
         None,
         gt=1,
-        description="Distance between neighbouring atoms; estimated when empty.",
+        description="Distance between neighbouring atoms, or windows on a grid; estimated when empty.",
         json_schema_extra=_extra("px", slider=(3, 150)),
     )
     sigma: float | None = Field(
@@ -119,13 +119,13 @@ class FindSettings(Settings):
         None,
         gt=0,
         description="Weakest atom that counts, in standard deviations of the noise (of a learned finder: per cent of "
-        "certainty); chosen when empty.",
+        "certainty; of windows on a grid, least contrast); chosen when empty.",
         json_schema_extra=_extra(slider=(2, 20)),
     )
-    search: Literal["auto", "maxima", "dog", "log", "learned"] = Field(
+    search: Literal["auto", "maxima", "dog", "log", "learned", "grid"] = Field(
         "auto",
         description="How atoms are looked for: automatically (matched filter, lattice, residuals), by the maxima of a "
-        "Gaussian, DoG or LoG filter alone, or by a finder that was trained.",
+        "Gaussian, DoG or LoG filter alone, or by a finder that was trained; or windows on a grid, without atoms.",
     )
     finder: str | None = Field(
         None, description="File of the trained finder (.safetensors); needed where the search is learned."
@@ -174,7 +174,7 @@ class PatchSettings(Settings):
         ge=8,
         le=512,
         description="Side of the square patch; about three neighbour distances when empty, five where strain is free, "
-        "one molecule where those were found.",
+        "one molecule where those were found, eight spacings of a grid.",
         json_schema_extra=_extra("px", option="--patch"),
     )
     working_size: int | None = Field(

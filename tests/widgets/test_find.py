@@ -63,6 +63,24 @@ def test_settings_are_obeyed(viewer, image, dock, press):
     assert "No atoms were found in 'crystal'" in dock.work.label.text()
 
 
+def test_windows_on_a_grid_need_no_atoms(viewer, image, dock, press, qtbot):
+    dock.form.controls["search"].set_value("grid")
+    assert not dock.form.controls["sigma"].widget.isVisibleTo(dock)
+    dock.preview_box.setChecked(True)
+    qtbot.waitUntil(lambda: "windows" in dock.count.text())
+    count = int(dock.count.text().split()[1].replace(",", ""))
+    assert dock.count.text() == f"About {count:,} windows"
+    press(dock.work.start_button, dock.work)
+    (points,) = atoms_layers(viewer)
+    assert points.name == "crystal windows"
+    assert len(points.data) == count > 1500
+    assert dock.work.label.text().startswith(f"{count:,} windows")
+    assert "limit" not in dock.work.label.text()
+    assert dock.form.controls["spacing"].widget.text().startswith("auto")
+    dock.form.controls["search"].set_value("auto")
+    assert dock.form.controls["sigma"].widget.isVisibleTo(dock)
+
+
 def test_only_what_lies_inside_drawn_shapes_is_found(viewer, image, dock, press):
     shapes = viewer.add_shapes([[[0, 0], [0, 1.28], [1.28, 1.28], [1.28, 0]]], shape_type="rectangle", name="corner")
     assert dock.region_box.layer is None

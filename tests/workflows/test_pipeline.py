@@ -309,3 +309,21 @@ def test_stack(scene, tmp_path):
     done.save(tmp_path / "result")
     with pytest.raises(InputDataError, match="column frame"):
         analyze_image(load_image(tmp_path / "stack.npy"), atoms=as_atoms(scene.truth[["y", "x"]], "truth"))
+
+
+def test_windows_without_atoms_tell_the_direction_of_stripes():
+    """Two grains of stripes, 50 degrees apart; every window that lies in one of them tells which."""
+    y, x = np.mgrid[:160, :160]
+    turned = np.radians(np.where(x < 80, 15, 65))
+    stripes = np.sin((y * np.cos(turned) + x * np.sin(turned)) * 2 * np.pi / 12)
+    pixels = stripes + np.random.default_rng(0).normal(0, 0.3, y.shape)
+    find, train = FindSettings(search="grid", spacing=5), QUICK.model_copy(update={"start": "averages"})
+    source = ImageData(pixels, "stripes", None, None, Path("stripes"), "3" * 64)
+    analysis = analyze_image(source, find=find, training=train)
+    assert analysis.model.recipe["patch"]["size"] == 40, "eight spacings"
+    table = analysis.table[~analysis.patches.edge & (np.abs(analysis.table["x"] - 80) > 30)]
+    direction = np.exp(2j * table["angle"])  # stripes are the same after half a turn
+    left, right = (np.angle(direction[side].mean()) / 2 for side in (table["x"] < 80, table["x"] > 80))
+    assert abs((np.degrees(right - left) + 90) % 180 - 90) == pytest.approx(50, abs=3)
+    spread = [np.abs(direction[side].mean()) for side in (table["x"] < 80, table["x"] > 80)]
+    assert min(spread) > 0.95

@@ -64,6 +64,8 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
     stop : callable, optional
         Polled between steps.
     """
+    if detection.means is not None:
+        return _windows(detection)
     if detection.search != "auto":
         return _as_they_are(detection, refine, stop)
     fits = fit_atoms(detection, detection.positions(), thorough=False, stop=stop)
@@ -100,6 +102,16 @@ def find_columns(detection: Detection, refine: bool = True, *, stop: Callable[[]
     columns = Columns(fits, snr, ~supported & (snr < DOUBTFUL * detection.threshold))
     # without a lattice, what a fit finds much weaker than the filter did was no spot
     return columns if detection.lattice else columns.select(snr > 0.6 * detection.threshold)
+
+
+def _windows(detection: Detection) -> Columns:
+    """Windows on a grid: how bright their middles are, and their contrast."""
+    places, means = detection.positions(), detection.means
+    count = len(places)
+    assert means is not None
+    values = np.column_stack([places, means[:count], np.zeros(count), np.full(count, detection.sigma)])
+    contrast = detection.heights[:count].astype(np.float64)
+    return Columns(Fits(values, np.zeros_like(values)), contrast, np.zeros(count, bool))
 
 
 def _as_they_are(detection: Detection, refine: bool, stop: Callable[[], bool] | None) -> Columns:

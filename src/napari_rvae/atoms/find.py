@@ -23,6 +23,7 @@ from napari_rvae.atoms.response import (
     texture_limit,
 )
 from napari_rvae.atoms.scale import Scale, estimate_scale
+from napari_rvae.atoms.windows import SIGMA, contrasts, grid
 from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
@@ -32,6 +33,7 @@ BROAD = 1.5  # an atom measured with a filter twice as wide shows 0.4 of its amp
 CONTOUR = 1.5  # steps: nothing lower is seen among contours
 LOWEST = 2.0  # maxima below are never candidates
 SURROUND = {"auto": 2.0, "maxima": 8.0, "dog": 1.6, "log": 1.05}  # width of what is taken off, in that of an atom
+ANY = -1.0  # lower than the contrast of every window
 SURE = 10.0  # per cent above its threshold from which a learned finder is sure
 
 
@@ -76,11 +78,13 @@ class Detection:
         Distance of the lattice's strongest planes, pixels.
     search : str
         How atoms are looked for, as in `FindSettings`. Where it is learned, heights and threshold are per cent of
-        certainty.
+        certainty; of windows on a grid, contrasts in units of the noise.
     trusted : float
         Standard deviation of positions, pixels, where they are learned.
     flat : numpy.ndarray or None
         (y, x): the image less steps, slopes and shifts of scan lines, where molecules are looked for as a whole.
+    means : numpy.ndarray or None
+        (n,) means around the middles of windows on a grid, in the order of `maxima`.
     """
 
     frame: Frame
@@ -97,6 +101,7 @@ class Detection:
     search: str = "auto"
     trusted: float = 0.0
     flat: Array | None = None
+    means: Array | None = None
 
     @property
     def compound(self) -> bool:
@@ -182,6 +187,8 @@ def _detect(
     frame: Frame, noise: Noise, settings: FindSettings, finder: Finder | None, stop: Callable[[], bool] | None
 ) -> Detection:
     go_on(stop)
+    if settings.search == "grid":
+        return _windows(frame, noise, settings)
     if settings.search == "learned":
         settings = settings.model_copy(update={"target": "atoms"})  # what is looked for is what was shown to it
     scale = estimate_scale(frame, noise, settings)
@@ -250,6 +257,19 @@ def _learned(
     return Detection(
         frame, noise, scale.sigma, scale.lattice, response, error, None, maxima, heights, threshold,
         scale.period, "learned", finder.error * spacing,
+    )  # fmt: skip
+
+
+def _windows(frame: Frame, noise: Noise, settings: FindSettings) -> Detection:
+    """Windows on a grid; their height is their contrast, of which any will do."""
+    places, step = grid(frame.pixels.shape, settings.spacing)
+    means, heights = contrasts(frame, noise, places, step)
+    order = np.argsort(-heights, kind="stable")
+    level, error = np.zeros_like(frame.pixels), np.ones_like(frame.pixels)
+    threshold = ANY if settings.threshold is None else settings.threshold
+    return Detection(
+        frame, noise, SIGMA * step, False, level, error, None, places[order], heights[order], threshold, step, "grid",
+        means=means[order],
     )  # fmt: skip
 
 

@@ -87,7 +87,8 @@ def _stack_atoms(
 ) -> pd.DataFrame:
     """The atoms of all frames that can be used, one frame in memory at a time."""
     count = stack.shape[0]
-    known = _common_scale(stack, settings, where, progress, stop) if len(where) > 1 else settings
+    alone = len(where) < 2 or settings.search == "grid"
+    known = settings if alone else _common_scale(stack, settings, where, progress, stop)
     tables: list[pd.DataFrame] = []
     unusable: dict[int, InputDataError] = {}
     for done, (index, area) in enumerate(where.items()):
@@ -173,7 +174,9 @@ def _frame_atoms(
 
 
 def target_of(detection: Detection) -> str:
-    """What was looked for, as in `FindSettings`."""
+    """What was looked for, as in `FindSettings`, or windows on a grid."""
+    if detection.search == "grid":
+        return "windows"
     return "molecules" if detection.compound else "atoms"
 
 
@@ -197,7 +200,7 @@ def atoms_table(detection: Detection, columns: Columns, settings: FindSettings) 
             "sigma": values[:, 4],
             "snr": snr,
             "error": np.sqrt((variances[:, 0] + variances[:, 1]) / 2),
-            "sublattice": assign_sublattices(values[:, 2], settings.sublattices),
+            "sublattice": assign_sublattices(values[:, 2], 1 if detection.search == "grid" else settings.sublattices),
             "flag": np.where(edge, "edge", np.where(doubtful, "unsupported", "")),
         },
         columns=COLUMNS,

@@ -176,12 +176,10 @@ class FindWidget(Dock):
                 words += f" · no tracks: {error}"
         if image is self.image_box.layer:
             used = found.recipe.settings["find"]
-            learned = used["search"] == "learned"  # its threshold is a certainty
             left_open = {name: value for name, value in estimated.items() if used.get(name) is None}
-            self.form.set_estimates(
-                {name: value for name, value in left_open.items() if name != "threshold" or not learned}
-            )
-            self.snr_plot.show_atoms(atoms["snr"].to_numpy(), estimated.get("threshold", 0.0))
+            self.form.set_estimates(_told(used["search"], left_open))
+            heights = None if used["search"] == "grid" else atoms["snr"].to_numpy()
+            self.snr_plot.show_atoms(heights, estimated.get("threshold", 0.0))
         else:
             words = f"{image.name}: {words}"
         self.work.say(words)
@@ -268,7 +266,10 @@ class FindWidget(Dock):
 
     def _on_settings(self, _: Any = None) -> None:
         image, wanted = self.image_box.layer, self.preview_box.isChecked()
-        self.form.show_field("finder", self.form.controls["search"].value() == "learned")
+        search = self.form.controls["search"].value()
+        self.form.show_field("finder", search == "learned")
+        for name in ("contrast", "sigma"):
+            self.form.show_field(name, search != "grid")
         if not wanted or image is None:
             self.preview.close()
             self._say("")
@@ -295,13 +296,21 @@ class FindWidget(Dock):
     def _on_preview_shown(
         self, count: int, threshold: float, heights: NDArray[Any], estimates: dict[str, float]
     ) -> None:
-        learned = self.form.controls["search"].value() == "learned"
+        search = self.form.controls["search"].value()
+        learned, kind = search == "learned", "window" if search == "grid" else "atom"
         limit = f"{threshold:.0f} % certainty" if learned else f"{threshold:.1f} standard deviations of the noise"
-        self._say(f"About {count:,} atom{'s' * (count != 1)} above {limit}")
-        self.form.set_estimates(estimates)
+        above = f" above {limit}" if threshold > 0 else ""  # of windows without a threshold all count
+        self._say(f"About {count:,} {kind}{'s' * (count != 1)}{above}")
+        self.form.set_estimates(_told(search, estimates))
         self.form.controls["threshold"].set_highest(100.0 if learned else float(heights.max(initial=0.0)))
-        self.snr_plot.show_atoms(None if learned else heights, threshold)
+        self.snr_plot.show_atoms(heights if kind == "atom" and not learned else None, threshold)
 
     def _say(self, text: str) -> None:
         self.count.setText(text)
         self.count.setVisible(bool(text))
+
+
+def _told(search: str, estimates: dict[str, Any]) -> dict[str, Any]:
+    """Those estimates that mean what their field does: a learned finder's threshold is a certainty."""
+    hidden = {"learned": ("threshold",), "grid": ("threshold", "sigma", "contrast", "target")}.get(search, ())
+    return {name: value for name, value in estimates.items() if name not in hidden}

@@ -176,7 +176,8 @@ def image_panel(
         for (x, y), color in zip(places, colors.tolist(), strict=True):
             r = radius * large
             draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(color))
-    panel, pen = _panel(f"{_name(column)} of {known.sum()} atoms", size[0] + _BAR, max(size[1], _BAR))
+    kind = "windows" if atoms.attrs.get("napari_rvae", {}).get("target") == "windows" else "atoms"
+    panel, pen = _panel(f"{_name(column)} of {known.sum()} {kind}", size[0] + _BAR, max(size[1], _BAR))
     panel.paste(picture.reduce(_FINE), (0, _TITLE))
     if pixel_size and unit:
         _scale_bar(pen, size, pixel_size / zoom, unit)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FOUND_FILES = ("atoms.csv", "recipe.json")
 IF_NONE = (
     "lower the threshold, say whether atoms are dark or bright, or give their spacing; they must be 3 pixels apart or "
-    "more, and narrower than a tenth of the image"
+    "more, and narrower than a tenth of the image; where there are no atoms, take windows on a grid (search: grid)"
 )
 
 
@@ -154,8 +154,12 @@ def atoms_in_words(atoms: pd.DataFrame, pixel: float = 1.0, unit: str | None = N
     from napari_rvae.atoms import at_the_limit
 
     estimated = atoms.attrs.get("napari_rvae", {})
+    if estimated.get("target") == "windows":
+        kept = ("spacing", "target", "unusable")
+        estimated = {name: value for name, value in estimated.items() if name in kept}
     contrast = f"{estimated['contrast']} " if "contrast" in estimated else ""
-    words = [f"{len(atoms):,} {contrast}atom{'s' * (len(atoms) != 1)}"]
+    kind = "window" if estimated.get("target") == "windows" else "atom"
+    words = [f"{len(atoms):,} {contrast}{kind}{'s' * (len(atoms) != 1)}"]
     if "frame" in atoms:
         count = atoms["frame"].nunique()
         words[0] += f" in {count:,} frame{'s' * (count > 1)}"
@@ -165,7 +169,7 @@ def atoms_in_words(atoms: pd.DataFrame, pixel: float = 1.0, unit: str | None = N
             words.append(f"{title} {estimated[name]:.3g} px{length}")
     if "sublattice" in atoms and atoms["sublattice"].nunique() > 1:
         words.append(f"{atoms['sublattice'].nunique()} sublattices")
-    limited = int(at_the_limit(atoms).sum()) if "snr" in atoms else 0
+    limited = int(at_the_limit(atoms).sum()) if "snr" in atoms and kind == "atom" else 0
     if limited:
         limit = estimated.get("threshold", 0.0) + 1
         words.append(f"{limited:,} at the limit of detection (less than {limit:.1f} times the noise)")
