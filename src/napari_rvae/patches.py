@@ -18,7 +18,7 @@ NEIGHBOR_DISTANCES = 3.0
 STRAIN_DISTANCES = 5.0
 """The same where strain is looked for: it shows in far neighbours more than in near ones."""
 WIDTHS = {"molecules": 5.5, "windows": 32.0}
-"""The same in the sigma with which they were found: a molecule without its neighbours, eight spacings of a grid."""
+"""The same in their sigma: a molecule without neighbours; eight spacings of a grid, at most a quarter of the image."""
 SMALLEST_WORKING_SIZE, LARGEST_WORKING_SIZE = 24, 64
 _BLOCK = 512
 
@@ -67,8 +67,7 @@ class Patches:
     @property
     def size(self) -> int:
         """Side in image pixels (columns)."""
-        side: int = round(self.data.shape[-1] * self.step[1])
-        return side
+        return int(np.rint(self.data.shape[-1] * self.step[1]))
 
     @property
     def scale(self) -> float:
@@ -216,7 +215,9 @@ def extract_patches(
     centers = atoms[["y", "x"]].to_numpy(float)
     frame = atoms["frame"].to_numpy(np.int64) if stacked else np.zeros(len(atoms), np.int64)
     atom_id = atoms["atom_id"].to_numpy(np.int64) if "atom_id" in atoms else np.arange(len(atoms))
-    cutter = _Cutter(image, stacked, channel_axis, working, step)
+    if settings.delay and (not stacked or frame.max() + settings.delay >= image.shape[_time(channel_axis)]):
+        raise InputDataError(f"A delay of {settings.delay} needs a stack that goes on for so many frames.")
+    cutter = _Cutter(image, stacked, channel_axis, working, step, settings.delay)
     data = cutter(frame, centers, progress, stop)
     reach = (working - 1) / 2 * np.array(step)
     edge = ((centers < reach) | (centers > np.array(spatial) - 1 - reach)).any(1) | cutter.over_missing(frame, centers)
@@ -246,6 +247,8 @@ def patches_from_array(array: Any, settings: PatchSettings | None = None) -> Pat
     """
     settings = settings or PatchSettings()
     data = np.asarray(array)
+    if settings.delay:
+        raise InputDataError("Ready-made patches have no frames: leave the delay out.")
     if data.dtype.kind not in "uif":
         raise InputDataError(
             f"Patches must be real numbers, not {data.dtype}: save amplitudes or one channel per part."
@@ -299,12 +302,9 @@ def _check(image: Any, atoms: pd.DataFrame, stacked: bool, channel_axis: int | N
     if not np.isfinite(atoms[["y", "x"]].to_numpy(float)).all():
         raise InputDataError("Some atoms have no position: remove the rows without y or x.")
     if stacked:
-        axis = 1 if channel_axis in (0, -4) else 0
-        frames = atoms["frame"].to_numpy()
-        if frames.min() < 0 or frames.max() >= image.shape[axis]:
-            raise InputDataError(
-                f"The atoms table names frames outside 0 to {image.shape[axis] - 1}: it belongs to another stack."
-            )
+        frames, last = atoms["frame"].to_numpy(), image.shape[_time(channel_axis)] - 1
+        if frames.min() < 0 or frames.max() > last:
+            raise InputDataError(f"The atoms table names frames outside 0 to {last}: it belongs to another stack.")
 
 
 def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...], strained: bool = False) -> int:
@@ -336,7 +336,7 @@ def automatic_size(atoms: pd.DataFrame, spatial: tuple[int, ...], strained: bool
         side = (STRAIN_DISTANCES if strained else NEIGHBOR_DISTANCES) * nearest_neighbor_distance(atoms)
     if not np.isfinite(side):
         raise InputDataError("One atom alone does not tell how large a patch should be: give the patch size in pixels.")
-    return int(min(np.clip(round(side), 8, 512), *spatial))
+    return int(min(np.clip(round(side), 8, 512), min(spatial) // (4 if found.get("target") == "windows" else 1)))
 
 
 def _step(step: float, pixel_size: tuple[float, float] | None) -> tuple[float, float]:
@@ -345,10 +345,15 @@ def _step(step: float, pixel_size: tuple[float, float] | None) -> tuple[float, f
     return step * pixel_size[1] / pixel_size[0], step
 
 
+def _time(channel_axis: int | None) -> int:
+    """Axis of the frames of a stack."""
+    return 1 if channel_axis in (0, -4) else 0
+
+
 def _frame(image: Any, frame: int, stacked: bool, channel_axis: int | None) -> Any:
     """One frame as a lazy (channels, y, x) array."""
     if stacked:
-        axis = 1 if channel_axis in (0, -4) else 0
+        axis = _time(channel_axis)
         image = image[(slice(None),) * axis + (frame,)]
         channel_axis = (
             None if channel_axis is None else 0 if axis else (channel_axis - 1 if channel_axis > 0 else channel_axis)
@@ -367,10 +372,11 @@ class _Cutter:
     """Cuts patches at any centres; keeps the spline coefficients of the last frame."""
 
     def __init__(
-        self, image: Any, stacked: bool, channel_axis: int | None, working: int, step: tuple[float, float]
-    ) -> None:
+        self, image: Any, stacked: bool, channel_axis: int | None, working: int, step: tuple[float, float],
+        delay: int | None = None,
+    ) -> None:  # fmt: skip
         self.image, self.stacked, self.channel_axis = image, stacked, channel_axis
-        self.step = step
+        self.step, self.frames = step, (0, delay) if delay else (0,)  # that a patch shows, counted from its own
         grid = np.arange(working) - (working - 1) / 2
         self.grid = np.stack(np.meshgrid(grid * step[0], grid * step[1], indexing="ij"))
         self._kept: tuple[int, NDArray[np.float32]] | None = None
@@ -410,7 +416,8 @@ class _Cutter:
         from scipy.ndimage import distance_transform_edt, gaussian_filter, spline_filter
 
         if self._kept is None or self._kept[0] != number:
-            frame = np.asarray(_frame(self.image, number, self.stacked, self.channel_axis), np.float32)
+            shown = [_frame(self.image, number + later, self.stacked, self.channel_axis) for later in self.frames]
+            frame = np.concatenate([np.asarray(one, np.float32) for one in shown])
             missing = np.asarray(~np.isfinite(frame).all(0))
             if missing.all():
                 raise InputDataError(f"Frame {number} holds no finite values: leave it out.")

@@ -136,11 +136,7 @@ class FindSettings(Settings):
         json_schema_extra=_ADVANCED,
     )
     sublattices: int | None = Field(
-        None,
-        ge=1,
-        le=6,
-        description="Number of sublattices; found when empty.",
-        json_schema_extra=_ADVANCED,
+        None, ge=1, le=6, description="Number of sublattices; found when empty.", json_schema_extra=_ADVANCED
     )
 
 
@@ -158,11 +154,7 @@ class FinderSettings(Settings):
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
     threads: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Processor threads; what is idle when empty.",
-        json_schema_extra=_ADVANCED,
+        None, ge=1, le=1024, description="Processor threads; what is idle when empty.", json_schema_extra=_ADVANCED
     )
 
 
@@ -189,6 +181,12 @@ class PatchSettings(Settings):
         description="Divide by one number for all patches (heavy and light atoms stay different) "
         "or by each patch's own contrast.",
         json_schema_extra=_ADVANCED,
+    )
+    delay: int | None = Field(
+        None,
+        ge=1,
+        description="In a stack: each patch shows the same place so many frames later, too, as further channels.",
+        json_schema_extra=_extra("frames", advanced=True),
     )
 
 
@@ -420,11 +418,7 @@ class TrainSettings(Settings):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="The same seed gives the same result.")
     device: str = Field("auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps.")
     threads: int | None = Field(
-        None,
-        ge=1,
-        le=1024,
-        description="Processor threads; what is idle when empty.",
-        json_schema_extra=_ADVANCED,
+        None, ge=1, le=1024, description="Processor threads; what is idle when empty.", json_schema_extra=_ADVANCED
     )
 
     _parse = field_validator("invariance", mode="before")(parse_invariance)

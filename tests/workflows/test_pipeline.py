@@ -15,7 +15,15 @@ from napari_rvae.io import ImageData, as_atoms, load_image, load_patches, load_t
 from napari_rvae.models import load_model
 from napari_rvae.samples import Microscope, interface
 from napari_rvae.settings import FindSettings, PatchSettings
-from napari_rvae.workflows import analyze_image, analyze_patches, encode_image, encode_patches, repeat
+from napari_rvae.workflows import (
+    analyze_image,
+    analyze_patches,
+    apply_to_image,
+    encode_image,
+    encode_patches,
+    reconstruct_image,
+    repeat,
+)
 
 from .conftest import QUICK
 
@@ -327,3 +335,48 @@ def test_windows_without_atoms_tell_the_direction_of_stripes():
     assert abs((np.degrees(right - left) + 90) % 180 - 90) == pytest.approx(50, abs=3)
     spread = [np.abs(direction[side].mean()) for side in (table["x"] < 80, table["x"] > 80)]
     assert min(spread) > 0.95
+    other = apply_to_image(analysis.model, replace(source, data=pixels[:, ::-1]))
+    assert len(other.table) == len(analysis.table), "windows again, although nobody said so"
+    assert other.recipe.settings["find"]["search"] == "grid"
+
+
+@pytest.fixture(scope="module")
+def stepping():
+    """A stack in which every spot lies at its place in even frames, and to the left or right of it in odd ones."""
+    rng, places = np.random.default_rng(0), np.mgrid[20:160:20, 20:160:20].reshape(2, -1).T
+    y, x = np.mgrid[:180, :180]
+    side, stack = rng.choice([-1, 1], len(places)), rng.normal(0, 0.1, (8, 180, 180))
+    for frame in range(8):
+        for (top, left), to in zip(places, side, strict=True):
+            stack[frame] += np.exp(-((y - top) ** 2 + (x - left - 4 * to * (frame % 2)) ** 2) / 8)
+    atoms = [pd.DataFrame(places, columns=["y", "x"]).assign(frame=frame, side=side) for frame in (0, 2, 4, 6)]
+    table = as_atoms(pd.concat(atoms, ignore_index=True), "places")
+    return ImageData(stack, "stepping", None, None, Path("stepping"), "4" * 64), table
+
+
+def test_with_a_delay_patches_tell_where_things_go(stepping):
+    source, atoms = stepping
+    train = QUICK.model_copy(update={"model": "vae", "latent": 1, "epochs": 8})
+    patch = PatchSettings(size=20, delay=1)
+    analysis = analyze_image(source, patch=patch, training=train, atoms=atoms)
+    assert analysis.model.channels == 2
+    told = np.abs(np.corrcoef(analysis.table["z1"], analysis.table["side"])[0, 1])
+    assert told > 0.95
+    again = encode_image(analysis.model, source, atoms=atoms)
+    assert again["z1"].tolist() == analysis.table["z1"].tolist(), "a model applies its own delay"
+    shown = reconstruct_image(analysis.model, source, analysis.table)
+    assert shown.shape == source.data.shape, "of the frames themselves"
+    alone = analyze_image(source, patch=PatchSettings(size=20), training=train, atoms=atoms)
+    assert np.abs(np.corrcoef(alone.table["z1"], alone.table["side"])[0, 1]) < 0.5
+
+
+def test_last_frames_have_no_later_ones(stepping):
+    source, atoms = stepping
+    analysis = analyze_image(source, patch=PatchSettings(size=20, delay=4), training=QUICK, atoms=atoms)
+    encoded = analysis.table["z1"].notna()
+    assert encoded.equals(analysis.table["frame"] < 4)
+    with pytest.raises(InputDataError, match="delay of 9"):
+        analyze_image(source, patch=PatchSettings(size=20, delay=9), training=QUICK, atoms=atoms)
+    still = replace(source, data=source.data[0])
+    with pytest.raises(InputDataError, match="needs a stack"):
+        analyze_image(still, FindSettings(search="grid"), PatchSettings(delay=1), QUICK)

@@ -49,7 +49,7 @@ def encode_image(
     image : ImageData
         Image or stack. Where both images have a scale, patches cover the same physical size as in training.
     find : FindSettings, optional
-        How atoms are found.
+        How atoms are found; windows on a grid as in training where nothing else is asked for.
     atoms : DataFrame, optional
         Atoms table to use instead; conditional models need the columns with which they were trained, or `condition`.
     where : str, optional
@@ -74,7 +74,7 @@ def encode_image(
     from napari_rvae.latent import encode
 
     check_channels(model, image)
-    table = atoms_of(image, find or FindSettings(), atoms, scaled(progress, 0, 0.3), stop)
+    table = atoms_of(image, find_settings(model, image, find), atoms, scaled(progress, 0, 0.3), stop)
     settings = patch_settings(model, image)
     where = model.recipe.get("made_by", {}).get("where") if where is None else where
     patches = chosen_patches(image, table, settings, where, scaled(progress, 0.3, 0.5), stop)
@@ -115,7 +115,7 @@ def apply_to_image(
     RVAEError
         As `encode_image` does.
     """
-    find = find or FindSettings()
+    find = find_settings(model, image, find)
     table = encode_image(model, image, find, atoms=atoms, where=where, progress=progress, stop=stop)
     trained = model.recipe.get("made_by", {}).get("used", {})
     used = {name: trained[name] for name in ("epochs", "device") if name in trained}
@@ -216,9 +216,38 @@ def patch_settings(model: Model, image: ImageData) -> PatchSettings:
     -------
     PatchSettings
     """
-    used = model.recipe.get("made_by", {}).get("used", {})
     noted = dict(model.recipe.get("patch", {}))
-    before, now = used.get("pixel_size"), image.pixel_size
-    if noted.get("size") and before and now and used.get("unit") == image.unit:
-        noted["size"] = round(noted["size"] * before[-1] / now[-1])
+    if noted.get("size"):
+        noted["size"] = round(noted["size"] * _enlarged(model, image))
     return PatchSettings(**noted)
+
+
+def find_settings(model: Model, image: ImageData, asked: FindSettings | None = None) -> FindSettings:
+    """How atoms are found: as asked, or where nothing is, windows on a grid as in training if those were learned from.
+
+    Parameters
+    ----------
+    model : Model
+        A trained model.
+    image : ImageData
+        The image.
+    asked : FindSettings, optional
+        What is asked for.
+
+    Returns
+    -------
+    FindSettings
+    """
+    noted = dict(model.recipe.get("made_by", {}).get("settings", {}).get("find", {}))
+    if noted.get("search") != "grid" or asked not in (None, FindSettings()):
+        return asked or FindSettings()
+    if noted.get("spacing"):
+        noted["spacing"] *= _enlarged(model, image)
+    return FindSettings(**noted)
+
+
+def _enlarged(model: Model, image: ImageData) -> float:
+    """How many pixels of an image are as long as one of the training's; 1 where a scale is unknown."""
+    used = model.recipe.get("made_by", {}).get("used", {})
+    before, now = used.get("pixel_size"), image.pixel_size
+    return float(before[-1] / now[-1]) if before and now and used.get("unit") == image.unit else 1.0

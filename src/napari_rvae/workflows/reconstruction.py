@@ -82,7 +82,7 @@ def reconstruct_image(
         if progress is not None:
             progress(0.2 + 0.8 * some.stop / len(patches), "Reconstructing")
     result = canvas.blended()
-    return result if image.channel_axis is not None else result[0]
+    return result[0] if image.channel_axis is None else result[: image.data.shape[image.channel_axis]]
 
 
 def save_pixels(pixels: NDArray[np.float32], image: ImageData, path: Path) -> None:

@@ -184,7 +184,7 @@ def chosen_patches(
     Returns
     -------
     Patches
-        One per chosen atom.
+        One per chosen atom, but none of the last frames of a stack where a delay is wanted.
 
     Raises
     ------
@@ -198,6 +198,9 @@ def chosen_patches(
     chosen = atoms[atoms_where(atoms, where)]
     if chosen.empty:
         raise InputDataError(f"no atom satisfies {where!r}")
+    if settings.delay and "frame" in chosen:
+        later = chosen["frame"] + settings.delay < len(first_channel(image))
+        chosen = chosen[later] if later.any() else chosen
     return extract_patches(
         image.data,
         chosen,
@@ -265,12 +268,13 @@ def check_channels(model: Model, image: ImageData) -> None:
         If it has more or fewer, or the same in another order.
     """
     here = 1 if image.channel_axis is None else image.data.shape[image.channel_axis]
+    wanted = model.channels // 2 if model.recipe.get("patch", {}).get("delay") else model.channels
     known = channel_names(model)
     names = ", ".join(known)
-    if here != model.channels:
-        several = f"{'s' * (model.channels > 1)}{f' ({names})' if known else ''}"
+    if here != wanted:
+        several = f"{'s' * (wanted > 1)}{f' ({names})' if known else ''}"
         raise InputDataError(
-            f"The model was trained on {model.channels} channel{several}, '{image.name}' has {here}: give an image "
+            f"The model was trained on {wanted} channel{several}, '{image.name}' has {here}: give an image "
             "with as many, or choose others of its layers in Train rVAE, Advanced > More channels."
         )
     if list(image.channels) != known and sorted(image.channels) == sorted(known):
