@@ -303,3 +303,10 @@ def test_no_matrix_holds_numbers_that_slow_a_product_down():
     space = PolarSpace(48)
     for matrix in (space.analysis, space.synthesis):
         assert not ((matrix != 0) & (matrix.abs() < torch.finfo(matrix.dtype).tiny)).any()
+
+
+def test_sums_over_rings():
+    space = PolarSpace(32, 0.3)
+    each = torch.randn(3, 2 * space.terms, generator=torch.Generator().manual_seed(0))
+    expected = torch.zeros(3, space.rings).index_add_(1, space.ring.repeat(2), each)
+    torch.testing.assert_close(space.by_ring(each), expected)

@@ -265,7 +265,7 @@ def _windows(frame: Frame, noise: Noise, settings: FindSettings) -> Detection:
     places, step = grid(frame.pixels.shape, settings.spacing)
     means, heights = contrasts(frame, noise, places, step)
     order = np.argsort(-heights, kind="stable")
-    level, error = np.zeros_like(frame.pixels), np.ones_like(frame.pixels)
+    level, error = (np.broadcast_to(np.float32(value), frame.pixels.shape) for value in (0, 1))
     threshold = ANY if settings.threshold is None else settings.threshold
     return Detection(
         frame, noise, SIGMA * step, False, level, error, None, places[order], heights[order], threshold, step, "grid",
