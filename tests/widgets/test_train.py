@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.layers import Labels, Points, Vectors
+from qtpy.QtGui import QTextDocumentFragment
 from qtpy.QtWidgets import QLabel
 
 from napari_rvae import cli
@@ -121,6 +122,20 @@ def test_loss_curve_counts_epochs_where_there_are_some(qtbot):
     assert high - low >= 5  # so that ticks are whole epochs
     curve.restart()
     assert not any(axis.style["showValues"] for axis in axes)
+
+
+def test_loss_curve_names_only_the_terms_of_this_training(qtbot):
+    curve = LossCurve()
+    qtbot.addWidget(curve)
+    told = {"loss": 1.0, "held_out": 2.0, "losses": (), "notes": (), "member": 1, "phase": "training", "epoch": 1}
+    terms = {"data": 1.0, "divergence": 0.1}
+    for more, words in (({"supervised": 0.5}, ["labels"]), ({}, []), ({"physics": 0.2}, ["physics"])):
+        curve.restart()
+        curve.add(SimpleNamespace(terms=terms | more, **told))
+        expected = ["learned from", "held out", "misfit", "information in z", *words]
+        assert [drawn.name() for drawn in curve._plot.listDataItems()] == expected
+        text = QTextDocumentFragment.fromHtml(curve.legend.text()).toPlainText()
+        assert text == " ".join(f"\u25a0 {word}" for word in expected)
 
 
 def shown_averages(dock):
@@ -838,7 +853,7 @@ def test_the_legend_names_grey_only_where_something_is(points, dock):
     assert told("snr")[2] == "snr · grey: no value"
 
 
-def test_results_are_saved_with_later_corrections(points, dock, press, tmp_path, qtbot):
+def test_results_are_saved_with_later_corrections(viewer, image, points, dock, press, tmp_path, qtbot):
     press(dock.work.start_button, dock.work)
     points.add([60.5, 61.5])
     refreshed(dock)
@@ -852,6 +867,10 @@ def test_results_are_saved_with_later_corrections(points, dock, press, tmp_path,
     assert table["atom_id"].tolist() == points.features["atom_id"].tolist()
     np.testing.assert_allclose(table["y_nm"], 0.02 * table["y"])
     np.testing.assert_allclose(table["z1"], points.features["z1"])
+    assert dock.work.label.text() == f"Saved in {tmp_path / 'out'}"
+    add_atoms(viewer, atoms(), image)  # becomes the chosen one
+    assert dock.points_box.layer is not points
+    assert dock.work.label.isHidden()
 
 
 def test_results_that_cannot_be_saved_say_why(points, dock, press, qtbot):

@@ -119,7 +119,7 @@ class AveragesPanel(QWidget):
         def step(_: Job) -> None:
             result.save(folder, force)
 
-        self._dock.work.run("Saving averages", step, lambda _: self._dock.work.say(f"Saved in {folder}."))
+        self._dock.work.run("Saving averages", step, lambda _: self._dock.work.say(f"Saved in {folder}.", True))
 
     def show_averages(self, averages: Any, result: AverageResult | None = None) -> None:
         """Show class averages.

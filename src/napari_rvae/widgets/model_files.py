@@ -176,7 +176,7 @@ class ModelFiles(QWidget):
                 now = known_analysis(hashed(source), table, model, Recipe.model_validate(recipe))
             now.save(folder, force=force)
 
-        dock.work.run("Saving results", step, lambda _: dock.work.say(f"Saved in {folder}"))
+        dock.work.run("Saving results", step, lambda _: dock.work.say(f"Saved in {folder}", True))
 
     # Models -----------------------------------------------------------------------------------------------------------
 

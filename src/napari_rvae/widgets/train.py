@@ -154,7 +154,7 @@ class TrainWidget(Dock):
         self.live = LiveLook(self.viewer)
         for widget in (self.device_label, self.resume_row, self.work, self.averages, self.curve, self.live):
             self.rows.addWidget(widget)
-        self.curve.hide()
+        self.points_box.layer_changed.connect(self.work.turn_away)
 
     def _build_results(self) -> None:
         self.heading("Results on the atoms")
@@ -338,7 +338,6 @@ class TrainWidget(Dock):
     def _train(self, inputs: TrainingInputs | None, kept: KeptTraining | None = None) -> None:
         self.curve.restart()
         self.averages.show_averages(None)
-        self.curve.show()
         if inputs is not None:
             self.live.begin(inputs.points)
         self._run = run = Run(inputs)

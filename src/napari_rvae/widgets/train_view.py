@@ -46,6 +46,7 @@ class LossCurve(QWidget):
         self.notes.hide()
         self._curves: dict[str, Any] = {}  # made when a training begins: it takes a while
         self._forget()
+        self.hide()
 
     def _make_plot(self) -> None:
         import pyqtgraph as pg
@@ -72,16 +73,22 @@ class LossCurve(QWidget):
 
         words, color = _CURVES[name]
         self._curves[name] = self._plot.plot(pen=pg.mkPen(color, width=2), name=words, connect="finite")
-        entry = f'<span style="color:{color}">&#9632;</span>&nbsp;{words.replace(" ", "&nbsp;")}'
-        self.legend.setText(f"{self.legend.text()} {entry}")
+
+    def _name_curves(self) -> None:
+        entries = [(words.replace(" ", "&nbsp;"), color) for words, color in (_CURVES[name] for name in self._curves)]
+        self.legend.setText(" ".join(f'<span style="color:{c}">&#9632;</span>&nbsp;{words}' for words, c in entries))
 
     def restart(self) -> None:
         """Show an empty plot."""
         if not self._curves:
             self._make_plot()
         self._forget()
+        for name in self._curves.keys() - set(_ALWAYS):  # the next model may have no such term
+            self._plot.removeItem(self._curves.pop(name))
         for curve in self._curves.values():
             curve.setData([], [])
+        self._name_curves()
+        self.show()
         self._number_axes(False)  # they would count what is not there yet
 
     def _number_axes(self, yes: bool) -> None:
@@ -137,5 +144,6 @@ class LossCurve(QWidget):
         for name, values in shown.items():
             if name not in self._curves and np.nan_to_num(values).any():
                 self._add_curve(name)
+                self._name_curves()
             if name in self._curves:
                 self._curves[name].setData(self.epochs, np.maximum(values, _SMALLEST))

@@ -126,6 +126,7 @@ class WorkRow(QWidget):
         self._heir, self._settles = heir, False
         self._running: _Running | None = None
         self._outcome = State.DONE  # of the latest job
+        self._of_atoms = False  # what the line of text is about
         self.start_button = QPushButton(start_text, self)
         self.start_button.setVisible(bool(start_text))
         self.start_button.clicked.connect(self.start_clicked)
@@ -288,10 +289,16 @@ class WorkRow(QWidget):
             self._show(State.STOPPING)
             self.settles(self._settles)
 
-    def say(self, text: str) -> None:
-        """Show a line of text."""
+    def say(self, text: str, of_atoms: bool = False) -> None:
+        """Show a line of text; what is said of the chosen atoms goes when others are chosen."""
+        self._of_atoms = of_atoms
         self.label.setText(text)
         self.label.setVisible(bool(text))
+
+    def turn_away(self, _: Any = None) -> None:
+        """Say no more what was said of the atoms that were chosen before."""
+        if self._of_atoms:
+            self.say("")
 
     def fail(self, error: Exception) -> None:
         """Tell the user what is wrong, with a traceback only where it is our fault."""
