@@ -17,6 +17,9 @@ def test_goes_straight_from_one_latent_to_another_for_the_condition_asked_for():
     assert path.shape == (5, 2, 24, 24)
     expected = decode(model, [[0, 1], [1, 0], [2, -1]], condition=np.full(3, 0.5))
     np.testing.assert_allclose(path[[0, 2, 4]], expected, atol=1e-5)
+    path = latent_path(model, [0, 1], [2, -1], steps=5, condition=[[0.5], [-1.5]])
+    expected = decode(model, [[0, 1], [1, 0], [2, -1]], condition=[0.5, -0.5, -1.5])
+    np.testing.assert_allclose(path[[0, 2, 4]], expected, atol=1e-5)
     with pytest.raises(InputDataError, match="conditional"):
         latent_path(model, [0, 1], [2, -1])
     with pytest.raises(InputDataError, match="at least two"):

@@ -879,6 +879,30 @@ def test_an_atom_is_decoded_with_its_own_condition_unless_another_is_chosen(expl
         np.testing.assert_allclose(explore.patch._decoded(layer.features, {}, 1), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("phases", ["aa", "bb", "ab"])
+def test_a_path_goes_from_the_condition_of_one_atom_to_that_of_the_other(explore, layer, viewer, phases):
+    columns = [{"name": "phase", "classes": ["a", "b"]}, {"name": "T (K)", "mean": 300.0, "spread": 50.0}]
+    model = Model(TrainSettings(model="crvae", hidden=8), size=24, channels=1, k_max=0.3, conditions=3).eval()
+    model.recipe["condition_columns"] = columns
+    attach_model(layer, model)
+    names = np.full(len(layer.features), "a", object)
+    names[[3, 8]] = list(phases)
+    layer.features = layer.features.assign(phase=names, **{"T (K)": np.linspace(200, 400, len(names))})
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.manifold))
+    settle()
+    manifold = explore.manifold.picture.grab().toImage()
+    explore.link.selection.combine(np.isin(np.arange(len(names)), [3, 8]))
+    explore.manifold.add_path()
+    movie, rows = viewer.layers[-1].data, layer.features.loc[[3, 8]]
+    ends = decode(model, rows[["z1", "z2"]].to_numpy(), condition=rows[["phase", "T (K)"]])[:, 0]
+    np.testing.assert_allclose(movie[[0, -1]], ends, atol=1e-5)
+    if phases != "ab":
+        half = pd.DataFrame({"phase": [phases[0]], "T (K)": [rows["T (K)"].mean()]})
+        middle = decode(model, rows[["z1", "z2"]].mean().to_numpy()[None], condition=half)[0, 0]
+        np.testing.assert_allclose(movie[12], middle, atol=1e-5)
+    assert explore.manifold.picture.grab().toImage() == manifold
+
+
 def test_classes_that_were_labelled_are_offered_by_name(explore, layer):
     model = Model(TrainSettings(model="ssrvae", classes=3, hidden=8), size=24, channels=1, k_max=0.3).eval()
     model.recipe["class_names"] = ["heavy", "light"]

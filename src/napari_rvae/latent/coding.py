@@ -76,7 +76,7 @@ def encode(
         If `stop` said so.
     """
     _check(model, patches)
-    known = _conditions(model, condition, len(patches))
+    known = conditions_told(model, condition, len(patches))
     members = [model, *model.members]
     tables = [
         _encoded(member, patches, known, _share(progress, number, len(members)), stop)
@@ -290,7 +290,7 @@ def decode(model: Model, z: ArrayLike, classes: ArrayLike | None = None, conditi
     which = torch.as_tensor(np.zeros(len(values), np.int64) if classes is None else np.asarray(classes, np.int64))
     if len(which) != len(values) or int(which.min()) < 0 or int(which.max()) >= model.classes:
         raise InputDataError(f"Classes must be {len(values)} numbers from 0 to {model.classes - 1}.")
-    known = _conditions(model, condition, len(values))
+    known = conditions_told(model, condition, len(values))
     with torch.no_grad():
         if known is not None:
             known = known.to(values.device)
@@ -337,7 +337,7 @@ def reconstruct(model: Model, patches: Patches, table: pd.DataFrame, condition: 
         return torch.as_tensor(values.copy(), device=device)
 
     z = torch.stack([column(f"z{i + 1}") for i in range(model.settings.latent)], 1)
-    known = _conditions(model, condition, n)
+    known = conditions_told(model, condition, n)
     with torch.no_grad():
         own = "class" in table and model.classes > 1  # else a column of the user's
         which = column("class").long() if own else torch.zeros(n, dtype=torch.int64, device=device)
@@ -372,7 +372,8 @@ def _check(model: Model, patches: Patches) -> None:
         )
 
 
-def _conditions(model: Model, condition: Any, n: int) -> Tensor | None:
+def conditions_told(model: Model, condition: Any, n: int) -> Tensor | None:
+    """Conditions of n patches as the model is told them, (n, conditions); None for models without."""
     if not model.conditions:
         return None
     columns, count = model.recipe.get("condition_columns"), model.conditions
@@ -381,13 +382,8 @@ def _conditions(model: Model, condition: Any, n: int) -> Tensor | None:
     if isinstance(condition, Condition):
         condition = condition.values
     values = np.empty(0) if condition is None else np.asarray(condition)
-    if (
-        values.shape == (n,)
-        and values.dtype.kind in "iu"
-        and n
-        and count > 1
-        and 0 <= values.min() <= values.max() < count
-    ):
+    numbered = values.shape == (n,) and values.dtype.kind in "iu" and n and count > 1
+    if numbered and 0 <= values.min() <= values.max() < count:
         values = np.eye(count)[values]
     if values.dtype.kind not in "iuf" or values.size != n * count or not np.isfinite(values).all():
         raise InputDataError(f"This model is conditional: give its {count} condition value(s) for every patch.")

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from napari_rvae.errors import InputDataError
-from napari_rvae.latent.coding import decode
+from napari_rvae.latent.coding import conditions_told, decode
+from napari_rvae.models.conditions import Condition
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,8 @@ def latent_path(
     classes : int
         Class of joint and semi-supervised models.
     condition : array-like, optional
-        (k,) of conditional models, as in training.
+        (k,) of conditional models, as in training; or (2, k) at both ends, in between as much of each as of the
+        latents: quantities change evenly, one class fades into another.
 
     Returns
     -------
@@ -56,8 +58,10 @@ def latent_path(
     if steps < 2:
         raise InputDataError("A path has at least two steps: its ends.")
     along = np.linspace(np.asarray(start, np.float32), np.asarray(end, np.float32), steps)
-    repeated = None if condition is None else np.repeat(np.atleast_2d(np.asarray(condition)), steps, 0)
-    return decode(model, along, np.full(steps, classes), repeated)
+    given = None if condition is None else np.atleast_2d(np.asarray(condition))
+    told = conditions_told(model, given if given is None or len(given) == 2 else np.repeat(given, 2, 0), 2)
+    between = None if told is None else Condition([], np.linspace(told[0].numpy(), told[1].numpy(), steps))
+    return decode(model, along, np.full(steps, classes), between)
 
 
 def attribute_direction(

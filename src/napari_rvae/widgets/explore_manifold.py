@@ -114,8 +114,10 @@ class ManifoldPanel(QWidget):
         own = link.table.reindex(columns=["class"])["class"].iloc[link.selection.rows].unique()
         shared = model.classes > 1 and len(own) == 1 and own[0] in range(model.classes)
         kind = int(own[0]) if shared else self.inputs.kind or 0
+        told = (self.inputs.own_condition(link.table, np.array([row])) for row in link.selection.rows)
+        both = [condition for condition in told if condition is not None]
         try:
-            movie = latent_path(model, *ends, classes=kind, condition=self.inputs.condition)
+            movie = latent_path(model, *ends, classes=kind, condition=np.concatenate(both) if both else None)
         except RVAEError as error:  # an atom that was not encoded
             self.words.setText(str(error))
             return

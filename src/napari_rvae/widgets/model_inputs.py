@@ -69,9 +69,13 @@ class ModelInputs(QWidget):
 
     def condition_of(self, table: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[Any] | None:
         """The condition of some atoms together, or the one chosen; the chosen one for atoms without theirs, too."""
+        return self.own_condition(table, rows) if self.own_box.isChecked() else self.condition
+
+    def own_condition(self, table: pd.DataFrame, rows: NDArray[np.intp]) -> NDArray[Any] | None:
+        """The condition of some atoms together, whatever is chosen; the chosen one where they have none."""
         chosen = self.condition
-        if chosen is None or not self.own_box.isChecked():
-            return chosen
+        if chosen is None:
+            return None
         from napari_rvae.models.conditions import usual
 
         for number, noted in enumerate(self._columns):
