@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from napari.layers import Labels
+from qtpy.QtCore import Qt
 
 from napari_rvae.io import load_image
 from napari_rvae.layers import add_image, color_points, coloring_of
@@ -52,6 +53,36 @@ def test_docks_opened_one_after_the_other_share_one_place(make_napari_viewer, qt
         docks.append(dock)
     first, *others = docks
     assert set(first.window().tabifiedDockWidgets(first)) == set(others)
+
+
+def luminance(color):
+    """As for the contrast of the Web Content Accessibility Guidelines."""
+    light = np.array(color.getRgbF()[:3])
+    return np.where(light > 0.04045, ((light + 0.055) / 1.055) ** 2.4, light / 12.92) @ (0.2126, 0.7152, 0.0722)
+
+
+def test_boxes_of_more_channels_are_seen_in_every_theme(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    for name in "abc":
+        viewer.add_image(np.eye(16), name=name)
+    _, dock = viewer.window.add_plugin_dock_widget("napari-rvae", "Train rVAE")
+    dock.form.folded.expand(animate=False)
+    channels = dock.channels.list
+    channels.item(0).setCheckState(Qt.CheckState.Checked)
+    fills = set()
+    for theme in ("dark", "light"):
+        viewer.theme = theme
+        qtbot.wait(1)
+        picture, fill = channels.grab().toImage(), []
+        for row in range(2):
+            middle = channels.visualItemRect(channels.item(row)).center().y() + channels.frameWidth()
+            line = [picture.pixelColor(x, middle) for x in range(1, 24)]
+            low, high = sorted((max(map(luminance, line)), min(map(luminance, line))))
+            assert (high + 0.05) / (low + 0.05) > 3, f"box {row} in the {theme} theme"
+            fill.append(line[4].name())
+        assert fill[0] != fill[1], "ticked or not"
+        fills.update(fill)
+    assert len(fills) == 4, "the boxes follow the theme"
 
 
 def test_a_single_class_is_coloured_where_a_colour_bar_was(make_napari_viewer, qtbot):

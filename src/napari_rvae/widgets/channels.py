@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image, Points
+from napari.utils.theme import get_theme
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QLabel, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
@@ -50,6 +51,8 @@ class MoreChannels(QWidget):
         for emitter in (layers.events.inserted, layers.events.removed, layers.events.renamed):
             dock.listen(emitter, self.fill)
         dock.listen(layers.selection.events.active, self.fill)  # their scale may have been set meanwhile
+        dock.listen(dock.viewer.events.theme, self._set_theme)
+        self._set_theme()
         dock.image_box.layer_changed.connect(self._on_image)
         dock.points_box.layer_changed.connect(self.choose_those_of)
         self._image = dock.image_box.layer
@@ -94,6 +97,17 @@ class MoreChannels(QWidget):
         self.list.setFixedHeight(rows * max(self.list.sizeHintForRow(0), 1) + 2 * self.list.frameWidth())
         self.setVisible(bool(self._offered))
         self._count()
+
+    def _set_theme(self, _: Any = None) -> None:
+        """Draw ticks as napari does elsewhere, with a frame: it leaves those of lists in the list's own colour."""
+        theme = get_theme(self._dock.viewer.theme)
+        primary, frame, ticked = (color.as_hex() for color in (theme.primary, theme.icon, theme.current))
+        self.list.setStyleSheet(
+            "QListWidget { background: transparent; } QListWidget::item { height: 20px; }"
+            "QListWidget::indicator { width: 12px; height: 12px; padding: 1px; border-radius: 2px; }"
+            f"QListWidget::indicator {{ background: {primary}; border: 1px solid {frame}; }}"
+            f"QListWidget::indicator:checked {{ background: {ticked}; image: url(theme_{theme.id}:/check.svg); }}"
+        )
 
     def _on_image(self, image: Image | None) -> None:
         """Another image has other channels; one that was a channel itself exchanges its place with the image."""
