@@ -13,6 +13,7 @@ import pandas as pd
 import pyqtgraph as pg
 import pytest
 import torch
+from napari._qt.qt_resources import get_stylesheet
 from napari.components import ViewerModel
 from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
 from qtpy.QtGui import QColor, QImage, QMouseEvent
@@ -901,6 +902,21 @@ def test_a_path_goes_from_the_condition_of_one_atom_to_that_of_the_other(explore
         middle = decode(model, rows[["z1", "z2"]].mean().to_numpy()[None], condition=half)[0, 0]
         np.testing.assert_allclose(movie[12], middle, atol=1e-5)
     assert explore.manifold.picture.grab().toImage() == manifold
+
+
+def test_columns_that_are_compared_are_read_in_a_narrow_dock(explore, layer):
+    layer.features = layer.features.assign(annotation=pd.Categorical(["wall", "domain"] * 30), sublattice=KIND)
+    explore.tabs.setCurrentIndex(explore.panels.index(explore.clusters))
+    settle()
+    explore.setStyleSheet(get_stylesheet("dark"))
+    explore.resize(330, 900)
+    settle()
+    panel = explore.clusters
+    panel.first.setCurrentText("annotation")
+    panel.second.setCurrentText("sublattice")
+    for box in (panel.first, panel.second):
+        assert box.width() >= box.sizeHint().width(), f"{box.currentText()} is cut off"
+        assert panel.rect().contains(box.geometry())
 
 
 def test_classes_that_were_labelled_are_offered_by_name(explore, layer):

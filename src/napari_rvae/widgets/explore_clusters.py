@@ -10,6 +10,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QAction
 from qtpy.QtWidgets import (
     QComboBox,
+    QFormLayout,
     QHBoxLayout,
     QLabel,
     QMenu,
@@ -88,12 +89,11 @@ class ClustersPanel(QWidget):
         layout.addWidget(self.form)
         layout.addWidget(self.help)
         layout.addWidget(self.work)
-        row = QHBoxLayout()
-        row.addWidget(QLabel("Compare"))
-        row.addWidget(self.first, 1)
-        row.addWidget(QLabel("with"))
-        row.addWidget(self.second, 1)
-        layout.addLayout(row)
+        compared = QFormLayout()  # beside each other there is no room for their names
+        compared.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        compared.addRow("Compare", self.first)
+        compared.addRow("with", self.second)
+        layout.addLayout(compared)
         layout.addWidget(self.score)
         layout.addWidget(self.agreement, 1)
 
