@@ -165,6 +165,8 @@ def test_settings_that_an_older_version_did_not_know_take_their_defaults(content
         {"recipe": {"step": [0, 1]}},
         {"recipe": {"step": "ab"}},
         {"recipe": {"step": 3}},
+        {"recipe": {"losses": [[1, 2.0]]}},
+        {"recipe": {"losses": [[1, 2.0, "a"]]}},
         {"recipe": {"normalization": "exec"}},
         {"settings": {"model": "gan"}},
         {"settings": {"model": "rvae", "hidden": 4096, "latent": 64}},

@@ -3,8 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from napari.layers import Image, Labels, Points
+from napari.layers import Image as ImageLayer
+from napari.layers import Labels, Points
 from npe2 import PluginManager
+from PIL import Image
 
 from napari_rvae import cli
 from napari_rvae.io import load_image
@@ -27,7 +29,7 @@ def reopened(viewer, pixels, tmp_path):
 def test_docks_know_the_results(viewer, reopened, make_dock, opened, qtbot):  # noqa: F811
     dock = make_dock()
     points, cells = reopened[Points], reopened[Labels]
-    assert (dock.image_box.layer, dock.points_box.layer) == (reopened[Image], points)
+    assert (dock.image_box.layer, dock.points_box.layer) == (reopened[ImageLayer], points)
     assert refreshed(dock).results.color_box.currentText() == "z1"
     assert dock.files.model is model_of(points)
     assert dock.results.decoded_button.isEnabled()
@@ -56,6 +58,14 @@ def test_they_are_saved_as_they_are_now_and_repeated(reopened, make_dock, tmp_pa
     assert cli.main(["repeat", str(tmp_path / "out" / "recipe.json"), "-o", str(tmp_path / "again")]) == 0
     again = pd.read_csv(tmp_path / "again" / "latent.csv")
     pd.testing.assert_frame_equal(again[before.columns], before, check_exact=True)
+
+
+def test_their_picture_shows_how_the_loss_went(reopened, make_dock, tmp_path, qtbot):  # noqa: F811
+    dock = make_dock()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        refreshed(dock).files.save_results(tmp_path / "out")
+    before, now = (np.asarray(Image.open(tmp_path / name / "summary.png")) for name in ("results", "out"))
+    np.testing.assert_array_equal(now, before)
 
 
 def test_results_of_an_applied_model_are_opened_and_saved_again(

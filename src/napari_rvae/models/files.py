@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from napari_rvae.errors import ModelFileError, SettingsError
 from napari_rvae.io.files import replacing
 from napari_rvae.models.conditions import width_of
@@ -191,6 +193,7 @@ def _checked(header: dict[str, Any], outer: dict[str, Any], common: dict[str, in
     value = recipe.get("value", {"mean": 0.0, "spread": 1.0})  # by which a quantity is told
     if not all(math.isfinite(float(number)) for number in (value["mean"], value["spread"], value.get("scatter", 0))):
         raise ValueError(value)
+    np.array(recipe.get("losses", []), float).reshape(-1, 3)  # of every epoch
     columns = recipe.get("condition_columns", [])
     if columns and width_of(columns) != common["conditions"]:
         raise ValueError(columns)

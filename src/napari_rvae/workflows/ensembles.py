@@ -125,6 +125,7 @@ def train_ensemble(
                 checkpoint.finish(model, losses, part, *made_from)
         if number == 0:
             curve = pd.DataFrame(losses, columns=_CURVE)
+            model.recipe["losses"] = [list(one) for one in losses]
         models.append(model)
     first, *others = models
     first.members.extend(others)

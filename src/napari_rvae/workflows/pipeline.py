@@ -150,7 +150,8 @@ def known_analysis(source: ImageData, table: pd.DataFrame, model: Model, recipe:
     Returns
     -------
     Analysis
-        Without patches and losses, which are kept in no file.
+        Without patches, which are kept in no file; with the losses that are kept with a model that was trained on these
+        atoms.
 
     Raises
     ------
@@ -169,7 +170,8 @@ def known_analysis(source: ImageData, table: pd.DataFrame, model: Model, recipe:
     none, settings = np.zeros(0, np.int64), PatchSettings(**recipe.settings.get("patch", {}))
     pixels = np.zeros((0, model.channels, model.size, model.size), np.float32)
     patches = Patches(pixels, none, np.zeros((0, 2)), none, none.astype(bool), (1.0, 1.0), settings)
-    losses = pd.DataFrame(columns=["epoch", "loss", "held_out"])
+    kept = model.recipe.get("losses", []) if recipe.command == "run" else []
+    losses = pd.DataFrame(np.array(kept, float).reshape(-1, 3), columns=["epoch", "loss", "held_out"])
     return Analysis(source, table, patches, model, table, recipe, losses, condition)
 
 
