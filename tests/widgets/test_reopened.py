@@ -1,5 +1,8 @@
 """Results opened from their folder: the docks know them, and go on from there."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,11 +12,12 @@ from npe2 import PluginManager
 from PIL import Image
 
 from napari_rvae import cli
-from napari_rvae.io import load_image
+from napari_rvae.io import ImageData, load_image
 from napari_rvae.layers import model_of
 from napari_rvae.widgets.explore import ExploreWidget
 from napari_rvae.workflows import analyze_image
 
+from .conftest import crystal
 from .test_train import QUICK, make_dock, refreshed  # noqa: F401  fixtures
 
 
@@ -66,6 +70,24 @@ def test_their_picture_shows_how_the_loss_went(reopened, make_dock, tmp_path, qt
         refreshed(dock).files.save_results(tmp_path / "out")
     before, now = (np.asarray(Image.open(tmp_path / name / "summary.png")) for name in ("results", "out"))
     np.testing.assert_array_equal(now, before)
+
+
+def test_images_saved_with_results_go_along_to_another_folder(viewer, pixels, make_dock, tmp_path, qtbot):  # noqa: F811
+    first, second = tmp_path / "first", tmp_path / "second"
+    held = {"image": pixels, "clean": crystal(seed=1)}
+    image, clean = (ImageData(data, name, None, None, Path(name), 64 * "c") for name, data in held.items())
+    analyze_image(image, training=QUICK, clean=clean).save(first)
+    PluginManager.instance().discover()
+    viewer.open(first, plugin="napari-rvae")
+    dock = make_dock()
+    with qtbot.waitSignal(dock.work.done, timeout=60_000):
+        refreshed(dock).files.save_results(second)
+    for name, data in held.items():
+        np.testing.assert_array_equal(np.load(second / f"{name}.npy"), data)
+    shutil.rmtree(first)
+    assert cli.main(["repeat", str(second / "recipe.json"), "-o", str(tmp_path / "again")]) == 0
+    again, ours = (pd.read_csv(tmp_path / name / "latent.csv") for name in ("again", "second"))
+    pd.testing.assert_frame_equal(again[ours.columns], ours, check_exact=True)
 
 
 def test_results_of_an_applied_model_are_opened_and_saved_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ ANALYSIS_FILES = (
     "latent.csv", "model.safetensors", "recipe.json", "summary.png", "cells.ome.tif",
     *IMAGE_FILES["image"], *IMAGE_FILES["clean"],
 )  # fmt: skip
-"""What `Analysis.save` may write; cells where there are atoms, images where they are in no other file."""
+"""What `Analysis.save` may write; cells where there are atoms, images where no file but of results has them."""
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,29 @@ class Analysis:
             self._recipe_with_files(target, place).save(place / "recipe.json")
 
     def _recipe_with_files(self, target: Path, place: Path) -> Recipe:
-        """Write images that exist in memory only; the recipe says where they are, and the model that was applied."""
+        """Write images that no other file keeps; the recipe says where they are, and the model that was applied."""
         written = {"model": place / "model.safetensors"} if self.recipe.command == "encode" else {}
         for name, image in {"image": self.source, "clean": self.clean}.items():
             if image is not None and not image.path.exists() and self.atoms is not None:
                 written[name] = save_image(image, place, name)
+            elif (kept := self._kept_with_results(name)) is not None:
+                written[name] = Path(shutil.copy(kept, place))
         records = {
             name: FileRecord(path=str(target.absolute() / file.name), sha256=sha256(file))
             for name, file in written.items()
         }
         return self.recipe.model_copy(update={"inputs": {**self.recipe.inputs, **records}})
+
+    def _kept_with_results(self, name: str) -> Path | None:
+        """Find an image that was saved with other results: with them it would go."""
+        record = self.recipe.inputs.get(name)
+        if record is None or Path(record.path).name not in IMAGE_FILES[name]:
+            return None
+        try:
+            file = Path(record.found(self.source.path.parent))
+        except InputDataError:
+            return None  # as the recipe says, it is to be put back
+        return file if (file.parent / "recipe.json").exists() else None
 
 
 def known_analysis(source: ImageData, table: pd.DataFrame, model: Model, recipe: Recipe) -> Analysis:
