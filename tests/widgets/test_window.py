@@ -8,9 +8,19 @@ import pandas as pd
 import pytest
 from napari.layers import Labels
 from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QWidget
 
 from napari_rvae.io import load_image
-from napari_rvae.layers import add_image, color_points, coloring_of
+from napari_rvae.layers import (
+    Coloring,
+    add_atoms,
+    add_cells,
+    add_image,
+    cell_colormap,
+    color_cells,
+    color_points,
+    coloring_of,
+)
 from napari_rvae.settings import TrainSettings
 from napari_rvae.widgets.columns import color_scale
 from napari_rvae.widgets.demo import Demo, run_demo
@@ -83,6 +93,21 @@ def test_boxes_of_more_channels_are_seen_in_every_theme(make_napari_viewer, qtbo
         assert fill[0] != fill[1], "ticked or not"
         fills.update(fill)
     assert len(fills) == 4, "the boxes follow the theme"
+
+
+def test_controls_of_coloured_cells_show_the_colour_of_a_label(make_napari_viewer, qtbot):
+    viewer = make_napari_viewer(show=True)
+    image = viewer.add_image(np.zeros((8, 8)))
+    points = add_atoms(viewer, pd.DataFrame({"atom_id": [0, 1], "y": [2.0, 6.0], "x": 4.0, "z1": [0.0, 1.0]}), image)
+    cells = add_cells(viewer, np.repeat([1, 2], 4)[:, None].repeat(8, 1).astype(np.int32), points, image)
+    color_cells(cells, cell_colormap(points.features, Coloring.of(points.features, "z1")))
+    viewer.layers.selection.active = cells
+    widgets = viewer.window._qt_window.findChildren(QWidget)
+    box = next(widget for widget in widgets if type(widget).__name__ == "QtColorBox")
+    for label in (1, 2):
+        cells.selected_label = label
+        box.grab()
+        np.testing.assert_allclose(box.color, 255 * cells.get_color(label), atol=0.5)
 
 
 def test_a_single_class_is_coloured_where_a_colour_bar_was(make_napari_viewer, qtbot):

@@ -31,7 +31,7 @@ class _Color(np.ndarray):
     rgba: tuple[float, ...]
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.rgba)
+        return iter(self.rgba) if hasattr(self, "rgba") else super().__iter__()  # one that was calculated with
 
 
 def _color(rgba: Any) -> _Color:
