@@ -15,7 +15,7 @@ import pytest
 import torch
 from napari._qt.qt_resources import get_stylesheet
 from napari.components import ViewerModel
-from qtpy.QtCore import QEvent, QPoint, QPointF, Qt
+from qtpy.QtCore import QEvent, QPoint, QPointF, Qt, QThreadPool
 from qtpy.QtGui import QColor, QImage, QMouseEvent
 from qtpy.QtWidgets import QApplication, QLabel, QLineEdit
 
@@ -24,7 +24,7 @@ from napari_rvae.latent import cell_labels, cell_outlines, decode
 from napari_rvae.layers import add_atoms, add_cells, atoms_table, attach_model, model_of
 from napari_rvae.models import Model
 from napari_rvae.settings import BaselineSettings, PatchSettings, TrainSettings
-from napari_rvae.widgets import atoms_link, explore_classes, explore_controls, scatter
+from napari_rvae.widgets import atoms_link, explore_classes, explore_controls, explore_image, scatter
 from napari_rvae.widgets.atoms_link import HIGHLIGHT
 from napari_rvae.widgets.explore import ExploreWidget
 from napari_rvae.widgets.explore_image import atom_at
@@ -244,6 +244,23 @@ def test_a_picked_cell_lights_up_and_shapes_that_are_there_select(explore, layer
     assert outline not in viewer.layers
     cells.selected_label = 119
     assert len(lit_in_image(layer)) == 9
+
+
+def test_outlines_are_drawn_anew_only_where_others_are_lit(explore, layer, viewer, qtbot, monkeypatch):
+    found = []
+    monkeypatch.setattr(explore_image, "cell_outlines", lambda *cells: found.append(cell_outlines(*cells)) or found[-1])
+    cells = add_cells(viewer, cell_labels(atoms_table(layer), (80, 120)), layer, viewer.layers["image"])
+    cells.selected_label = 118
+    qtbot.waitUntil(lambda: "selected cells" in viewer.layers)
+    outline, drawn = viewer.layers["selected cells"], []
+    outline.events.data.connect(lambda: drawn.append(outline.data.any()))
+    layer.remove([40])  # not the one that is lit
+    qtbot.waitUntil(lambda: len(found) == 2)
+    assert QThreadPool.globalInstance().waitForDone(20_000)
+    settle()
+    assert not drawn
+    layer.remove([17])
+    qtbot.waitUntil(lambda: drawn == [False])
 
 
 def test_outlines_of_cells_go_with_the_atoms(explore, layer, viewer, qtbot):

@@ -237,7 +237,8 @@ class ImageSide(QObject):
             if cells not in self._viewer.layers:
                 continue
             if outline is not None and outline in self._viewer.layers:
-                outline.data = array
+                if not np.array_equal(outline.data, array):  # drawing the layer anew has the whole canvas drawn
+                    outline.data = array
             elif array.any():
                 outline = self._outlines[cells] = outline_of_cells(array, cells)
                 outline.metadata = HELPER
