@@ -38,7 +38,8 @@ class Replay:
         self._called: set[Hashable] = set()
         self._recorded: dict[Hashable, tuple[torch.cuda.CUDAGraph, tuple[Tensor, ...], Tensor]] = {}
         self._pool: Any = None
-        self.works, self.records = chance.device.type == "cuda" and torch.version.cuda is not None, False
+        self.works = chance.device.type == "cuda" and torch.version.cuda is not None  # AMD's graphs are untried
+        self.records = False
 
     def __call__(self, key: Hashable, function: Callable[..., Tensor], *given: Tensor) -> Tensor:
         """Call a function.
