@@ -216,7 +216,7 @@ def extract_patches(
     frame = atoms["frame"].to_numpy(np.int64) if stacked else np.zeros(len(atoms), np.int64)
     atom_id = atoms["atom_id"].to_numpy(np.int64) if "atom_id" in atoms else np.arange(len(atoms))
     if settings.delay and (not stacked or frame.max() + settings.delay >= image.shape[_time(channel_axis)]):
-        raise InputDataError(f"A delay of {settings.delay} needs a stack that goes on for so many frames.")
+        raise InputDataError(f"A delay of {settings.delay} needs a stack with later frames: leave it out, or take one.")
     cutter = _Cutter(image, stacked, channel_axis, working, step, settings.delay)
     data = cutter(frame, centers, progress, stop)
     reach = (working - 1) / 2 * np.array(step)

@@ -12,6 +12,8 @@ from napari_rvae.samples import cards
 from napari_rvae.settings import TrainSettings
 from napari_rvae.training.loop import Trainer
 
+from .conftest import MODELS
+
 
 def moved_to(trainer, device):
     """What a trainer keeps, on another device."""
@@ -26,15 +28,8 @@ def moved_to(trainer, device):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("vae", {}),
-        ("vae", {"encoder": "convolutional"}),
-        ("rvae", {"invariance": "rotation,translation,strain,scale", "angle_prior": 20.0}),
-        ("rvae", {"decoder": "coordinate"}),
-        ("jrvae", {"classes": 2, "class_capacity": 0.5, "latent_capacity": 3.0}),
-        ("ssrvae", {"classes": 2}),
-        ("crvae", {}),
-        ("ae", {"added_noise": 1.0}),
-        ("shiftvae", {"skip": True, "physics": "symmetry-3"}),
+        *MODELS,
+        ("shiftvae", {"physics": "symmetry-3"}),
         ("rvae", {"physics": "smooth"}),
     ],
 )

@@ -10,6 +10,8 @@ from napari_rvae.settings import TrainSettings
 from napari_rvae.training import train
 from napari_rvae.training.replay import Replay
 
+from .conftest import MODELS
+
 
 def test_without_a_graphics_card_a_function_is_called_each_time():
     calls = []
@@ -66,31 +68,21 @@ def test_what_waits_for_the_card_is_not_recorded():
 
 
 @needs_card
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("vae", {}),
-        ("vae", {"encoder": "convolutional"}),
-        ("rvae", {"invariance": "rotation,translation,strain,scale", "angle_prior": 20.0}),
-        ("rvae", {"decoder": "coordinate"}),
-        ("jrvae", {"classes": 4, "class_capacity": 0.5, "latent_capacity": 3.0}),
-        ("ssrvae", {"classes": 4}),
-        ("crvae", {}),
-        ("ae", {"added_noise": 1.0}),
-        ("shiftvae", {"skip": True}),
-    ],
-)
+@pytest.mark.parametrize(("name", "options"), MODELS)
 def test_recorded_steps_learn_what_others_do_and_the_same_each_time(name, options, monkeypatch):
     images, truth = cards(1, 400, 24)
     patches, label = patches_from_array(images), truth["label"].to_numpy()
     settings = TrainSettings(model=name, hidden=32, epochs=8, seed=1, device="cuda", **options)
     known = {"labels": np.where(np.arange(400) < 40, label, -1)} if name == "ssrvae" else {}
     known |= {"condition": label} if name == "crvae" else {}
+    recorded, record = [], Replay._record
+    monkeypatch.setattr(Replay, "_record", lambda self, *given: recorded.append(record(self, *given)) or recorded[-1])
     once, twice = (list(train(patches, settings, **known))[-1] for _ in range(2))
+    assert recorded
+    assert all(recorded)
     assert once.losses == twice.losses
     for one, other in zip(once.model.parameters(), twice.model.parameters(), strict=True):
         assert torch.equal(one, other)
-    monkeypatch.setattr(Replay, "_record", lambda self, *given: pytest.fail("recorded") if self.works else False)
     monkeypatch.setattr(Replay, "__call__", lambda self, key, function, *given: function(*given))
     plain = list(train(patches, settings, **known))[-1]
     assert [loss for _, loss, _ in plain.losses] == pytest.approx([loss for _, loss, _ in once.losses], rel=0.02)

@@ -378,5 +378,5 @@ def test_last_frames_have_no_later_ones(stepping):
     with pytest.raises(InputDataError, match="delay of 9"):
         analyze_image(source, patch=PatchSettings(size=20, delay=9), training=QUICK, atoms=atoms)
     still = replace(source, data=source.data[0])
-    with pytest.raises(InputDataError, match="needs a stack"):
+    with pytest.raises(InputDataError, match="needs a stack with later frames"):
         analyze_image(still, FindSettings(search="grid"), PatchSettings(delay=1), QUICK)

@@ -12,5 +12,6 @@ from napari_rvae.atoms.limit import at_the_limit
 from napari_rvae.atoms.region import Area
 from napari_rvae.atoms.stacks import find_atoms, refine_atoms
 from napari_rvae.atoms.tracks import link_atoms
+from napari_rvae.atoms.windows import called
 
-__all__ = ["Area", "Detection", "at_the_limit", "find_atoms", "link_atoms", "prepare", "refine_atoms"]
+__all__ = ["Area", "Detection", "at_the_limit", "called", "find_atoms", "link_atoms", "prepare", "refine_atoms"]

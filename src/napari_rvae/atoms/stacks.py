@@ -13,6 +13,7 @@ from napari_rvae.atoms.frame import check_image, standard_frame
 from napari_rvae.atoms.parallel import go_on
 from napari_rvae.atoms.region import Area, areas
 from napari_rvae.atoms.response import rare
+from napari_rvae.atoms.windows import TARGET
 from napari_rvae.errors import InputDataError
 from napari_rvae.settings import FindSettings
 
@@ -176,7 +177,7 @@ def _frame_atoms(
 def target_of(detection: Detection) -> str:
     """What was looked for, as in `FindSettings`, or windows on a grid."""
     if detection.search == "grid":
-        return "windows"
+        return TARGET
     return "molecules" if detection.compound else "atoms"
 
 

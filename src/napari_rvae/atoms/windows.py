@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from napari_rvae.atoms.filters import box_mean
 from napari_rvae.atoms.frame import Array, Floats, Frame
@@ -11,6 +12,7 @@ from napari_rvae.errors import InputDataError
 
 USUAL = 2500  # windows of an image where no spacing is given
 MOST = 1_000_000
+TARGET = "windows"  # what tables of them say was looked for
 WIDTH = 8.0  # of a window, in spacings: neighbours overlap
 SIGMA = 0.25  # what stands for the width of an atom, in spacings: no window is nearer to the edge than two of these
 
@@ -29,6 +31,11 @@ def grid(shape: tuple[int, ...], spacing: float | None) -> tuple[Floats, float]:
         raise InputDataError(f"Windows {step:g} px apart would be {counts[0] * counts[1]:,}: give a larger spacing.")
     y, x = ((side - 1) / 2 + step * (np.arange(n) - (n - 1) / 2) for side, n in zip(shape, counts, strict=True))
     return np.stack(np.meshgrid(y, x, indexing="ij"), -1).reshape(-1, 2), step
+
+
+def called(atoms: pd.DataFrame) -> str:
+    """What the rows of an atoms table are, in one word: "atom", or "window" where they lie on a grid."""
+    return "window" if atoms.attrs.get("napari_rvae", {}).get("target") == TARGET else "atom"
 
 
 def contrasts(frame: Frame, noise: Noise, places: Floats, step: float) -> tuple[Array, Array]:

@@ -18,7 +18,7 @@ from napari_rvae.patches import Patches, Progress, Stop
 from napari_rvae.polar import radial_taper
 from napari_rvae.poses import turned_shape
 from napari_rvae.threads import at_once, threads
-from napari_rvae.training.memory import by_halves, explained, release
+from napari_rvae.training.memory import by_halves, explained
 
 if TYPE_CHECKING:
     from napari_rvae.models import Model
@@ -82,7 +82,6 @@ def encode(
         _encoded(member, patches, known, _share(progress, number, len(members)), stop)
         for number, member in enumerate(members)
     ]
-    release(model.noise.device)
     table = tables[0] if len(tables) == 1 else combine(tables)
     if atoms is None:
         return table

@@ -81,11 +81,12 @@ def add_atoms(viewer: ViewerModel, atoms: pd.DataFrame, image: Image, recipe: An
     """
     # a copy: what pandas gives cannot be written to, and napari moves points in place
     positions = np.array(atoms[["frame", "y", "x"] if "frame" in atoms else ["y", "x"]], float)
-    found = atoms.attrs.get("napari_rvae", {})
-    spacing = found.get("spacing") or np.nan
+    from napari_rvae.atoms import called
+
+    spacing = atoms.attrs.get("napari_rvae", {}).get("spacing") or np.nan
     layer = viewer.add_points(
         positions,
-        name=f"{image.name} {'windows' if found.get('target') == 'windows' else 'atoms'}",
+        name=f"{image.name} {called(atoms)}s",
         features=pd.DataFrame({name: atoms[name].to_numpy() for name in atoms}),
         size=max(0.5 * spacing, 1.5) if np.isfinite(spacing) else 5.0,  # a single atom has no neighbour
         border_width=0.1,

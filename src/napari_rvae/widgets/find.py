@@ -299,7 +299,9 @@ class FindWidget(Dock):
         search = self.form.controls["search"].value()
         learned, kind = search == "learned", "window" if search == "grid" else "atom"
         limit = f"{threshold:.0f} % certainty" if learned else f"{threshold:.1f} standard deviations of the noise"
-        above = f" above {limit}" if threshold > 0 else ""  # of windows without a threshold all count
+        above = f" above {limit}"
+        if kind == "window":  # without a threshold all count
+            above = f" whose contrast is {threshold:.1f} times the noise or more" if threshold > 0 else ""
         self._say(f"About {count:,} {kind}{'s' * (count != 1)}{above}")
         self.form.set_estimates(_told(search, estimates))
         self.form.controls["threshold"].set_highest(100.0 if learned else float(heights.max(initial=0.0)))
@@ -312,5 +314,5 @@ class FindWidget(Dock):
 
 def _told(search: str, estimates: dict[str, Any]) -> dict[str, Any]:
     """Those estimates that mean what their field does: a learned finder's threshold is a certainty."""
-    hidden = {"learned": ("threshold",), "grid": ("threshold", "sigma", "contrast", "target")}.get(search, ())
+    hidden = {"learned": ("threshold",), "grid": ("threshold", "sigma")}.get(search, ())
     return {name: value for name, value in estimates.items() if name not in hidden}

@@ -162,6 +162,8 @@ def image_panel(
     """
     from PIL import Image, ImageDraw
 
+    from napari_rvae.atoms import called
+
     box = (3 * PANEL, PANEL) if wide(image) else (PANEL, PANEL)
     zoom = min(box[0] / image.shape[1], box[1] / image.shape[0])
     size = tuple(max(1, round(length * zoom)) for length in image.shape[::-1])
@@ -176,8 +178,7 @@ def image_panel(
         for (x, y), color in zip(places, colors.tolist(), strict=True):
             r = radius * large
             draw.ellipse((x - r, y - r, x + r, y + r), fill=tuple(color))
-    kind = "windows" if atoms.attrs.get("napari_rvae", {}).get("target") == "windows" else "atoms"
-    panel, pen = _panel(f"{_name(column)} of {known.sum()} {kind}", size[0] + _BAR, max(size[1], _BAR))
+    panel, pen = _panel(f"{_name(column)} of {known.sum()} {called(atoms)}s", size[0] + _BAR, max(size[1], _BAR))
     panel.paste(picture.reduce(_FINE), (0, _TITLE))
     if pixel_size and unit:
         _scale_bar(pen, size, pixel_size / zoom, unit)

@@ -151,14 +151,12 @@ def atoms_in_words(atoms: pd.DataFrame, pixel: float = 1.0, unit: str | None = N
     str
         How many atoms there are, their contrast, spacing and width; how many are doubtful; frames without use.
     """
-    from napari_rvae.atoms import at_the_limit
+    from napari_rvae.atoms import at_the_limit, called
 
-    estimated = atoms.attrs.get("napari_rvae", {})
-    if estimated.get("target") == "windows":
-        kept = ("spacing", "target", "unusable")
-        estimated = {name: value for name, value in estimated.items() if name in kept}
+    estimated, kind = atoms.attrs.get("napari_rvae", {}), called(atoms)
+    if kind == "window":
+        estimated = {name: value for name, value in estimated.items() if name in ("spacing", "unusable")}
     contrast = f"{estimated['contrast']} " if "contrast" in estimated else ""
-    kind = "window" if estimated.get("target") == "windows" else "atom"
     words = [f"{len(atoms):,} {contrast}{kind}{'s' * (len(atoms) != 1)}"]
     if "frame" in atoms:
         count = atoms["frame"].nunique()
